@@ -1,0 +1,171 @@
+"""What the engine returns: values that travel between its parts and to its callers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from steering.model_spec import ModelSpec
+    from steering.sites import SitePoint
+
+__all__ = [
+    "CaptureResult",
+    "EngineInfo",
+    "EngineStats",
+    "FinishReason",
+    "MonitorReading",
+    "RequestOutput",
+    "SteeredTokens",
+    "TokenLogprob",
+    "TokenLogprobs",
+]
+
+
+class FinishReason(StrEnum):
+    """Why a request ended well; failures are exceptions."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token and its natural-log probability; `text` is its own decoding."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The chosen token at one position, and the likeliest there, most likely first.
+
+    Log-probabilities are of the model's distribution before temperature, penalties and bias.
+    """
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SteeredTokens:
+    """How many tokens some intervention acted on with a gain other than zero.
+
+    Tokens whose keys and values came from the prefix cache count: they were computed under the
+    same steering.
+    """
+
+    prompt: int = 0
+    generated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorReading:
+    """A monitor's scores: absolute position of each token read, and the score there."""
+
+    positions: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """What is new since the last output of the same request.
+
+    Attributes:
+        request_id: Whose output it is.
+        text: Newly final text: never half a character, never the start of a stop string.
+        token_ids: Newly generated tokens, in order; may be ahead of `text`.
+        logprobs: One entry per new token where asked for.
+        finish_reason: Set on the last output, and only there.
+        stop_reason: The stop string or stop token id that ended it, if one did.
+        num_prompt_tokens: Tokens of the prompt.
+        num_output_tokens: Tokens generated so far.
+        num_cached_tokens: Prompt tokens taken from the prefix cache.
+        prompt_logprobs: One entry per prompt token where asked for (None for the first), on the
+            first output only.
+        steered_tokens: So far.
+        monitors: All readings so far, in the plan's order; on the last output only.
+    """
+
+    request_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+    num_output_tokens: int
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    num_cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    steered_tokens: SteeredTokens = SteeredTokens()
+    monitors: tuple[MonitorReading, ...] = ()
+
+
+@dataclass(frozen=True)
+class CaptureResult:
+    """Activations at sites: per point [N, width] (pooled) or per prompt [T_i, width] in float32.
+
+    `pooled` has a row per prompt; it is empty when pooling is `all`, and `sequences` then has a
+    tensor per prompt.
+    """
+
+    pooled: Mapping[SitePoint, torch.Tensor] = field(default_factory=dict)
+    sequences: Mapping[SitePoint, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a caller may rely on; fixed after load.
+
+    `device_map` is a readable summary such as `cpu` or `cuda:0 (12 layers), cuda:1 (12 layers)`.
+    """
+
+    model_name: str
+    spec: ModelSpec
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_live_edits: int
+    vocab_size: int
+    dtype: str
+    device: str
+    num_threads: int
+    num_kv_blocks: int
+    block_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot of the engine, cheap to take at any time.
+
+    Attributes:
+        num_requests_running: Requests holding keys and values.
+        num_requests_waiting: Requests admitted to the queue.
+        kv_cache_usage_ratio: Used blocks over all blocks, cached ones not counted as used.
+        num_preemptions: Since start.
+        prefix_cache_queries: Prompt tokens looked up since start.
+        prefix_cache_hits: Prompt tokens found since start.
+        num_live_edits: Columns of the steering tables in use.
+        num_steps: Steps completed since start.
+        seconds_since_step: Time since a step last completed while work was queued, else 0.
+        is_healthy: Whether the step loop is alive.
+        is_draining: Whether new requests are refused.
+    """
+
+    num_requests_running: int
+    num_requests_waiting: int
+    kv_cache_usage_ratio: float
+    num_preemptions: int
+    prefix_cache_queries: int
+    prefix_cache_hits: int
+    num_live_edits: int
+    num_steps: int
+    seconds_since_step: float
+    is_healthy: bool
+    is_draining: bool

@@ -1,0 +1,144 @@
+"""What is asked of the engine, and the state of one request inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, StrEnum, auto
+from typing import TYPE_CHECKING
+
+from .sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from steering.plan import SteeringPlan
+    from steering.sites import SitePoint
+
+__all__ = [
+    "CaptureRequest",
+    "GenerationRequest",
+    "Pooling",
+    "Priority",
+    "Request",
+    "RequestStatus",
+]
+
+
+class Priority(IntEnum):
+    """Order of service; lower goes first."""
+
+    INTERACTIVE = 0
+    JOB = 1
+
+
+class Pooling(StrEnum):
+    """Which tokens of a captured prompt are kept."""
+
+    LAST = "last"
+    MEAN = "mean"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One sequence to generate; a request with n choices is n of these.
+
+    Attributes:
+        request_id: Unique among running requests.
+        prompt_token_ids: At least one.
+        sampling: How tokens are chosen.
+        plan: Compiled steering, or None.
+        choice_index: Which of n; part of the seed's counter.
+        priority: Interactive before jobs.
+        cache_salt: Prefix-cache entries are shared only under an equal salt (per API key).
+        prompt_regions: Region bits (`steering.scopes.Region`) per prompt token, or None.
+        steering_prompt_tokens: Where `prompt` ends and `generated` begins for steering; None
+            means at the prompt's end. For text scored as a continuation.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    sampling: SamplingParams
+    plan: SteeringPlan | None = None
+    choice_index: int = 0
+    priority: Priority = Priority.INTERACTIVE
+    cache_salt: bytes = b""
+    prompt_regions: bytes | None = None
+    steering_prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """Activations wanted of prompts; runs at job priority beside other traffic.
+
+    Attributes:
+        request_id: Unique among running requests.
+        prompts: Token ids of each prompt.
+        points: Where to read, before any edit at that point.
+        pooling: Which tokens are kept; `MEAN` is over `[mean_from, end)`.
+        indices: Position kept per prompt with `LAST`, counted from the end: -1 is the last token.
+        plan: Steering active while capturing, or None.
+    """
+
+    request_id: str
+    prompts: tuple[tuple[int, ...], ...]
+    points: tuple[SitePoint, ...]
+    pooling: Pooling = Pooling.LAST
+    indices: tuple[int, ...] | None = None
+    plan: SteeringPlan | None = None
+
+
+class RequestStatus(Enum):
+    """Where a request is in its life."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    PREEMPTED = auto()
+    FINISHED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A sequence being served: owned and changed by the engine thread only.
+
+    Attributes:
+        spec: What was asked; never changes.
+        arrival: Ordinal of admission; ties of priority are served in this order.
+        seed: The request's own, or one drawn at admission.
+        max_tokens: Resolved against the context length.
+        output_token_ids: Generated so far; survives preemption.
+        num_computed_tokens: Positions whose keys and values are in the cache.
+        num_cached_tokens: Of the prompt, taken from the prefix cache at first admission.
+        block_table: Cache blocks by position // block_size.
+        regions: Region bits per known token, extended as tokens are sampled; None if unused.
+    """
+
+    spec: GenerationRequest
+    arrival: int
+    seed: int
+    max_tokens: int
+    status: RequestStatus = RequestStatus.WAITING
+    output_token_ids: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0
+    num_cached_tokens: int = 0
+    block_table: list[int] = field(default_factory=list)
+    regions: bytearray | None = None
+
+    @property
+    def request_id(self) -> str:
+        """Its id."""
+        return self.spec.request_id
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt, as the caller counts them."""
+        return len(self.spec.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and generated tokens known."""
+        return self.num_prompt_tokens + len(self.output_token_ids)
+
+    def token_ids(self, start: int, stop: int) -> list[int]:
+        """Known tokens at absolute positions [start, stop)."""
+        split = self.num_prompt_tokens
+        prompt = self.spec.prompt_token_ids[start : min(stop, split)]
+        return [*prompt, *self.output_token_ids[max(start - split, 0) : max(stop - split, 0)]]

@@ -1,0 +1,110 @@
+"""How the next token is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from .errors import InvalidSamplingError
+
+__all__ = ["MAX_LOGPROBS", "SamplingParams"]
+
+MAX_LOGPROBS: Final = 20
+"""Most top log-probabilities a request may ask for; the whole vocabulary never."""
+
+_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """Parameters of one generation.
+
+    Attributes:
+        max_tokens: Most tokens to generate; 0 only scores the prompt. None means as many as the
+            context allows.
+        temperature: 0 is greedy; in [0, 2].
+        top_p: Smallest set of tokens with at least this probability; in (0, 1].
+        top_k: Only the k likeliest tokens; 0 or -1 means all.
+        min_p: Only tokens at least this fraction as likely as the likeliest; in [0, 1].
+        presence_penalty: Subtracted once from logits of tokens generated before; in [-2, 2].
+        frequency_penalty: Subtracted once per occurrence generated before; in [-2, 2].
+        repetition_penalty: Divides positive and multiplies negative logits of tokens in prompt or
+            output; in (0, 2], 1 is none.
+        logit_bias: Added to logits by token id; each in [-100, 100].
+        seed: Makes the choice reproducible in any batch; None draws one at admission.
+        stop: Strings that end the answer, not part of it.
+        stop_token_ids: Token ids that end the answer, beside the model's end tokens.
+        ignore_eos: Go on after the model's end tokens.
+        min_tokens: No end token before this many tokens.
+        logprobs: Number of top log-probabilities per generated token (0: the chosen one only);
+            None for none.
+        prompt_logprobs: The same for each prompt token.
+
+    Raises:
+        InvalidSamplingError: With `param` naming the field.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default=_EMPTY)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0.0, 2.0)
+        _within("top_p", self.top_p, 0.0, 1.0)
+        if self.top_p == 0.0:
+            raise InvalidSamplingError("top_p is 0; expected a number in (0, 1]", param="top_p")
+        _within("min_p", self.min_p, 0.0, 1.0)
+        _within("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _within("repetition_penalty", self.repetition_penalty, 0.0, 2.0)
+        if self.repetition_penalty == 0.0:
+            raise InvalidSamplingError(
+                "repetition_penalty is 0; expected a number in (0, 2]", param="repetition_penalty"
+            )
+        if self.top_k < -1:
+            raise InvalidSamplingError(
+                f"top_k is {self.top_k}; expected -1, 0 (both: no limit) or more", param="top_k"
+            )
+        for bias in self.logit_bias.values():
+            _within("logit_bias", bias, -100.0, 100.0)
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= MAX_LOGPROBS:
+                raise InvalidSamplingError(
+                    f"{name} is {count}; expected 0 to {MAX_LOGPROBS}", param=name
+                )
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise InvalidSamplingError(
+                f"max_tokens is {self.max_tokens}; expected 0 or more", param="max_tokens"
+            )
+        if self.min_tokens < 0 or self.min_tokens > (self.max_tokens or self.min_tokens):
+            raise InvalidSamplingError(
+                f"min_tokens is {self.min_tokens}; expected 0 to max_tokens", param="min_tokens"
+            )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0.0
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also refuses NaN
+        raise InvalidSamplingError(
+            f"{name} is {value:g}; expected a number from {low:g} to {high:g}", param=name
+        )

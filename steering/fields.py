@@ -1,0 +1,107 @@
+"""Reading fields of a JSON document into typed values, with one form of error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from .errors import InvalidFieldError, NonFiniteError
+
+__all__ = ["check_keys", "int_list", "number", "require", "str_list", "window_list"]
+
+
+def check_keys(
+    document: Mapping[str, Any], known: Collection[str], *, noun: str, prefix: str = ""
+) -> None:
+    """Check that `document` has no field outside `known`.
+
+    Raises:
+        InvalidFieldError: It has; names the field and those known.
+    """
+    for key in document:
+        if key not in known:
+            raise InvalidFieldError(
+                f"unknown field {prefix}{key!s} of {noun}; expected {', '.join(sorted(known))}",
+                param=f"{prefix}{key!s}",
+            )
+
+
+def require(document: Mapping[str, Any], key: str, *, noun: str) -> Any:
+    """The value of a field that must be there.
+
+    Raises:
+        InvalidFieldError: It is absent or null.
+    """
+    value = document.get(key)
+    if value is None:
+        raise InvalidFieldError(f"{noun} has no {key}; it is required", param=key)
+    return value
+
+
+def number(value: Any, param: str) -> float:
+    """A finite number.
+
+    Raises:
+        InvalidFieldError: Not a number (booleans are not).
+        NonFiniteError: NaN or infinity.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFieldError(f"{param} is {value!r}; expected a number", param=param)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise NonFiniteError(f"{param} is not finite; expected a finite number", param=param)
+    return result
+
+
+def int_list(value: Any, param: str) -> tuple[int, ...]:
+    """A list of integers, a single one, or nothing.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    items = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, int):
+            raise InvalidFieldError(f"{param} contains {item!r}; expected integers", param=param)
+    return items
+
+
+def str_list(value: Any, param: str) -> tuple[str, ...]:
+    """A list of strings, a single one, or nothing.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    items = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+    for item in items:
+        if not isinstance(item, str):
+            raise InvalidFieldError(f"{param} contains {item!r}; expected strings", param=param)
+    return items
+
+
+def window_list(value: Any, param: str) -> tuple[tuple[int, int], ...]:
+    """A list of half-open windows `[start, stop]` with 0 <= start < stop.
+
+    Raises:
+        InvalidFieldError: Anything else; an empty window is named.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise InvalidFieldError(
+            f"{param} is {value!r}; expected a list of [start, stop] pairs", param=param
+        )
+    windows = []
+    for item in value:
+        pair = int_list(item, param)
+        if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
+            raise InvalidFieldError(
+                f"{param} contains {item!r}; expected [start, stop] with 0 <= start < stop",
+                param=param,
+            )
+        windows.append((pair[0], pair[1]))
+    return tuple(windows)

@@ -1,0 +1,54 @@
+"""Where in a transformer block an activation can be read or edited."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from .errors import UnknownSiteError
+
+__all__ = ["READ_ONLY_SITES", "Site", "SitePoint", "parse_site"]
+
+
+class Site(StrEnum):
+    """A named place in the computation of one layer.
+
+    Every site carries one activation per token. Its width is the hidden size, except `HEADS`,
+    whose width is `num_heads * head_dim`. `EMBED` belongs to layer 0 and `FINAL` to the last layer.
+    """
+
+    EMBED = "embed"  # output of the token embedding (after Gemma's scaling, before GPT-2's positions)
+    RESID_PRE = "resid_pre"  # input of block l
+    NORM1 = "norm1"  # output of the norm before attention
+    HEADS = "heads"  # input of the attention output projection, heads concatenated
+    ATTN_OUT = "attn_out"  # output of the attention output projection, before any norm and the add
+    RESID_MID = "resid_mid"  # after the attention add
+    NORM2 = "norm2"  # output of the norm before the MLP
+    MLP_OUT = "mlp_out"  # output of the MLP, before any norm and the add
+    RESID_POST = "resid_post"  # output of block l
+    FINAL = "final"  # after the final norm; read only
+
+
+READ_ONLY_SITES = frozenset({Site.FINAL})
+
+
+class SitePoint(NamedTuple):
+    """One site of one layer (0-based)."""
+
+    layer: int
+    site: Site
+
+
+def parse_site(name: str, *, param: str = "site") -> Site:
+    """The site called `name`.
+
+    Raises:
+        UnknownSiteError: No site has that name; the message lists those that exist.
+    """
+    try:
+        return Site(name)
+    except ValueError:
+        known = ", ".join(site.value for site in Site)
+        raise UnknownSiteError(
+            f"{param} is {name!r}; expected one of {known}", param=param
+        ) from None
