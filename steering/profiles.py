@@ -19,7 +19,7 @@ DEFAULT_MAX_STRENGTH: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """A direction read out per token while serving: h . v (vector) or h . w + bias (probe).
+    """A direction read out per token while serving: h . v / |v| (vector) or h . w + bias (probe).
 
     It reads the activation before the edits at its point, at the last prompt token and at every
     generated one.

@@ -1,0 +1,237 @@
+"""From interventions and directions to a plan."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from .compatibility import check_direction, expected_width
+from .directions import Direction, DirectionKind
+from .edit import Edit, EditForm
+from .errors import (
+    IncompatibleOperationError,
+    LayerOutOfRangeError,
+    NonFiniteError,
+    NotStoredThereError,
+    ShapeMismatchError,
+    SteeringError,
+)
+from .interventions import Intervention
+from .layer_selection import resolve_layers
+from .model_spec import ModelSpec
+from .operations import OperationContext, compile_edit
+from .plan import Lane, PlannedEdit, PlannedIntervention, PlannedMonitor, SteeringPlan
+from .profiles import Monitor
+from .sites import Site, SitePoint
+
+__all__ = ["MonitorUse", "Steer", "compile_plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Steer:
+    """An intervention with the direction it names.
+
+    Attributes:
+        intervention: What is asked.
+        direction: The direction it refers to.
+        factor: Multiplies the intervention's strength.
+        resid_norms: Norms frozen into a profile version, instead of the model's own.
+        path: Where it stands in the request, for errors.
+    """
+
+    intervention: Intervention
+    direction: Direction
+    factor: float = 1.0
+    resid_norms: Mapping[SitePoint, float] = field(default_factory=dict)
+    path: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class MonitorUse:
+    """A monitor with the direction it names, and where it stands in the request."""
+
+    monitor: Monitor
+    direction: Direction
+    path: str = ""
+
+
+def compile_plan(
+    steers: Sequence[Steer], monitors: Sequence[MonitorUse], spec: ModelSpec
+) -> SteeringPlan:
+    """Compile what a request asks, in order, against a model.
+
+    Raises:
+        SteeringError: The first problem; `param` names the field below the steer's path.
+    """
+    lanes = _LaneAssigner()
+    planned: list[PlannedIntervention] = []
+    for index, steer in enumerate(steers):
+        try:
+            planned.append(_plan_intervention(steer, spec, lanes))
+        except SteeringError as error:
+            raise error.under(steer.path or f"interventions[{index}]") from None
+    read = []
+    for index, use in enumerate(monitors):
+        try:
+            read.append(_plan_monitor(use, spec))
+        except SteeringError as error:
+            raise error.under(use.path or f"monitors[{index}]") from None
+    return SteeringPlan(_distinct(planned), tuple(read), spec.num_layers)
+
+
+class _LaneAssigner:
+    """Gives each edit its lane; one per plan, fed in the plan's order."""
+
+    def __init__(self) -> None:
+        self._last: dict[SitePoint, Lane] = {}
+
+    def assign(self, point: SitePoint, edit: Edit) -> Lane:
+        last = self._last.get(point)
+        if last is None:
+            lane = Lane(0, edit.form, edit.restore_norm)
+        elif not edit.reads and last.form is EditForm.LOW_RANK and not last.restore_norm:
+            lane = last  # a plain shift reads nothing, so it may act together with its predecessor
+        else:
+            lane = Lane(last.stage + 1, edit.form, edit.restore_norm)
+        self._last[point] = lane
+        return lane
+
+
+def _plan_intervention(steer: Steer, spec: ModelSpec, lanes: _LaneAssigner) -> PlannedIntervention:
+    asked, direction = steer.intervention, steer.direction
+    check_direction(direction, spec)
+    site = asked.site or direction.site
+    spec.require_site(site, editable=True)
+    layers = resolve_layers(asked.layers, direction.layers, spec.num_layers)
+    _check_place(direction, site, layers, spec)
+    strength = asked.strength * steer.factor
+    edits = []
+    for layer in layers:
+        point = SitePoint(layer, site)
+        edit = _compile_at(steer, point, spec)
+        _check_magnitude(edit, strength)
+        edits.append(PlannedEdit(point, lanes.assign(point, edit), edit))
+    return PlannedIntervention(
+        key=_key(edits),
+        intervention=asked,
+        reference=direction.reference,
+        strength=strength,
+        layers=layers,
+        site=site,
+        edits=tuple(edits),
+    )
+
+
+def _compile_at(steer: Steer, point: SitePoint, spec: ModelSpec) -> Edit:
+    norm = steer.resid_norms.get(point, spec.resid_norms.get(point))
+    return compile_edit(
+        OperationContext(
+            intervention=steer.intervention,
+            kind=steer.direction.kind,
+            tensors=steer.direction.at(point.layer),
+            point=point,
+            width=spec.width(point.site),
+            head_dim=spec.head_dim,
+            resid_norm=norm,
+            write_bias_mean=spec.write_bias_means.get(point, 0.0),
+        )
+    )
+
+
+def _check_place(
+    direction: Direction, site: Site, layers: tuple[int, ...], spec: ModelSpec
+) -> None:
+    _check_edge_layers(site, layers, spec)
+    elsewhere = [layer for layer in layers if layer not in direction.layers]
+    if direction.is_bound and (elsewhere or site is not direction.site):
+        raise NotStoredThereError(
+            f"{direction.reference} is stored for {direction.site.value!r} of layers "
+            f"{list(direction.layers)} and cannot be used at {site.value!r} of layers "
+            f"{list(layers)}; use layers 'stored', or fit one there",
+            param="layers" if elsewhere else "site",
+        )
+    expected = expected_width(direction.kind, site, spec)
+    if direction.width != expected:
+        raise ShapeMismatchError(
+            f"{direction.reference} has width {direction.width}; {site.value!r} has {expected}",
+            param="site",
+        )
+
+
+def _check_edge_layers(site: Site, layers: tuple[int, ...], spec: ModelSpec) -> None:
+    only = {Site.EMBED: 0, Site.FINAL: spec.num_layers - 1}.get(site)
+    if only is not None and layers != (only,):
+        raise LayerOutOfRangeError(
+            f"layers is {list(layers)} at {site.value!r}, which belongs to layer {only} alone",
+            param="layers",
+        )
+
+
+def _check_magnitude(edit: Edit, strength: float) -> None:
+    limit = float(torch.finfo(torch.float32).max)
+    largest = max((float(tensor.abs().max()) for tensor in edit.tensors()), default=0.0)
+    if not math.isfinite(strength) or abs(strength) * max(largest, 1.0) >= limit:
+        raise NonFiniteError(
+            f"strength {strength:g} overflows float32 with this direction; use a smaller one",
+            param="strength",
+        )
+
+
+def _key(edits: Sequence[PlannedEdit]) -> bytes:
+    state = hashlib.blake2b(digest_size=16)
+    for planned in edits:
+        state.update(repr((planned.point, planned.lane)).encode())
+        state.update(planned.edit.digest())
+    return state.digest()
+
+
+def _distinct(planned: Sequence[PlannedIntervention]) -> tuple[PlannedIntervention, ...]:
+    """Give repeated interventions keys of their own, so that each has its own gain column."""
+    seen: dict[bytes, int] = {}
+    result = []
+    for item in planned:
+        count = seen.get(item.key, 0)
+        seen[item.key] = count + 1
+        key = (
+            item.key
+            if count == 0
+            else hashlib.blake2b(item.key + str(count).encode(), digest_size=16).digest()
+        )
+        result.append(
+            PlannedIntervention(
+                key,
+                item.intervention,
+                item.reference,
+                item.strength,
+                item.layers,
+                item.site,
+                item.edits,
+            )
+        )
+    return tuple(result)
+
+
+def _plan_monitor(use: MonitorUse, spec: ModelSpec) -> PlannedMonitor:
+    direction = use.direction
+    check_direction(direction, spec)
+    layer = direction.layers[0] if use.monitor.layer is None else use.monitor.layer
+    site = use.monitor.site or direction.site
+    spec.require_site(site, editable=False)
+    spec.require_layer(layer, param="layer")
+    _check_place(direction, site, (layer,), spec)
+    tensors = direction.at(layer)
+    if direction.kind is DirectionKind.PROBE:
+        vector, bias = tensors["weight"], float(tensors["bias"])
+    elif direction.kind is DirectionKind.VECTOR:
+        vector, bias = tensors["vector"] / tensors["vector"].norm(), 0.0
+    else:
+        raise IncompatibleOperationError(
+            f"direction {direction.reference} is of kind {direction.kind.value!r}; a monitor "
+            "expects 'vector' or 'probe'",
+            param="direction",
+        )
+    return PlannedMonitor(direction.reference, SitePoint(layer, site), vector, bias)

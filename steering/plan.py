@@ -1,0 +1,268 @@
+"""A request's steering, compiled against a model: values the engine needs and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .edit import Edit, EditForm
+from .errors import NoEffectError
+from .interventions import Intervention
+from .schedules import CONSTANT
+from .scopes import PositionContext, Tokens
+from .sites import Site, SitePoint
+
+__all__ = ["Lane", "PlannedEdit", "PlannedIntervention", "PlannedMonitor", "SteeringPlan"]
+
+Gains = NDArray[np.float32]
+
+# What happens at these sites of the last layer reaches no later token, only the token's own logits.
+_OWN_LOGITS_ONLY: Final = frozenset(
+    {Site.HEADS, Site.ATTN_OUT, Site.RESID_MID, Site.NORM2, Site.MLP_OUT, Site.RESID_POST}
+)
+_PROBE_WINDOW: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Lane:
+    """Edits at one point that act at once, on activations all edits of earlier lanes have changed.
+
+    Attributes:
+        stage: Order among a request's edits at the point.
+        form: Form shared by the lane's edits.
+        restore_norm: Whether the norm is restored after the lane.
+    """
+
+    stage: int
+    form: EditForm
+    restore_norm: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedEdit:
+    """An edit with its point and its place in the order there."""
+
+    point: SitePoint
+    lane: Lane
+    edit: Edit
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedIntervention:
+    """One intervention of a plan.
+
+    Attributes:
+        key: Digest of its edits and their lanes: equal keys may share table rows.
+        intervention: What was asked.
+        reference: The direction with its version.
+        strength: The gain where the scope holds and the schedule is 1.
+        layers: Resolved, ascending.
+        site: Resolved.
+        edits: One per layer.
+    """
+
+    key: bytes
+    intervention: Intervention
+    reference: str
+    strength: float
+    layers: tuple[int, ...]
+    site: Site
+    edits: tuple[PlannedEdit, ...]
+
+    @property
+    def rank(self) -> int:
+        """Largest rank of its edits."""
+        return max(planned.edit.rank for planned in self.edits)
+
+    def gains(self, start: int, stop: int, context: PositionContext) -> Gains:
+        """Its gain at each absolute position of [start, stop)."""
+        mask = self.intervention.scope.mask(start, stop, context)
+        schedule = self.intervention.schedule
+        if schedule == CONSTANT:
+            return np.where(mask, np.float32(self.strength), np.float32(0.0))
+        factors = schedule.factors(start, stop, context.num_prompt_tokens)
+        return np.where(mask, self.strength * factors, 0.0).astype(np.float32)
+
+    @cached_property
+    def generated_gain(self) -> float | None:
+        """The gain of every generated token where it is one number, else None."""
+        scope = self.intervention.scope
+        selectors = (scope.include, scope.exclude)
+        varies = any(s.windows or s.generated_windows or s.regions for s in selectors)
+        if varies or self.intervention.schedule != CONSTANT:
+            return None
+        generated = {Tokens.ALL, Tokens.GENERATED}
+        acts = bool(generated & set(scope.include.tokens))
+        return self.strength if acts and not generated & set(scope.exclude.tokens) else 0.0
+
+    def report(self) -> dict[str, Any]:
+        """What was applied, for the answer."""
+        return {
+            "operation": self.intervention.operation.value,
+            "direction": self.reference,
+            "layers": list(self.layers),
+            "site": self.site.value,
+            "strength": self.strength,
+            "unit": self.intervention.unit.value,
+            "scope": self.intervention.scope.to_dict(),
+            "rank": self.rank,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedMonitor:
+    """A read-out: score = h . vector + bias, before the edits at the point.
+
+    Attributes:
+        label: The direction with its version, as the answer names it.
+        point: Where.
+        vector: [d] float32: a unit vector, or the weight of a probe.
+        bias: Of a probe, else 0.
+    """
+
+    label: str
+    point: SitePoint
+    vector: Tensor
+    bias: float
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringPlan:
+    """The steering of one request, in order.
+
+    Attributes:
+        interventions: In order of application.
+        monitors: Read-outs.
+        num_layers: Of the model it was compiled for.
+    """
+
+    interventions: tuple[PlannedIntervention, ...] = ()
+    monitors: tuple[PlannedMonitor, ...] = ()
+    num_layers: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it neither edits nor reads."""
+        return not self.interventions and not self.monitors
+
+    @cached_property
+    def uses_regions(self) -> bool:
+        """Whether its gains depend on regions."""
+        return any(item.intervention.scope.uses_regions for item in self.interventions)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what it does."""
+        state = hashlib.blake2b(digest_size=16)
+        for item in self.interventions:
+            asked = item.intervention
+            when = (item.strength, asked.scope.to_dict(), asked.schedule.to_dict())
+            state.update(item.key + repr(when).encode())
+        for monitor in self.monitors:
+            state.update(repr((monitor.label, monitor.point, monitor.bias)).encode())
+        return state.hexdigest()
+
+    @cached_property
+    def generated_gains(self) -> Gains | None:
+        """[len(interventions)] gains of every generated token, or None where they vary."""
+        gains = [item.generated_gain for item in self.interventions]
+        return None if None in gains else np.array(gains, dtype=np.float32)
+
+    def gains(self, start: int, stop: int, context: PositionContext) -> Gains:
+        """Gains at absolute positions [start, stop): [stop - start, len(interventions)]."""
+        constant = self.generated_gains
+        if constant is not None and start >= context.num_prompt_tokens:
+            return np.broadcast_to(constant, (stop - start, len(constant)))
+        if not self.interventions:
+            return np.zeros((stop - start, 0), dtype=np.float32)
+        columns = [item.gains(start, stop, context) for item in self.interventions]
+        return np.stack(columns, axis=1)
+
+    def block_digest(self, start: int, stop: int, context: PositionContext) -> bytes:
+        """Digest of the edits and gains of positions [start, stop); empty where there are none."""
+        gains = self.gains(start, stop, context)
+        active = [
+            item.key + gains[:, column].tobytes()
+            for column, item in enumerate(self.interventions)
+            if gains[:, column].any()
+        ]
+        if not active:
+            return b""
+        return hashlib.blake2b(b"".join(sorted(active)), digest_size=16).digest()
+
+    def applied(self) -> tuple[dict[str, Any], ...]:
+        """What was applied, one report per intervention."""
+        return tuple(item.report() for item in self.interventions)
+
+    def check_effect(
+        self,
+        context: PositionContext,
+        *,
+        num_prompt_tokens: int,
+        max_tokens: int,
+        returns_prompt_logits: bool = False,
+    ) -> None:
+        """Check that every intervention touches a token that influences what is returned.
+
+        An intervention that would act only on tokens a short answer does not reach is let pass
+        beside others that act.
+
+        Args:
+            context: Meaning of positions; regions as known at admission.
+            num_prompt_tokens: Tokens of the prompt.
+            max_tokens: Most tokens generated; the last one is never run through the model.
+            returns_prompt_logits: Whether log-probabilities of prompt tokens are returned.
+
+        Raises:
+            NoEffectError: It does not.
+        """
+        stop = num_prompt_tokens + max(max_tokens, 1) - 1
+        if max_tokens == 0:  # the last prompt token's logits are not returned
+            stop = num_prompt_tokens - 1
+        effective = [
+            self._acts(item, context, stop, num_prompt_tokens, returns_prompt_logits)
+            for item in self.interventions
+        ]
+        for index, item in enumerate(self.interventions):
+            if effective[index]:
+                continue
+            may_act_later = any(effective) and self._acts_on_long_answers(item, context)
+            if not may_act_later:
+                raise NoEffectError(
+                    f"the scope {item.intervention.scope.to_dict()} of {item.reference} selects no "
+                    f"token that influences the answer ({num_prompt_tokens} prompt tokens, "
+                    f"max_tokens {max_tokens}); widen the scope or remove the intervention",
+                    param=f"interventions[{index}].scope",
+                )
+
+    def _acts(
+        self,
+        item: PlannedIntervention,
+        context: PositionContext,
+        stop: int,
+        num_prompt_tokens: int,
+        returns_prompt_logits: bool,
+    ) -> bool:
+        scope = item.intervention.scope
+        if scope.uses_regions and stop > num_prompt_tokens:
+            return True  # regions of generated tokens are known only when they are sampled
+        mask = scope.mask(0, stop, context)
+        if self._reaches_own_logits_only(item) and not returns_prompt_logits:
+            mask = mask[num_prompt_tokens - 1 :]
+        return bool(mask.any())
+
+    def _reaches_own_logits_only(self, item: PlannedIntervention) -> bool:
+        return item.site in _OWN_LOGITS_ONLY and item.layers == (self.num_layers - 1,)
+
+    @staticmethod
+    def _acts_on_long_answers(item: PlannedIntervention, context: PositionContext) -> bool:
+        if item.intervention.scope.uses_regions:
+            return True
+        start = context.num_prompt_tokens
+        return bool(item.intervention.scope.mask(start, start + _PROBE_WINDOW, context).any())
