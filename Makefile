@@ -1,0 +1,67 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first Python of at least 3.11; override with `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= 2
+
+# One thread per worker: an OpenMP team that shares a core with anything else runs ten times slower.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRANSFORMERS_OFFLINE=1
+
+.PHONY: help venv install serve test check fmt bench embedded reference transcripts constraints clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | column -t -s $$'\t'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Coxswain needs Python 3.11 or newer; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[server,clients]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[server,clients,dev]'
+	@touch $@ $(VENV)/.server
+
+venv: $(VENV)/.server ## environment with the server and the clients
+install: $(VENV)/.dev ## environment with everything a developer needs
+
+serve: $(VENV)/.server ## the server on http://127.0.0.1:8000 with the embedded model
+	$(OFFLINE) $(BIN)/coxswain serve $(ARGS)
+
+test: check ## everything tested: lint, types, pytest (ARGS="..." is passed on)
+	@$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/.dev ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy steering server clients
+
+fmt: $(VENV)/.dev ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measurements of docs/performance.md
+	$(OFFLINE) $(BIN)/python -m bench $(ARGS)
+
+embedded: $(VENV)/.dev ## train the embedded model again and say how close it came
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m server.embedded $(ARGS)
+
+reference: $(VENV)/.dev ## write docs/reference.md from the code
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.reference
+
+transcripts: $(VENV)/.dev ## run the README's examples against a real server and write what it answers
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.transcripts
+
+constraints: $(VENV)/.dev ## write constraints.txt from what is installed
+	$(BIN)/python -m tools.constraints
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

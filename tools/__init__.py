@@ -1,0 +1,1 @@
+"""Commands that keep generated files true; not part of the distribution."""
