@@ -1,24 +1,24 @@
 """What can be wrong with steering, as types a caller can tell apart.
 
-    SteeringError
-    |-- InvalidFieldError           a field's value is not one of those allowed
-    |-- ShapeMismatchError          a tensor has another shape than its site or kind asks for
-    |-- UnsupportedDtypeError       a tensor's dtype is not F32, F16 or BF16
-    |-- NonFiniteError              NaN or infinity in a tensor or a number
-    |-- ZeroVectorError             a direction with (almost) no length
-    |-- NormTooLargeError           a direction whose length would overflow the model's dtype
-    |-- UnknownSiteError            no site has that name
-    |-- SiteUnavailableError        the loaded model has no such site; says why
-    |-- LayerOutOfRangeError        a layer the model does not have, or an empty selection
-    |-- NotStoredThereError         a per-layer direction used at a layer or site it was not stored for
-    |-- IncompatibleModelError      made for another model (fingerprint)
-    |-- IncompatibleOperationError  this operation cannot use this kind of direction
-    |-- NoEffectError               steering that would change nothing that is returned
-    |-- FormatError                 a file that cannot be read as what it claims to be
-    |   `-- UnsafeFormatError       a file that would need unpickling or code to read
-    |-- UnsupportedArchitectureError  the model's structure cannot be mapped
-    |-- SelfCheckError              the architecture map does not hold on the loaded model
-    `-- FitError                    a direction cannot be fitted from this data
+SteeringError
+|-- InvalidFieldError           a field's value is not one of those allowed
+|-- ShapeMismatchError          a tensor has another shape than its site or kind asks for
+|-- UnsupportedDtypeError       a tensor's dtype is not F32, F16 or BF16
+|-- NonFiniteError              NaN or infinity in a tensor or a number
+|-- ZeroVectorError             a direction with (almost) no length
+|-- NormTooLargeError           a direction whose length would overflow the model's dtype
+|-- UnknownSiteError            no site has that name
+|-- SiteUnavailableError        the loaded model has no such site; says why
+|-- LayerOutOfRangeError        a layer the model does not have, or an empty selection
+|-- NotStoredThereError         a per-layer direction used at a layer or site it was not stored for
+|-- IncompatibleModelError      made for another model (fingerprint)
+|-- IncompatibleOperationError  this operation cannot use this kind of direction
+|-- NoEffectError               steering that would change nothing that is returned
+|-- FormatError                 a file that cannot be read as what it claims to be
+|   `-- UnsafeFormatError       a file that would need unpickling or code to read
+|-- UnsupportedArchitectureError  the model's structure cannot be mapped
+|-- SelfCheckError              the architecture map does not hold on the loaded model
+`-- FitError                    a direction cannot be fitted from this data
 """
 
 from __future__ import annotations

@@ -204,9 +204,7 @@ class Intervention:
                 values[name] = number(document[name], name)
         if document.get("reference") is not None:
             reference = document["reference"]
-            values["reference"] = (
-                STORED if reference == STORED else number(reference, "reference")
-            )
+            values["reference"] = STORED if reference == STORED else number(reference, "reference")
         if document.get("restore_norm") is not None:
             values["restore_norm"] = _flag(document["restore_norm"], "restore_norm")
         for name, reader in (("scope", Scope), ("schedule", Schedule)):

@@ -121,9 +121,7 @@ class Profile:
         }
 
 
-_FIELDS: Final = frozenset(
-    {"description", "interventions", "monitors", "requires", "max_strength"}
-)
+_FIELDS: Final = frozenset({"description", "interventions", "monitors", "requires", "max_strength"})
 
 
 def _read_list(document: Mapping[str, Any], key: str, reader: Any) -> list[Any]:
@@ -133,9 +131,7 @@ def _read_list(document: Mapping[str, Any], key: str, reader: Any) -> list[Any]:
     values = []
     for index, item in enumerate(items):
         if not isinstance(item, Mapping):
-            raise InvalidFieldError(
-                f"{key}[{index}] is not an object", param=f"{key}[{index}]"
-            )
+            raise InvalidFieldError(f"{key}[{index}] is not an object", param=f"{key}[{index}]")
         try:
             values.append(reader.from_dict(item))
         except SteeringError as error:

@@ -17,7 +17,9 @@ class Site(StrEnum):
     whose width is `num_heads * head_dim`. `EMBED` belongs to layer 0 and `FINAL` to the last layer.
     """
 
-    EMBED = "embed"  # output of the token embedding (after Gemma's scaling, before GPT-2's positions)
+    EMBED = (
+        "embed"  # output of the token embedding (after Gemma's scaling, before GPT-2's positions)
+    )
     RESID_PRE = "resid_pre"  # input of block l
     NORM1 = "norm1"  # output of the norm before attention
     HEADS = "heads"  # input of the attention output projection, heads concatenated

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..edit import Edit, EditForm
 from .context import OperationContext
 
@@ -18,8 +20,10 @@ def scale_heads(context: OperationContext) -> Edit:
     Source: Refusal Cliff, arXiv:2510.06036 (ablation of refusal suppression heads).
     """
     restore = context.intervention.restore_norm
+    scale = (context.tensors["scale"] - 1.0).repeat_interleave(context.head_dim)
     return Edit(
         form=EditForm.DIAGONAL,
-        scale=(context.tensors["scale"] - 1.0).repeat_interleave(context.head_dim),
+        scale=scale,
+        shift=torch.zeros_like(scale),
         restore_norm=True if restore is None else restore,
     )

@@ -1,0 +1,26 @@
+"""Files that hold directions: read within bounds, without pickle, and written reproducibly."""
+
+from __future__ import annotations
+
+from .gguf_control_vector import dump_control_vector, load_control_vector
+from .json_tensors import tensors_from_json, tensors_to_json
+from .native import dump_direction, load_direction
+from .npz import load_npz
+from .repeng import from_repeng
+from .safetensors_file import SafetensorsFile, read_safetensors, write_safetensors
+from .upload import load_upload
+
+__all__ = [
+    "SafetensorsFile",
+    "dump_control_vector",
+    "dump_direction",
+    "from_repeng",
+    "load_control_vector",
+    "load_direction",
+    "load_npz",
+    "load_upload",
+    "read_safetensors",
+    "tensors_from_json",
+    "tensors_to_json",
+    "write_safetensors",
+]

@@ -1,0 +1,208 @@
+"""Safetensors files: checked before they are parsed, and written byte for byte the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import safetensors
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from steering.errors import FormatError, UnsafeFormatError, UnsupportedDtypeError
+
+from .bounds import (
+    MAX_HEADER_BYTES,
+    MAX_METADATA_BYTES,
+    check_file_size,
+    check_shape,
+    check_tensor_count,
+    check_tensor_name,
+)
+
+__all__ = ["SafetensorsFile", "read_safetensors", "write_safetensors"]
+
+_NOUN: Final = "safetensors"
+_DTYPE_NAMES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
+_PREFIX_BYTES: Final = 8
+_METADATA: Final = "__metadata__"
+_UNSAFE_MAGIC: Final = {b"PK\x03\x04": "a zip archive (torch.save or npz)", b"\x80": "a pickle"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SafetensorsFile:
+    """What a safetensors file holds.
+
+    Attributes:
+        tensors: CPU tensors in F32, F16 or BF16, of one or two dimensions, by name.
+        metadata: The file's own strings.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+def read_safetensors(data: bytes) -> SafetensorsFile:
+    """Read `data`, refusing what would be slow, ambiguous or unsafe to parse.
+
+    The header is scanned before the library sees the file: its length, its JSON (duplicate keys
+    are an error, not "last wins"), the number, names, dtypes and shapes of tensors, the metadata.
+    Numbers are not checked here; `Direction` refuses those that are not finite.
+
+    Raises:
+        UnsafeFormatError: A pickle or a zip archive.
+        FormatError: Not a safetensors file, or larger than the bounds.
+        UnsupportedDtypeError: A tensor is not F32, F16 or BF16.
+        ShapeMismatchError: A tensor is not a vector or a matrix, or is empty.
+        InvalidFieldError: A tensor's name is not one.
+    """
+    check_file_size(data, noun=_NOUN)
+    header = _read_header(data)
+    metadata = _read_metadata(header.pop(_METADATA, {}))
+    check_tensor_count(len(header), noun=_NOUN)
+    for name, entry in header.items():
+        _check_entry(name, entry)
+    try:
+        tensors = load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise FormatError(
+            f"not a valid safetensors file: {str(error)[:200]}", param="file"
+        ) from None
+    return SafetensorsFile(tensors, metadata)
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The one file of these tensors and strings: equal input gives equal bytes, on any machine.
+
+    The library's own writer orders metadata by a randomised hash, so its bytes cannot address
+    content. Here the header is sorted and padded to eight bytes, and tensors of wider dtypes
+    come first, as its reader recommends for alignment.
+
+    Raises:
+        UnsupportedDtypeError: A tensor is not F32, F16 or BF16.
+    """
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    chunks: list[bytes] = []
+    offset = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        if tensor.dtype not in _DTYPE_NAMES:
+            _refuse_dtype(name, str(tensor.dtype))
+        chunk = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + len(chunk)],
+        }
+        chunks.append(chunk)
+        offset += len(chunk)
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_PREFIX_BYTES, "little") + text + b"".join(chunks)
+
+
+def _read_header(data: bytes) -> dict[str, Any]:
+    if data[_PREFIX_BYTES : _PREFIX_BYTES + 1] != b"{":
+        _refuse_not_safetensors(data)
+    length = int.from_bytes(data[:_PREFIX_BYTES], "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - _PREFIX_BYTES):
+        raise FormatError(
+            f"the safetensors header claims {length} bytes; expected at most {MAX_HEADER_BYTES} "
+            f"and no more than the file's {len(data)}",
+            param="file",
+        )
+    try:
+        header = json.loads(
+            data[_PREFIX_BYTES : _PREFIX_BYTES + length].decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+        )
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"the safetensors header is not JSON: {type(error).__name__}", param="file"
+        ) from None
+    if not isinstance(header, dict):
+        raise FormatError("the safetensors header is not a JSON object", param="file")
+    return header
+
+
+def _refuse_not_safetensors(data: bytes) -> NoReturn:
+    for magic, noun in _UNSAFE_MAGIC.items():
+        if data.startswith(magic):
+            raise UnsafeFormatError(
+                f"the file is {noun}, which only code could read; expected safetensors. Convert "
+                "it where you trust it: torch.load(..., weights_only=True), then "
+                "safetensors.torch.save_file",
+                param="file",
+            )
+    raise FormatError("not a safetensors file: no header at byte 8", param="file")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise FormatError(
+                f"the safetensors header has {key[:80]!r} twice; expected each name once",
+                param="file",
+            )
+        result[key] = value
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise FormatError(f"the safetensors header holds {name}; expected JSON", param="file")
+
+
+def _read_metadata(metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise FormatError("__metadata__ is not an object of strings", param="file")
+    size = sum(len(key.encode("utf-8", "replace")) for pair in metadata.items() for key in pair)
+    if size > MAX_METADATA_BYTES:
+        raise FormatError(
+            f"__metadata__ has {size} bytes; expected at most {MAX_METADATA_BYTES}", param="file"
+        )
+    return metadata
+
+
+def _check_entry(name: str, entry: Any) -> None:
+    check_tensor_name(name)
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(
+            f"the header entry of {name} does not have exactly dtype, shape and data_offsets",
+            param="file",
+        )
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        _refuse_dtype(name, str(dtype)[:20])
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise FormatError(
+            f"the header entry of {name} has a shape or offsets that are not lists of sizes",
+            param="file",
+        )
+    check_shape(name, shape, param=f"tensors.{name}")
+    size = math.prod(shape) * _ITEM_BYTES[dtype]
+    if offsets[1] - offsets[0] != size:
+        raise FormatError(
+            f"{name} occupies {offsets[1] - offsets[0]} bytes; its dtype and shape need {size}",
+            param="file",
+        )
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+    )
+
+
+def _refuse_dtype(name: str, dtype: str) -> NoReturn:
+    raise UnsupportedDtypeError(
+        f"{name} has dtype {dtype}; expected one of {', '.join(_ITEM_BYTES)}",
+        param=f"tensors.{name}",
+    )

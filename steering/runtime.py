@@ -1,0 +1,165 @@
+"""The owner of live steering: which edits are on the device, and what acts in this step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .plan import PlannedIntervention, SteeringPlan
+from .readouts import Readouts
+from .sites import Site, SitePoint
+from .step import StepEdits, StepRow, gain_matrix, prepare
+from .tables import PackedTables, pack
+
+__all__ = ["SteeringRuntime"]
+
+
+@dataclass(slots=True)
+class _Live:
+    intervention: PlannedIntervention
+    num_users: int
+
+
+class SteeringRuntime:
+    """Tables and step state behind the hooks of one model. Not thread safe: one owner.
+
+    A plan's interventions are brought in by `acquire` and may leave after `release`; those no
+    request uses stay while there is room, so that a profile asked for again costs nothing.
+    """
+
+    def __init__(
+        self, num_layers: int, devices: Mapping[int, torch.device], max_live_edits: int
+    ) -> None:
+        """Start empty.
+
+        Args:
+            num_layers: Layers of the model.
+            devices: Device on which each layer's activations are.
+            max_live_edits: Most distinct interventions at once.
+        """
+        self._num_layers = num_layers
+        self._devices = {
+            SitePoint(layer, site): device for layer, device in devices.items() for site in Site
+        }
+        # resid_pre[l] is edited where it is made: by the hook after block l - 1
+        for layer in range(1, num_layers):
+            self._devices[SitePoint(layer, Site.RESID_PRE)] = devices[layer - 1]
+        self._max_live_edits = max_live_edits
+        self._live: dict[bytes, _Live] = {}
+        self._tables = PackedTables((), {})
+        self._edits: StepEdits | None = None
+        self._readouts: Readouts | None = None
+        self._last: tuple[PackedTables, NDArray[np.float32], StepEdits | None] | None = None
+
+    @property
+    def num_live_edits(self) -> int:
+        """Interventions some request uses."""
+        return sum(live.num_users > 0 for live in self._live.values())
+
+    def can_ever_admit(self, plan: SteeringPlan) -> bool:
+        """Whether the plan alone fits."""
+        return len(plan.interventions) <= self._max_live_edits
+
+    def can_admit(self, plan: SteeringPlan) -> bool:
+        """Whether the plan fits beside those in use."""
+        new = sum(
+            item.key not in self._live or not self._live[item.key].num_users
+            for item in plan.interventions
+        )
+        return self.num_live_edits + new <= self._max_live_edits
+
+    def acquire(self, plan: SteeringPlan) -> None:
+        """Bring a plan's interventions in; each `acquire` needs one `release`."""
+        assert self.can_admit(plan), "acquire without can_admit"
+        for item in plan.interventions:
+            self._live.setdefault(item.key, _Live(item, 0)).num_users += 1
+        self._forget_unused()
+
+    def release(self, plan: SteeringPlan) -> None:
+        """Give up one use of a plan's interventions."""
+        for item in plan.interventions:
+            self._live[item.key].num_users -= 1
+
+    def begin_step(self, rows: Sequence[StepRow], readouts: Readouts | None = None) -> list[int]:
+        """Prepare the tables and gains of a step; uploads, and never reads back.
+
+        Args:
+            rows: The batch, in token order; plans must have been acquired.
+            readouts: What to read, or None.
+
+        Returns:
+            For each row, how many of its tokens have a gain other than zero.
+        """
+        self._readouts = readouts
+        if not any(row.plan is not None and row.plan.interventions for row in rows):
+            self._edits = None
+            return [0] * len(rows)
+        self._ensure_packed(rows)
+        gains = gain_matrix(rows, self._tables)
+        self._edits = self._prepared(gains)
+        steered = np.concatenate(([0], np.cumsum(gains.any(axis=1))))
+        ends = np.cumsum([row.stop - row.start for row in rows])
+        starts = ends - np.array([row.stop - row.start for row in rows])
+        return [int(count) for count in steered[ends] - steered[starts]]
+
+    def end_step(self) -> None:
+        """Forget the step, so that a forward outside one is unsteered."""
+        self._edits = None
+        self._readouts = None
+
+    def is_live(self, point: SitePoint) -> bool:
+        """Whether a hook at `point` has anything to do in this step."""
+        return any(
+            (self._edits is not None and logical in self._edits.lanes)
+            or (self._readouts is not None and logical in self._readouts.points)
+            for logical in self._logical(point)
+        )
+
+    def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
+        """Read and edit the activation a hook at `point` sees.
+
+        Args:
+            point: Where the hook is; after block l, edits of `resid_pre[l + 1]` follow those of
+                `resid_post[l]`.
+            hidden: [..., d], any float dtype; not mutated.
+
+        Returns:
+            A tensor like `hidden`, or `hidden` itself where nothing is live.
+        """
+        for logical in self._logical(point):
+            if self._readouts is not None and logical in self._readouts.points:
+                self._readouts.read(logical, hidden.flatten(0, -2))
+            if self._edits is not None and logical in self._edits.lanes:
+                hidden = self._edits.apply(logical, hidden.flatten(0, -2)).view_as(hidden)
+        return hidden
+
+    def _logical(self, point: SitePoint) -> tuple[SitePoint, ...]:
+        if point.site is Site.RESID_POST and point.layer + 1 < self._num_layers:
+            return (point, SitePoint(point.layer + 1, Site.RESID_PRE))
+        return (point,)
+
+    def _ensure_packed(self, rows: Sequence[StepRow]) -> None:
+        needed = {item.key for row in rows if row.plan for item in row.plan.interventions}
+        if self._tables.holds(needed):
+            return
+        self._tables = pack([live.intervention for live in self._live.values()], self._devices)
+
+    def _prepared(self, gains: NDArray[np.float32]) -> StepEdits | None:
+        """Selections for `gains`; those of the last step when nothing changed, as in decoding."""
+        last = self._last
+        if last is not None and last[0] is self._tables and np.array_equal(last[1], gains):
+            return last[2]
+        edits = prepare(gains, self._tables)
+        self._last = (self._tables, gains, edits)
+        return edits
+
+    def _forget_unused(self) -> None:
+        excess = len(self._live) - self._max_live_edits
+        unused = [key for key, live in self._live.items() if not live.num_users]
+        for key in unused[: max(excess, 0)]:
+            del self._live[key]
