@@ -1,0 +1,58 @@
+"""A module's `__all__` is exactly its public names; ruff (RUF022) keeps it sorted."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from .source_tree import Module, modules
+
+# Alembic finds these by name.
+_MIGRATION_NAMES = {"branch_labels", "depends_on", "down_revision", "revision"}
+
+
+def _assigned(statement: ast.stmt) -> list[str]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+    return []
+
+
+def _public_names(module: Module) -> set[str]:
+    names = {name for statement in module.tree.body for name in _assigned(statement)}
+    if module.is_package:
+        for statement in module.tree.body:
+            if isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
+                names |= {alias.asname or alias.name for alias in statement.names}
+    return {name for name in names if not name.startswith("_")}
+
+
+def _exported(module: Module) -> list[str]:
+    for statement in module.tree.body:
+        if isinstance(statement, ast.Assign) and "__all__" in _assigned(statement):
+            return list(ast.literal_eval(statement.value))
+    return []
+
+
+def _is_migration(module: Module) -> bool:
+    return ".migrations" in module.name
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in modules() if not _is_migration(m)], ids=lambda m: m.name
+)
+def test_all_names_what_is_public(module: Module) -> None:
+    exported = _exported(module)
+    assert len(exported) == len(set(exported))
+    assert set(exported) == _public_names(module)
+
+
+def test_a_migration_adds_no_other_name() -> None:
+    for module in modules("server"):
+        if _is_migration(module) and not module.is_package and "versions" in module.name:
+            assert _public_names(module) <= _MIGRATION_NAMES | {"upgrade", "downgrade"}

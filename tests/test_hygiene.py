@@ -1,0 +1,82 @@
+"""What must not stand in any file: foreign paths and hosts, unpickling, evaluated text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from .source_tree import ROOT, Module, modules, text_files
+
+_MACHINE = re.compile(
+    r"(?<![\w.])/(?:"
+    + "|".join(["work", "tmp", "root", "home", "opt/pypi", "opt/wheels"])
+    + r")\b/?"
+)
+_REGISTRY = re.compile(
+    "|".join(["pypi", "pythonhosted", "download[.]pytorch", "ghcr", "quay", "docker[.]io"])
+    + r"[.][a-z]"
+)
+_OPEN_TASK = re.compile(r"\b(?:FIXME|XXX)\b|\bTODO\b(?!\([a-z]+\): \S)")
+_UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+_UNSAFE_CALLS = {"__import__", "eval", "exec", "torch.load", "yaml.load"}
+_UNSAFE_KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
+
+
+def _calls(tree: ast.Module) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def _written(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+        for path in paths
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def _others() -> list[Path]:
+    return [path for path in text_files() if path != Path(__file__)]
+
+
+def test_no_path_of_one_machine() -> None:
+    assert _written(_MACHINE, _others()) == []
+
+
+def test_no_registry_host() -> None:
+    assert _written(_REGISTRY, _others()) == []
+
+
+def test_open_tasks_have_an_owner_and_a_reason() -> None:
+    sources = [path for path in _others() if path.suffix == ".py"]
+    assert _written(_OPEN_TASK, sources) == []
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda m: m.name)
+def test_nothing_is_unpickled_or_evaluated(module: Module) -> None:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & _UNSAFE_MODULES
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in _UNSAFE_MODULES
+    for call in _calls(module.tree):
+        assert ast.unparse(call.func) not in _UNSAFE_CALLS
+        for keyword in call.keywords:
+            if keyword.arg in _UNSAFE_KEYWORDS:
+                assert ast.unparse(keyword.value) == "False", keyword.arg
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda m: m.name)
+def test_broad_handlers_stand_only_at_borders(module: Module) -> None:
+    """`except Exception` belongs to the engine thread, the job runner and the ASGI handler."""
+    borders = {"server.engine.async_engine", "server.engine.core", "server.api.middleware"}
+    broad = [
+        node.lineno
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
+    ]
+    assert not broad or module.name in borders, broad
