@@ -124,7 +124,8 @@ def diagonal(hidden: Tensor, scale: Tensor, shift: Tensor, selection: Selection)
 def turn(hidden: Tensor, read: Tensor, target: Tensor, selection: Selection) -> Tensor:
     """h' = h + g (|z| target - z) B, z = h B^T; read [2 R, d], target [R, 2]."""
     pairs = selection.paired()
-    z = project(hidden, read, pairs).unflatten(1, (-1, 2))  # [T, R or K, 2]
+    flat = project(hidden, read, pairs)
+    z = flat.view(flat.shape[0], -1, 2)  # [T, R or K, 2]
     length = z.norm(dim=2, keepdim=True)
     y = (length * selection.of_rows(target) - z).flatten(1)
     return combine(hidden, _gated(y, pairs.gains), read, pairs)

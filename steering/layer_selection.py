@@ -81,7 +81,7 @@ def resolve_layers(
                 param="layers",
             )
         return layers
-    layers = stored if selection == STORED else tuple(sorted(selection))  # type: ignore[arg-type]
+    layers = stored if selection == STORED else tuple(sorted(selection))
     for layer in layers:
         if not 0 <= layer < num_layers:
             raise LayerOutOfRangeError(

@@ -85,7 +85,9 @@ class SteeringRuntime:
         for item in plan.interventions:
             self._live[item.key].num_users -= 1
 
-    def begin_step(self, rows: Sequence[StepRow], readouts: Readouts | None = None) -> list[int]:
+    def begin_step(
+        self, rows: Sequence[StepRow], readouts: Readouts | None = None
+    ) -> NDArray[np.bool_]:
         """Prepare the tables and gains of a step; uploads, and never reads back.
 
         Args:
@@ -93,19 +95,17 @@ class SteeringRuntime:
             readouts: What to read, or None.
 
         Returns:
-            For each row, how many of its tokens have a gain other than zero.
+            Which tokens of the batch have a gain other than zero: [T].
         """
         self._readouts = readouts
         if not any(row.plan is not None and row.plan.interventions for row in rows):
             self._edits = None
-            return [0] * len(rows)
+            return np.zeros(sum(row.stop - row.start for row in rows), dtype=np.bool_)
         self._ensure_packed(rows)
         gains = gain_matrix(rows, self._tables)
         self._edits = self._prepared(gains)
-        steered = np.concatenate(([0], np.cumsum(gains.any(axis=1))))
-        ends = np.cumsum([row.stop - row.start for row in rows])
-        starts = ends - np.array([row.stop - row.start for row in rows])
-        return [int(count) for count in steered[ends] - steered[starts]]
+        steered: NDArray[np.bool_] = np.any(gains, axis=1)
+        return steered
 
     def end_step(self) -> None:
         """Forget the step, so that a forward outside one is unsteered."""

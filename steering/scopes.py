@@ -100,7 +100,8 @@ class Selector:
                 param="scope.regions",
             )
         codes = np.frombuffer(bytes(context.regions[start:stop]), dtype=np.uint8)
-        return (codes & int(self.regions)) != 0
+        selected: Mask = (codes & int(self.regions)) != 0
+        return selected
 
     @property
     def is_empty(self) -> bool:
@@ -167,15 +168,17 @@ _SELECTOR_FIELDS: Final = frozenset(
 
 
 def _phase_mask(phase: Tokens, positions: NDArray[np.int_], boundary: int) -> Mask:
+    mask: Mask
     match phase:
         case Tokens.ALL:
-            return np.ones(len(positions), dtype=np.bool_)
+            mask = np.ones(len(positions), dtype=np.bool_)
         case Tokens.PROMPT:
-            return positions < boundary
+            mask = positions < boundary
         case Tokens.GENERATED:
-            return positions >= boundary
+            mask = positions >= boundary
         case Tokens.LAST_PROMPT:
-            return positions == boundary - 1
+            mask = positions == boundary - 1
+    return mask
 
 
 def _selector(document: Mapping[str, Any], prefix: str = "") -> Selector:

@@ -54,10 +54,14 @@ class LaneStep:
         if table.lane.form is EditForm.LOW_RANK:
             result = low_rank(hidden, table.rows, self.ranks, table.shift, rows)
         elif table.lane.form is EditForm.DIAGONAL:
-            assert rows is not None and table.scale is not None and table.shift is not None
+            assert rows is not None
+            assert table.scale is not None
+            assert table.shift is not None
             result = diagonal(hidden, table.scale, table.shift, rows)
         else:
-            assert rows is not None and table.read is not None and table.target is not None
+            assert rows is not None
+            assert table.read is not None
+            assert table.target is not None
             result = turn(hidden, table.read, table.target, rows)
         return result if self.active is None else restore_norm(hidden, result, self.active)
 
@@ -130,12 +134,12 @@ class _Selector:
 
     def __init__(self, gains: Gains) -> None:
         self._gains = gains
-        self._used = gains.any(axis=0)
+        self._used: NDArray[np.bool_] = np.any(gains, axis=0)
         self._made: dict[tuple[bytes, torch.device], Selection] = {}
 
     def lane_step(self, table: LaneTable) -> LaneStep | None:
-        columns = np.union1d(table.rank_columns, table.columns)
-        if not self._used[columns].any():
+        columns: NDArray[np.int64] = np.union1d(table.rank_columns, table.columns)
+        if not np.any(self._used[columns]):
             return None
         active = None
         if table.lane.restore_norm:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..edit import Edit
-from ..errors import SiteUnavailableError
-from ..interventions import StrengthUnit
+from steering.edit import Edit
+from steering.errors import SiteUnavailableError
+from steering.interventions import StrengthUnit
+
 from .context import OperationContext
 
 __all__ = ["add"]

@@ -7,10 +7,11 @@ from typing import Final
 
 import torch
 
-from ..directions import DirectionKind
-from ..edit import Edit
-from ..errors import IncompatibleOperationError, NonFiniteError
-from ..interventions import Operation
+from steering.directions import DirectionKind
+from steering.edit import Edit
+from steering.errors import IncompatibleOperationError, NonFiniteError
+from steering.interventions import Operation
+
 from .additive import add
 from .context import OperationContext
 from .heads import scale_heads

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..directions import DirectionKind
-from ..edit import Response
-from ..interventions import Intervention
-from ..sites import SitePoint
+from steering.directions import DirectionKind
+from steering.edit import Response
+from steering.interventions import Intervention
+from steering.sites import SitePoint
 
 __all__ = ["OperationContext", "identity_response"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..edit import Edit, EditForm
+from steering.edit import Edit, EditForm
+
 from .context import OperationContext
 
 __all__ = ["scale_heads"]

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from ..directions import DirectionKind
-from ..edit import Edit, Response
-from ..errors import InvalidFieldError
+from steering.directions import DirectionKind
+from steering.edit import Edit, Response
+from steering.errors import InvalidFieldError
+
 from .context import OperationContext, identity_response
 
 __all__ = ["ablate", "clamp", "set_projection", "unit_rows"]
@@ -24,7 +25,8 @@ def unit_rows(context: OperationContext) -> Tensor:
     if context.kind is not DirectionKind.BASIS:
         name = "weight" if context.kind is DirectionKind.PROBE else "vector"
         vector = context.tensors[name].to(torch.float64)
-        return (vector / vector.norm()).to(torch.float32)[None]
+        unit: Tensor = vector / vector.norm()
+        return unit.to(torch.float32)[None]
     return orthonormal(context.tensors["basis"])
 
 
@@ -44,7 +46,8 @@ def orthonormal(basis: Tensor) -> Tensor:
             "rows",
             param="direction",
         )
-    return (q * diagonal.sign()).T.to(torch.float32).contiguous()
+    signed: Tensor = q * diagonal.sign()  # QR leaves the sign of each row open
+    return signed.T.to(torch.float32).contiguous()
 
 
 def ablate(context: OperationContext) -> Edit:

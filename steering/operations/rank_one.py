@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..edit import Edit
-from ..errors import SiteUnavailableError
-from ..sites import Site
+from steering.edit import Edit
+from steering.errors import SiteUnavailableError
+from steering.sites import Site
+
 from .context import OperationContext, identity_response
 from .projection import unit_rows
 

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from ..edit import Edit, EditForm
+from steering.edit import Edit, EditForm
+
 from .context import OperationContext, identity_response
 from .projection import orthonormal
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..edit import Edit, EditForm
+from steering.edit import Edit, EditForm
+
 from .context import OperationContext, identity_response
 
 __all__ = ["diagonal", "transport"]

@@ -47,7 +47,7 @@ def make_spec(num_layers: int = 3, num_heads: int = 4, head_dim: int = 4) -> Mod
         num_heads=num_heads,
         head_dim=head_dim,
         resid_norms={point: 2.0 + point.layer for point in points},
-        write_bias_means={point: 0.1 for point in points},
+        write_bias_means=dict.fromkeys(points, 0.1),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -26,9 +24,8 @@ MIXABLE = [op for op in Operation if op not in SITE_OF]
 
 
 @pytest.fixture(params=[64, 0], ids=["dense", "sparse"])
-def _addressing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _addressing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering.step, "SPARSE_ABOVE", request.param)
-    yield
 
 
 def make_runtime(max_live_edits: int = 64) -> SteeringRuntime:
@@ -40,7 +37,7 @@ def run_batch(
     spans: list[tuple[int, int, int]],
     point: SitePoint,
     hidden: torch.Tensor,
-) -> tuple[torch.Tensor, list[int]]:
+) -> tuple[torch.Tensor, list[bool]]:
     runtime = make_runtime()
     rows = []
     for steers, (start, stop, prompt) in zip(requests, spans, strict=True):
@@ -48,8 +45,8 @@ def run_batch(
         if plan is not None:
             runtime.acquire(plan)
         rows.append(StepRow(plan, start, stop, PositionContext(prompt)))
-    counts = runtime.begin_step(rows)
-    return runtime.edit(point, hidden[None])[0], counts
+    steered = runtime.begin_step(rows)
+    return runtime.edit(point, hidden[None])[0], steered.tolist()
 
 
 def expect_batch(
@@ -116,14 +113,14 @@ def test_each_operation_in_each_dtype(operation: Operation, dtype: torch.dtype) 
     requests, spans = [[], steers, []], [(0, 3, 2), (0, 4, 2), (5, 7, 3)]
     point = SitePoint(1, site)
 
-    got, counts = run_batch(requests, spans, point, hidden)
+    got, steered = run_batch(requests, spans, point, hidden)
 
     want = expect_batch(requests, spans, point, hidden)
     # the only rounding allowed beyond float32's is that of the result itself
     tolerance = 2e-5 if dtype is torch.float32 else 0.5 * torch.finfo(dtype).eps + 1e-5
     error = (got.to(torch.float64) - want).abs() / want.abs().clamp(min=1.0)
     assert float(error.max()) <= tolerance
-    assert counts == [0, 4, 0]
+    assert steered == [False] * 3 + [True] * 4 + [False] * 2
     assert not torch.equal(got[3:7], hidden[3:7])
 
 
