@@ -68,6 +68,14 @@ _GROUPED: Final[dict[str, Any]] = {
 }
 # Heads wider than hidden_size / num_heads, as in the real ones: `heads` and the residual differ.
 _WIDE_HEADS: Final[dict[str, Any]] = {**_GROUPED, "head_dim": 16}
+_GPT_NEOX: Final[dict[str, Any]] = {
+    **_TOKENS,
+    "hidden_size": _HIDDEN,
+    "intermediate_size": 48,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
 _ALTERNATING: Final = ["sliding_attention", "full_attention"] * (_LAYERS // 2)
 
 _CONFIGS: Final[Mapping[str, tuple[type[PreTrainedConfig], dict[str, Any]]]] = {
@@ -103,17 +111,8 @@ _CONFIGS: Final[Mapping[str, tuple[type[PreTrainedConfig], dict[str, Any]]]] = {
         GPT2Config,
         {**_TOKENS, "n_embd": _HIDDEN, "n_layer": _LAYERS, "n_head": 4, "n_positions": 512},
     ),
-    "gpt_neox": (
-        GPTNeoXConfig,
-        {
-            **_TOKENS,
-            "hidden_size": _HIDDEN,
-            "intermediate_size": 48,
-            "num_hidden_layers": _LAYERS,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 512,
-        },
-    ),
+    "gpt_neox": (GPTNeoXConfig, _GPT_NEOX),
+    "gpt_neox_sequential": (GPTNeoXConfig, {**_GPT_NEOX, "use_parallel_residual": False}),
     "mixtral": (
         MixtralConfig,
         {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
@@ -137,13 +136,6 @@ _CONFIGS: Final[Mapping[str, tuple[type[PreTrainedConfig], dict[str, Any]]]] = {
             "num_hidden_layers": _LAYERS,
             "num_attention_heads": 4,
         },
-    ),
-}
-_CONFIGS = {
-    **_CONFIGS,
-    "gpt_neox_sequential": (
-        GPTNeoXConfig,
-        {**_CONFIGS["gpt_neox"][1], "use_parallel_residual": False},
     ),
 }
 
