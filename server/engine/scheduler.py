@@ -81,8 +81,7 @@ class Scheduler:
         """
         if request.request_id in self._requests:
             raise RequestRejectedError(
-                f"request id {request.request_id!r} is in use; expected one no unfinished request "
-                "has",
+                f"request id {request.request_id!r} belongs to an unfinished request; use another",
                 param="request_id",
             )
         check_length(request, self.limits, self.kv_cache.num_tokens)
@@ -231,15 +230,13 @@ class Scheduler:
 
     def _awaits_sibling(self, request: Request) -> bool:
         """Whether another choice of the same prompt is computing what this one can then reuse."""
-        spec = request.spec
-        if (
-            request.request_id not in self._cache_readers
-            or not self.kv_cache.enable_prefix_cache
-            or request.num_prompt_tokens <= self.kv_cache.block_size
-        ):
+        spec, block_size = request.spec, self.kv_cache.block_size
+        num_shareable_tokens = (request.num_prompt_tokens - 1) // block_size * block_size
+        if request.request_id not in self._cache_readers or not self.kv_cache.enable_prefix_cache:
             return False
         return any(
             other.num_computed_tokens < other.num_prompt_tokens
+            and other.num_cached_tokens < num_shareable_tokens
             and other.spec.priority <= spec.priority
             and other.spec.plan is spec.plan
             and other.spec.cache_salt == spec.cache_salt
