@@ -1,0 +1,40 @@
+"""Directions, profiles, aliases, keys and the audit log, kept between runs."""
+
+from __future__ import annotations
+
+from .aliases import AliasRecord, AliasStore
+from .audit import SYSTEM, Actor, AuditEvent, AuditStore
+from .blobs import BlobStore
+from .direction_record import DirectionRecord
+from .directions import DirectionLoader, DirectionStore
+from .keys import KeyRecord, KeySpec, KeyStore, MintedKey
+from .page import MAX_LIMIT, Page
+from .profile_record import ProfileRecord, ProfileStatus
+from .profiles import ProfileStore
+from .saved import Saved
+from .store import Store, StoreCheck
+
+__all__ = [
+    "MAX_LIMIT",
+    "SYSTEM",
+    "Actor",
+    "AliasRecord",
+    "AliasStore",
+    "AuditEvent",
+    "AuditStore",
+    "BlobStore",
+    "DirectionLoader",
+    "DirectionRecord",
+    "DirectionStore",
+    "KeyRecord",
+    "KeySpec",
+    "KeyStore",
+    "MintedKey",
+    "Page",
+    "ProfileRecord",
+    "ProfileStatus",
+    "ProfileStore",
+    "Saved",
+    "Store",
+    "StoreCheck",
+]

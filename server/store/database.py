@@ -1,0 +1,192 @@
+"""Connections, transactions and migrations of one database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from .canonical import canonical_json
+from .errors import (
+    ConflictError,
+    InsufficientStorageError,
+    SchemaError,
+    StoreError,
+    StoreUnavailableError,
+)
+
+__all__ = ["BUSY_TIMEOUT_SECONDS", "Database", "upgrade"]
+
+_T = TypeVar("_T")
+
+BUSY_TIMEOUT_SECONDS: Final = 10.0
+"""How long a writer waits for another one (SQLite's lock, PostgreSQL's row locks)."""
+
+_ATTEMPTS: Final = 10
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK: Final = 0x636F7873  # any constant; PostgreSQL's advisory lock of our migrations
+_RETRYABLE_STATES: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_FULL_STATES: Final = frozenset({"53100"})
+_FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL})
+
+
+class Database:
+    """Sessions for reading and transactions for writing. Thread-safe.
+
+    SQLite: WAL, foreign keys, full synchronisation (the row is written last and must stay), and
+    BEGIN IMMEDIATE for writers, so that a transaction never fails for having read first.
+    """
+
+    def __init__(self, url: str | URL) -> None:
+        """Args: url: of SQLite or PostgreSQL; nothing is opened before the first use."""
+        self._engine = _create_engine(url)
+        writers = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        self._read = sessionmaker(self._engine, expire_on_commit=False)
+        self._write = sessionmaker(writers, expire_on_commit=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session whose changes are not kept.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached.
+        """
+        with _translated(), self._read() as session:
+            yield session
+
+    def write(self, work: Callable[[Session], _T]) -> _T:
+        """Run `work` in one transaction and commit; what it raises rolls back.
+
+        A unique constraint may decide against `work` when another writer was first. It then runs
+        again in a new transaction and sees what that writer did.
+
+        Raises:
+            ConflictError: Other writers were first every time.
+            InsufficientStorageError: The disk is full.
+            StoreUnavailableError: The database cannot be reached or was busy too long.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                with _translated(), self._write.begin() as session:
+                    return work(session)
+            except _LostRace:
+                continue
+        raise ConflictError(
+            f"other writers changed the same names {_ATTEMPTS} times in a row; try again"
+        )
+
+    def close(self) -> None:
+        """Close every connection; SQLite's log is folded into the database file."""
+        self._engine.dispose()
+
+
+def upgrade(url: str | URL) -> None:
+    """Bring the schema to this server's version; does nothing where it is there already.
+
+    Several servers may start at once: one migrates, the others wait.
+
+    Raises:
+        SchemaError: The database is newer than this server.
+        StoreUnavailableError: The database cannot be reached, or the file is not a database.
+    """
+    engine = _create_engine(url)
+    try:
+        with _translated(), engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as c:
+            _migrate(c)
+    finally:
+        engine.dispose()
+
+
+def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise SchemaError(
+            f"the database's schema is not one this server knows ({error}); start the server "
+            "version that wrote it, or give another database"
+        ) from error
+
+
+class _LostRace(Exception):
+    """Another writer was first; the transaction may be tried again."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn errors of the driver into ours."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise _LostRace from error
+    except DBAPIError as error:
+        raise _translate(error) from error
+    except PoolTimeoutError as error:
+        raise StoreUnavailableError(f"no database connection became free: {error}") from error
+
+
+def _translate(error: DBAPIError) -> Exception:
+    state = getattr(error.orig, "sqlstate", None)
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if state in _RETRYABLE_STATES:
+        return _LostRace()
+    if state in _FULL_STATES or code in _FULL_CODES:
+        return InsufficientStorageError(
+            "the database's disk is full; free space there, then try again"
+        )
+    if isinstance(error, DatabaseError):
+        return StoreUnavailableError(f"the database cannot be used: {error.orig}")
+    return error
+
+
+def _create_engine(url: str | URL) -> Engine:
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreError(
+            f"the database URL is for {parsed.get_backend_name()!r}; expected sqlite or postgresql"
+        )
+    engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not begin transactions by itself: it begins them late and deferred.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()

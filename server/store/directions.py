@@ -1,0 +1,349 @@
+"""Versioned directions: a row for each version, a blob for its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, and_, func, select
+from sqlalchemy.orm import Session, selectinload
+
+from steering.directions import Direction, DirectionKind
+from steering.errors import InvalidFieldError
+from steering.sites import Site
+
+from .audit import Actor, AuditStore
+from .blobs import BlobStore
+from .canonical import canonical_json, json_digest
+from .clock import WallClock
+from .database import Database
+from .direction_record import DirectionRecord, tensor_norms
+from .errors import CorruptArtifactError, DirectionNotFoundError, InUseError
+from .names import Noun, check_name, check_text, claim
+from .page import Listing, Page
+from .requirements import check_requires
+from .saved import Saved
+from .tables import DirectionRow, DirectionTagRow, NameRow, ProfileDirectionRow, ProfileRow
+
+__all__ = ["DirectionLoader", "DirectionStore"]
+
+DirectionLoader = Callable[[bytes, DirectionRecord], Direction]
+"""Reads a blob into a direction; given in by the application, so that the store knows no format."""
+
+_MAX_TAG_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """What one call of `put` wants stored."""
+
+    direction: Direction
+    identity: str
+    sha256: str
+    size_bytes: int
+    by: Actor
+
+
+class DirectionStore:
+    """Directions by name and version. Thread-safe."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        audit: AuditStore,
+        clock: WallClock,
+        load: DirectionLoader | None = None,
+    ) -> None:
+        """Args: load: needed by `load` only."""
+        self._database = database
+        self._blobs = blobs
+        self._audit = audit
+        self._clock = clock
+        self._load = load
+
+    def put(
+        self, direction: Direction, blob: bytes, *, by: Actor, expected: str | None = None
+    ) -> Saved[DirectionRecord]:
+        """Store a direction under its name, as the next version.
+
+        A listed version with the same tensors, kind, site, layers, model and required scopes is
+        returned instead, whichever it is; tags and provenance do not count, and the old ones stay.
+        A quarantined version is repaired by the same bytes.
+
+        Args:
+            direction: Its `version` is ignored.
+            blob: The file to give back byte by byte; it must hold `direction`.
+            by: For the audit log.
+            expected: The name's etag, `"*"` for any; None for no condition.
+
+        Raises:
+            InvalidFieldError: Name, tags, provenance or required scopes are not allowed.
+            NameReservedError: The name is kept by the server.
+            PreconditionFailedError: The name was changed since `expected`.
+            InsufficientStorageError: No room; nothing was stored.
+        """
+        check_name(direction.name)
+        check_requires(direction.requires)
+        _check_labels(direction)
+        sha256 = self._blobs.put(blob)
+        upload = _Upload(direction, _identity(direction), sha256, len(blob), by)
+        return self._database.write(lambda session: self._put(session, upload, expected))
+
+    def get(
+        self, name: str, version: int | None = None, *, include_archived: bool = False
+    ) -> DirectionRecord:
+        """A version, or the newest listed one.
+
+        Raises:
+            DirectionNotFoundError: There is none.
+        """
+        query = _records().where(DirectionRow.name == name)
+        if version is not None:
+            query = query.where(DirectionRow.version == version)
+        if not include_archived:
+            query = query.where(DirectionRow.archived_at.is_(None))
+        with self._database.reading() as session:
+            found = session.execute(query.order_by(DirectionRow.version.desc()).limit(1)).first()
+            if found is None:
+                raise _not_found(name, version)
+            return DirectionRecord.from_row(*found)
+
+    def read(self, record: DirectionRecord) -> bytes:
+        """The file of a version, as uploaded.
+
+        Raises:
+            CorruptArtifactError: It is missing or damaged.
+        """
+        return self._blobs.read(record.sha256)
+
+    def load(self, record: DirectionRecord) -> Direction:
+        """The direction of a version, with its tensors.
+
+        Raises:
+            CorruptArtifactError: The file is missing, damaged or holds another direction.
+            FormatError: The file cannot be read any more.
+        """
+        assert self._load is not None, "the store was opened without a loader"
+        direction = self._load(self.read(record), record)
+        if direction.digest != record.digest:
+            raise CorruptArtifactError(
+                f"the file of direction {record.reference} holds tensors with digest "
+                f"{direction.digest[:12]}, expected {record.digest[:12]}; upload it again"
+            )
+        return direction
+
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        kind: DirectionKind | None = None,
+        site: Site | None = None,
+        tag: str | None = None,
+    ) -> Page[DirectionRecord]:
+        """The newest listed version of each name, by name; filters look at that version.
+
+        Raises:
+            InvalidCursorError: Another listing gave out the cursor.
+        """
+        listing = Listing("directions", (kind, site, tag), limit)
+        after = listing.after(cursor, str)
+        newest = (
+            select(DirectionRow.name, func.max(DirectionRow.version).label("version"))
+            .where(DirectionRow.archived_at.is_(None))
+            .group_by(DirectionRow.name)
+            .subquery()
+        )
+        same = and_(DirectionRow.name == newest.c.name, DirectionRow.version == newest.c.version)
+        query = _records().join(newest, same).order_by(DirectionRow.name).limit(limit + 1)
+        if after is not None:
+            query = query.where(DirectionRow.name > after)
+        if kind is not None:
+            query = query.where(DirectionRow.kind == kind.value)
+        if site is not None:
+            query = query.where(DirectionRow.site == site.value)
+        if tag is not None:
+            query = query.where(DirectionRow.tags.any(DirectionTagRow.tag == tag))
+        with self._database.reading() as session:
+            rows = session.execute(query).all()
+            return listing.page(rows, lambda r: r[0].name, lambda r: DirectionRecord.from_row(*r))
+
+    def versions(
+        self,
+        name: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        include_archived: bool = False,
+    ) -> Page[DirectionRecord]:
+        """Versions of a name, newest first.
+
+        Raises:
+            DirectionNotFoundError: No version at all.
+            InvalidCursorError: Another listing gave out the cursor.
+        """
+        listing = Listing("direction versions", (name, str(include_archived)), limit)
+        before = listing.after(cursor, int)
+        query = _records().where(DirectionRow.name == name)
+        if not include_archived:
+            query = query.where(DirectionRow.archived_at.is_(None))
+        if before is not None:
+            query = query.where(DirectionRow.version < before)
+        query = query.order_by(DirectionRow.version.desc()).limit(limit + 1)
+        with self._database.reading() as session:
+            rows = session.execute(query).all()
+            if not rows and before is None:
+                raise _not_found(name, None)
+            return listing.page(
+                rows, lambda r: r[0].version, lambda r: DirectionRecord.from_row(*r)
+            )
+
+    def archive(
+        self,
+        name: str,
+        version: int | None = None,
+        *,
+        by: Actor,
+        expected: str | None = None,
+    ) -> tuple[DirectionRecord, ...]:
+        """Take a version, or all of them, out of every listing; the bytes stay readable.
+
+        Raises:
+            DirectionNotFoundError: No such listed version.
+            InUseError: A listed profile version uses one of them; nothing is archived.
+            PreconditionFailedError: The name was changed since `expected`.
+        """
+        return self._database.write(
+            lambda session: self._archive(session, name, version, by, expected)
+        )
+
+    def _put(
+        self, session: Session, upload: _Upload, expected: str | None
+    ) -> Saved[DirectionRecord]:
+        name = claim(session, Noun.DIRECTION, upload.direction.name, expected)
+        self._lift_quarantine(session, upload.sha256)
+        query = select(DirectionRow).where(DirectionRow.name == name.name)
+        rows = session.scalars(query.order_by(DirectionRow.version)).all()
+        for row in rows:
+            if row.archived_at is None and row.identity == upload.identity:
+                if row.quarantined_at is not None:  # same tensors in another file
+                    row.sha256, row.size_bytes = upload.sha256, upload.size_bytes
+                    row.quarantined_at = None
+                return Saved(DirectionRecord.from_row(row, name.revision), created=False)
+        row = self._new_row(upload, rows[-1].version + 1 if rows else 1)
+        session.add(row)
+        name.revision += 1
+        session.flush()
+        subject = f"direction {row.name}@{row.version}"
+        self._audit.record(session, "direction.create", subject, by=upload.by, after=row.digest)
+        return Saved(DirectionRecord.from_row(row, name.revision), created=True)
+
+    def _lift_quarantine(self, session: Session, sha256: str) -> None:
+        """The file is whole again, for every version that shares it."""
+        query = select(DirectionRow).where(
+            DirectionRow.sha256 == sha256, DirectionRow.quarantined_at.is_not(None)
+        )
+        for row in session.scalars(query):
+            row.quarantined_at = None
+
+    def _new_row(self, upload: _Upload, version: int) -> DirectionRow:
+        direction = upload.direction
+        return DirectionRow(
+            name=direction.name,
+            version=version,
+            kind=direction.kind.value,
+            site=direction.site.value,
+            layers=list(direction.layers),
+            width=direction.width,
+            norms=tensor_norms(direction),
+            sha256=upload.sha256,
+            size_bytes=upload.size_bytes,
+            digest=direction.digest,
+            identity=upload.identity,
+            model_fingerprint=direction.model_fingerprint,
+            requires=sorted(set(direction.requires)),
+            provenance=dict(direction.provenance),
+            created_at=self._clock(),
+            created_by=upload.by.key_id,
+            tags=[DirectionTagRow(tag=tag) for tag in sorted(set(direction.tags))],
+        )
+
+    def _archive(
+        self,
+        session: Session,
+        name: str,
+        version: int | None,
+        by: Actor,
+        expected: str | None,
+    ) -> tuple[DirectionRecord, ...]:
+        query = select(DirectionRow).where(
+            DirectionRow.name == name, DirectionRow.archived_at.is_(None)
+        )
+        if version is not None:
+            query = query.where(DirectionRow.version == version)
+        if session.scalars(query.limit(1)).first() is None:
+            raise _not_found(name, version)
+        claimed = claim(session, Noun.DIRECTION, name, expected)
+        # The lock makes a profile that is being saved with one of these wait, or be seen below.
+        rows = session.scalars(query.order_by(DirectionRow.version).with_for_update()).all()
+        _require_unused(session, name, rows)
+        claimed.revision += 1
+        for row in rows:
+            row.archived_at = self._clock()
+        session.flush()
+        for row in rows:
+            subject = f"direction {row.name}@{row.version}"
+            self._audit.record(session, "direction.archive", subject, by=by, before=row.digest)
+        return tuple(DirectionRecord.from_row(row, claimed.revision) for row in rows)
+
+
+def _records() -> Select[DirectionRow, int]:
+    """Rows with the revision of their name."""
+    name = and_(NameRow.space == Noun.DIRECTION.space, NameRow.name == DirectionRow.name)
+    query = select(DirectionRow, NameRow.revision).join(NameRow, name)
+    return query.options(selectinload(DirectionRow.tags))
+
+
+def _require_unused(session: Session, name: str, rows: Sequence[DirectionRow]) -> None:
+    query = (
+        select(ProfileRow.name, ProfileRow.version)
+        .join(ProfileDirectionRow, ProfileDirectionRow.profile_id == ProfileRow.id)
+        .where(
+            ProfileDirectionRow.direction_id.in_([row.id for row in rows]),
+            ProfileRow.archived_at.is_(None),
+        )
+        .distinct()
+        .order_by(ProfileRow.name, ProfileRow.version)
+    )
+    users = [f"{profile}@{version}" for profile, version in session.execute(query)]
+    if users:
+        raise InUseError(
+            f"direction {name!r} is used by {', '.join(users)}; archive these profile versions "
+            "first",
+            users=users,
+            param="name",
+        )
+
+
+def _identity(direction: Direction) -> str:
+    """What makes two uploads the same version: the bytes' meaning and who may use them where."""
+    requires = sorted(set(direction.requires))
+    return json_digest([direction.digest, direction.model_fingerprint, requires])
+
+
+def _check_labels(direction: Direction) -> None:
+    for index, tag in enumerate(direction.tags):
+        check_text(tag, param=f"tags[{index}]", max_length=_MAX_TAG_LENGTH)
+    try:
+        canonical_json(dict(direction.provenance))
+    except (TypeError, ValueError) as error:
+        raise InvalidFieldError(f"provenance is not JSON: {error}", param="provenance") from None
+
+
+def _not_found(name: str, version: int | None) -> DirectionNotFoundError:
+    wanted = name if version is None else f"{name}@{version}"
+    return DirectionNotFoundError(
+        f"there is no direction {wanted!r}; GET /v1/steering/directions lists those there are",
+        param="name",
+    )

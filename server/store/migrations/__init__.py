@@ -1,0 +1,1 @@
+"""Alembic migrations; run by `server.store.database.upgrade`."""

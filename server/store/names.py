@@ -1,0 +1,127 @@
+"""Names of the registry: which are allowed, who holds them, and their revision."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from steering.errors import InvalidFieldError
+from steering.interventions import NAME_PATTERN
+
+from .errors import NameReservedError, NameTakenError, PreconditionFailedError
+from .tables import NameRow
+
+__all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_text", "claim", "current_revision"]
+
+RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
+"""Names with a meaning of their own where a profile is chosen."""
+
+
+class Noun(StrEnum):
+    """What a name stands for."""
+
+    DIRECTION = "direction"
+    PROFILE = "profile"
+    ALIAS = "alias"
+
+    @property
+    def space(self) -> str:
+        """Its namespace: profiles and aliases share one."""
+        return "direction" if self is Noun.DIRECTION else "profile"
+
+
+def check_name(name: str, *, param: str = "name") -> None:
+    """Check that `name` may be given to something.
+
+    Raises:
+        InvalidFieldError: It does not match `[a-z0-9][a-z0-9._-]{0,63}`.
+        NameReservedError: The server keeps it for itself.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidFieldError(
+            f"{param} is {name[:80]!r}; expected 1 to 64 characters of a-z, 0-9, '.', '_' "
+            "and '-', the first a letter or digit",
+            param=param,
+        )
+    if name in RESERVED_NAMES:
+        raise NameReservedError(
+            f"{param} is {name!r}, which is reserved; choose a name other than "
+            f"{', '.join(sorted(RESERVED_NAMES))}",
+            param=param,
+        )
+
+
+def check_text(value: str, *, param: str, max_length: int) -> None:
+    """Check free text for people: short enough, and without control characters.
+
+    Raises:
+        InvalidFieldError: It is not.
+    """
+    if len(value) > max_length:
+        raise InvalidFieldError(
+            f"{param} has {len(value)} characters; expected at most {max_length}", param=param
+        )
+    bad = next((c for c in value if not c.isprintable() and c not in "\n\t"), None)
+    if bad is not None:
+        raise InvalidFieldError(
+            f"{param} contains the character U+{ord(bad):04X}; remove control characters",
+            param=param,
+        )
+
+
+def claim(session: Session, noun: Noun, name: str, expected: str | None = None) -> NameRow:
+    """Lock `name` for `noun` until the transaction ends; a new name begins at revision 0.
+
+    Args:
+        session: Of a write transaction.
+        noun: Who wants it.
+        name: Checked already.
+        expected: The etag the caller has seen, `"*"` for any, None for no condition.
+
+    Raises:
+        NameTakenError: The other noun of the namespace has it.
+        PreconditionFailedError: `expected` is given and is not the present etag.
+    """
+    query = select(NameRow).where(NameRow.space == noun.space, NameRow.name == name)
+    row = session.scalars(query.with_for_update()).one_or_none()
+    _check_revision(name, None if row is None or row.noun is None else row.revision, expected)
+    if row is None:
+        row = NameRow(space=noun.space, name=name, noun=noun.value, revision=0)
+        session.add(row)
+        session.flush()
+    if row.noun is None:
+        row.noun = noun.value
+    if row.noun != noun.value:
+        raise NameTakenError(
+            f"name is {name!r}, which is {_article(row.noun)} already; profiles and aliases "
+            "share one namespace, so choose another name",
+            param="name",
+        )
+    return row
+
+
+def current_revision(session: Session, noun: Noun, name: str) -> int:
+    """The revision of a name that exists."""
+    query = select(NameRow.revision).where(NameRow.space == noun.space, NameRow.name == name)
+    return session.scalars(query).one()
+
+
+def _check_revision(name: str, present: int | None, expected: str | None) -> None:
+    if expected is None:
+        return
+    if present is None:
+        raise PreconditionFailedError(
+            f"{name!r} does not exist, but etag {expected!r} was expected; read it again"
+        )
+    if expected not in ("*", str(present)):
+        raise PreconditionFailedError(
+            f"etag of {name!r} is '{present}', expected {expected!r}: it was changed since it "
+            "was read; read it again and repeat the change"
+        )
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun == "alias" else f"a {noun}"

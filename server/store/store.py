@@ -1,0 +1,167 @@
+"""Everything that is kept between runs, under one roof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import URL, select
+from sqlalchemy.orm import Session
+
+from .aliases import AliasStore
+from .audit import AuditStore
+from .blobs import DEFAULT_LOW_WATER_BYTES, BlobStore
+from .clock import WallClock, utc_now
+from .database import Database, upgrade
+from .directions import DirectionLoader, DirectionStore
+from .errors import AuditTamperedError
+from .keys import KeyStore
+from .profiles import ProfileStore
+from .tables import DirectionRow, ProfileDirectionRow, ProfileRow
+
+__all__ = ["Store", "StoreCheck"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheck:
+    """What `Store.verify` found.
+
+    Attributes:
+        num_blobs: Files read and hashed.
+        directions: Listed directions whose file is missing or damaged, as `name@version`.
+        profiles: Listed profiles that use one of them, as `name@version`.
+        audit_fault: What is wrong with the audit log, or None.
+    """
+
+    num_blobs: int
+    directions: tuple[str, ...]
+    profiles: tuple[str, ...]
+    audit_fault: str | None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.directions and self.audit_fault is None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The stores of one data directory and one database; they share transactions and audit.
+
+    Several servers may share both: the database then is PostgreSQL, the directory a shared one.
+    """
+
+    database: Database
+    blobs: BlobStore
+    audit: AuditStore
+    directions: DirectionStore
+    profiles: ProfileStore
+    aliases: AliasStore
+    keys: KeyStore
+    clock: WallClock
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path | str,
+        url: str | URL | None = None,
+        *,
+        load: DirectionLoader | None = None,
+        low_water_bytes: int = DEFAULT_LOW_WATER_BYTES,
+        clock: WallClock = utc_now,
+    ) -> Self:
+        """Open a store: create the directory, migrate the database, sweep interrupted writes.
+
+        Args:
+            data_dir: Holds the artifacts, and the database unless `url` says otherwise.
+            url: Of the database; None means SQLite in `data_dir`.
+            load: Reads a blob into a direction; needed by `directions.load` only.
+            low_water_bytes: Free space that uploads leave untouched.
+            clock: UTC now.
+
+        Raises:
+            SchemaError: The database is newer than this server.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        directory = Path(data_dir)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        url = url or URL.create("sqlite", database=str(directory / "coxswain.db"))
+        upgrade(url)
+        database = Database(url)
+        blobs = BlobStore(directory / "artifacts", low_water_bytes)
+        blobs.sweep()
+        audit = AuditStore(database, clock)
+        profiles = ProfileStore(database, audit, clock)
+        return cls(
+            database=database,
+            blobs=blobs,
+            audit=audit,
+            directions=DirectionStore(database, blobs, audit, clock, load),
+            profiles=profiles,
+            aliases=AliasStore(database, profiles, audit, clock),
+            keys=KeyStore(database, audit, clock),
+            clock=clock,
+        )
+
+    def verify(self) -> StoreCheck:
+        """Hash every listed artifact again, quarantine what is damaged, recompute the audit chain.
+
+        Profiles that use a quarantined direction become unavailable; a direction whose file is
+        whole again becomes available. Reads every artifact: meant for the start.
+        """
+        with self.database.reading() as session:
+            query = select(DirectionRow.sha256).where(DirectionRow.archived_at.is_(None))
+            digests = sorted(set(session.scalars(query)))
+        damaged = [digest for digest in digests if not self.blobs.is_intact(digest)]
+        for digest in damaged:
+            self.blobs.quarantine(digest)
+        self.database.write(_mark(damaged, self.clock))
+        directions, profiles = self._unavailable()
+        return StoreCheck(len(digests), directions, profiles, self._audit_fault())
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+
+    def _unavailable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        with self.database.reading() as session:
+            bad = (DirectionRow.quarantined_at.is_not(None), DirectionRow.archived_at.is_(None))
+            directions = session.execute(
+                select(DirectionRow.name, DirectionRow.version)
+                .where(*bad)
+                .order_by(DirectionRow.name, DirectionRow.version)
+            ).all()
+            profiles = session.execute(
+                select(ProfileRow.name, ProfileRow.version)
+                .join(ProfileDirectionRow, ProfileDirectionRow.profile_id == ProfileRow.id)
+                .join(DirectionRow, DirectionRow.id == ProfileDirectionRow.direction_id)
+                .where(*bad, ProfileRow.archived_at.is_(None))
+                .distinct()
+                .order_by(ProfileRow.name, ProfileRow.version)
+            ).all()
+        return (
+            tuple(f"{name}@{version}" for name, version in directions),
+            tuple(f"{name}@{version}" for name, version in profiles),
+        )
+
+    def _audit_fault(self) -> str | None:
+        try:
+            self.audit.verify()
+        except AuditTamperedError as error:
+            return str(error)
+        return None
+
+
+def _mark(damaged: list[str], clock: WallClock) -> Callable[[Session], None]:
+    """Set the quarantine of every listed direction to what was found now."""
+
+    def work(session: Session) -> None:
+        for row in session.scalars(select(DirectionRow).where(DirectionRow.archived_at.is_(None))):
+            if row.sha256 not in damaged:
+                row.quarantined_at = None
+            elif row.quarantined_at is None:
+                row.quarantined_at = clock()
+
+    return work
