@@ -1,0 +1,7 @@
+"""Where a model family computes what steering reads and edits."""
+
+from .detection import detect_layout
+from .layout import LayerModules, Layout
+from .write_matrix import WriteMatrix
+
+__all__ = ["LayerModules", "Layout", "WriteMatrix", "detect_layout"]

@@ -1,0 +1,107 @@
+"""Where each site is in one loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from steering.sites import Site, SitePoint
+
+from .write_matrix import WriteMatrix
+
+__all__ = ["LayerModules", "Layout"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LayerModules:
+    """The parts of one decoder layer; None where the architecture has no such part.
+
+    Attributes:
+        block: The layer itself: `resid_pre` goes in, `resid_post` comes out.
+        norm1: Gives `norm1`, the input of `attn`.
+        attn: Attention.
+        attn_write: Its output projection: `heads` goes in, `attn_out` comes out.
+        attn_post_norm: Acts on `attn_out` before the add.
+        norm2: Gives `norm2`, the input of `mlp`.
+        mlp: Gives `mlp_out`.
+        mlp_post_norm: Acts on `mlp_out` before the add.
+    """
+
+    block: nn.Module
+    norm1: nn.Module | None
+    attn: nn.Module
+    attn_write: nn.Module
+    attn_post_norm: nn.Module | None
+    norm2: nn.Module | None
+    mlp: nn.Module
+    mlp_post_norm: nn.Module | None
+
+    @property
+    def after_resid_mid(self) -> nn.Module:
+        """The module that first sees `resid_mid`, the very tensor the residual keeps."""
+        return self.mlp if self.norm2 is None else self.norm2
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The architecture map of one loaded model; holds its modules, never changes them.
+
+    Attributes:
+        family: `model_type` of its text configuration.
+        embed: The token embedding.
+        layers: Its decoder layers, in order.
+        final_norm: The norm before the language model head.
+        hidden_size: Width of the residual stream, d.
+        num_heads: Query heads per layer.
+        head_dim: Width of one head.
+        has_parallel_residual: Whether attention and MLP both read the layer's input.
+        unavailable_sites: Sites the architecture does not have, each with the reason.
+        notes: What to know of a site in this family, for capabilities.
+        write_matrices: What writes to the residual stream: by layer, attention first, then the
+            MLP's (several where there are shared experts); the token embedding last.
+    """
+
+    family: str
+    embed: nn.Module
+    layers: tuple[LayerModules, ...]
+    final_norm: nn.Module
+    hidden_size: int
+    num_heads: int
+    head_dim: int
+    has_parallel_residual: bool
+    unavailable_sites: Mapping[Site, str]
+    notes: Mapping[Site, str]
+    write_matrices: tuple[WriteMatrix, ...]
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers, L."""
+        return len(self.layers)
+
+    def width(self, site: Site) -> int:
+        """Width of an activation at `site`."""
+        return self.num_heads * self.head_dim if site is Site.HEADS else self.hidden_size
+
+    def has_site(self, site: Site) -> bool:
+        """Whether the architecture has `site`."""
+        return site not in self.unavailable_sites
+
+    @cached_property
+    def write_bias_means(self) -> Mapping[SitePoint, float]:
+        """mean(c) of the bias c of each write matrix that has one; reads the device once each."""
+        return {
+            matrix.point: float(matrix.bias.detach().float().mean())
+            for matrix in self.write_matrices
+            if matrix.bias is not None
+        }
+
+    @cached_property
+    def layer_devices(self) -> Mapping[int, torch.device]:
+        """The device each layer computes on."""
+        return {
+            index: next(layer.block.parameters()).device for index, layer in enumerate(self.layers)
+        }
