@@ -25,6 +25,7 @@ from .bounds import MAX_FILE_BYTES, check_shape, check_tensor_count, check_tenso
 __all__ = ["tensors_from_json", "tensors_to_json"]
 
 _DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_MAX_BASE64: Final = (MAX_FILE_BYTES + 2) // 3 * 4
 _DTYPE_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -45,11 +46,7 @@ def tensors_from_json(document: Any) -> dict[str, Tensor]:
     tensors = {}
     for name, value in document.items():
         check_tensor_name(str(name))
-        read = _from_base64 if isinstance(value, Mapping) else _from_lists
-        try:
-            tensors[str(name)] = read(str(name), value)
-        except SteeringError as error:
-            raise error.under(f"tensors.{name}") from None
+        tensors[str(name)] = _read(f"tensors.{name}", value)
     return tensors
 
 
@@ -75,58 +72,66 @@ def tensors_to_json(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     return document
 
 
-def _from_base64(name: str, value: Mapping[str, Any]) -> Tensor:
-    check_keys(value, {"dtype", "shape", "data"}, noun=f"tensor {name}")
-    dtype, shape, data = (require(value, key, noun=name) for key in ("dtype", "shape", "data"))
+def _read(param: str, value: Any) -> Tensor:
+    if isinstance(value, Mapping):
+        try:
+            tensor = _from_base64(value)
+        except SteeringError as error:
+            raise error.under(param) from None
+    else:
+        tensor = _from_lists(param, value)
+    if not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteError(
+            f"{param} holds NaN, infinity or a number beyond its dtype; expected finite numbers",
+            param=param,
+        )
+    return tensor
+
+
+def _from_base64(value: Mapping[str, Any]) -> Tensor:
+    check_keys(value, {"dtype", "shape", "data"}, noun="a tensor")
+    dtype, shape, data = (require(value, key, noun="tensor") for key in ("dtype", "shape", "data"))
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise UnsupportedDtypeError(
-            f"dtype of {name} is {str(dtype)[:20]!r}; expected one of {', '.join(_DTYPES)}",
-            param="dtype",
+            f"dtype is {str(dtype)[:20]!r}; expected one of {', '.join(_DTYPES)}", param="dtype"
         )
     shape = int_list(shape, "shape")
-    check_shape(name, shape, param="shape")
-    raw = _bytes_of(name, data)
+    check_shape("the tensor", shape, param="shape")
+    raw = _bytes(data)
     size = math.prod(shape) * _DTYPES[dtype].itemsize
     if len(raw) != size:
         raise ShapeMismatchError(
-            f"data of {name} holds {len(raw)} bytes; dtype {dtype} and shape {list(shape)[:2]} "
-            f"need {size}",
+            f"data holds {len(raw)} bytes; dtype {dtype} and shape {list(shape)} need {size}",
             param="data",
         )
-    tensor = torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).reshape(shape)
-    return _finite(name, tensor)
+    return torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).reshape(shape)
 
 
-def _bytes_of(name: str, data: Any) -> bytes:
-    if not isinstance(data, str) or len(data) > MAX_FILE_BYTES * 4 // 3 + 4:
+def _bytes(data: Any) -> bytes:
+    if not isinstance(data, str) or len(data) > _MAX_BASE64:
         raise InvalidFieldError(
-            f"data of {name} is not a base64 string of at most {MAX_FILE_BYTES} bytes",
-            param="data",
+            f"data is not a base64 string of at most {_MAX_BASE64} characters", param="data"
         )
     try:
         return base64.b64decode(data, validate=True)
     except ValueError:
-        raise FormatError(f"data of {name} is not valid base64", param="data") from None
+        raise FormatError("data is not valid base64", param="data") from None
 
 
-def _from_lists(name: str, value: Any) -> Tensor:
+def _from_lists(param: str, value: Any) -> Tensor:
     if not isinstance(value, list | tuple) or not value:
         raise InvalidFieldError(
-            f"{name} is neither a non-empty list of numbers, nor a list of such lists, nor an "
-            "object with dtype, shape and data"
+            f"{param} is neither a non-empty list of numbers, nor a list of such lists, nor an "
+            "object with dtype, shape and data",
+            param=param,
         )
     is_matrix = isinstance(value[0], list | tuple)
     rows = value if is_matrix else [value]
     if not all(isinstance(row, list | tuple) and len(row) == len(rows[0]) for row in rows):
-        raise ShapeMismatchError(f"{name} has rows of different lengths; expected a matrix")
-    matrix = torch.tensor([[number(item, name) for item in row] for row in rows])
-    return _finite(name, matrix if is_matrix else matrix[0])
-
-
-def _finite(name: str, tensor: Tensor) -> Tensor:
-    check_shape(name, tuple(tensor.shape), param="shape")
-    if not bool(torch.isfinite(tensor).all()):
-        raise NonFiniteError(
-            f"{name} holds NaN, infinity or a number beyond its dtype; expected finite numbers"
+        raise ShapeMismatchError(
+            f"{param} has rows of different lengths; expected a matrix", param=param
         )
+    matrix = torch.tensor([[number(item, param) for item in row] for row in rows])
+    tensor = matrix if is_matrix else matrix[0]
+    check_shape(param, tuple(tensor.shape), param=param)
     return tensor

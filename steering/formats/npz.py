@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final
 
@@ -14,7 +16,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
-from steering.errors import FormatError, UnsafeFormatError, UnsupportedDtypeError
+from steering.errors import FormatError, SteeringError, UnsafeFormatError, UnsupportedDtypeError
 from steering.sites import Site
 
 from .bounds import (
@@ -30,6 +32,16 @@ __all__ = ["load_npz"]
 _NOUN: Final = "npz"
 _SUFFIX: Final = ".npy"
 _DTYPES: Final = (np.dtype("<f4"), np.dtype("<f2"))
+# What zipfile raises on damaged archives, found by damaging them.
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -56,7 +68,9 @@ def load_npz(
     check_file_size(data, noun=_NOUN)
     try:
         tensors = _read(data)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except SteeringError:
+        raise
+    except _BROKEN as error:
         raise FormatError(f"not a valid npz file: {type(error).__name__}", param="file") from None
     return Direction(
         name=name,
