@@ -16,6 +16,8 @@ _BLANK: Final = 0
 _RESERVED: Final = 1 << 61
 _HELD: Final = 1 << 62
 
+_CHUNK: Final = 4096  # blocks searched at once: they stay in the processor's cache
+
 
 class BlockPool:
     """Blocks 0 to num_blocks - 1 with reference counts, runs and a least-recently-used cache.
@@ -75,22 +77,36 @@ class BlockPool:
         self.hold(block)
         return block
 
-    def find_run(self, length: int) -> tuple[int, int]:
-        """Start and length of the best run of free blocks, shorter than asked where none is left.
+    def find_run(self, length: int, *, needed: int = 1) -> tuple[int, int]:
+        """Start and length of the best run of free blocks.
 
-        Cost: O(num_blocks log length), vectorised.
+        Rather than give up the blocks reserved for others, a run may be shorter than `length`, but
+        not than `needed`; shorter than that it is only where no such run is free at all.
+
+        Cost: O(num_blocks log length) at worst, vectorised.
 
         Raises:
             AssertionError: No block is free.
         """
         assert self.num_free > 0, "no free block"
-        length = min(length, self.num_blocks)
+        length, needed = min(length, self.num_blocks), min(needed, length, self.num_blocks)
         while True:
-            highest = _sliding_max(self._ranks, length)
-            start = int(highest.argmin())
-            if highest[start] < _RESERVED or (length == 1 and highest[start] < _HELD):
+            start, highest = self._best_window(length)
+            if highest < (_RESERVED if length > needed else _HELD):
                 return start, length
-            length = max(length // 2, 1)
+            length = max(length // 2, needed if length > needed else 1)
+
+    def _best_window(self, length: int) -> tuple[int, int]:
+        """Start of the window whose highest rank is lowest, and that rank."""
+        best_start, best = 0, _HELD
+        for begin in range(0, self.num_blocks - length + 1, _CHUNK):
+            highest = _sliding_max(self._ranks[begin : begin + _CHUNK + length - 1], length)
+            start = int(highest.argmin())
+            if highest[start] < best:
+                best_start, best = begin + start, int(highest[start])
+            if best == _BLANK:
+                break
+        return best_start, best
 
     def reserve(self, start: int, stop: int) -> None:
         """Keep free blocks of [start, stop) for the sequence whose run precedes them."""

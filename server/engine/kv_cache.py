@@ -190,7 +190,8 @@ class KVCacheManager:
                 table.append(pool.take(table[-1] + 1))
                 continue
             pool.unreserve(*sequence.reserved)
-            start, length = pool.find_run(self._num_wanted(request, stop))
+            num_wanted = self._num_wanted(request, stop)
+            start, length = pool.find_run(num_wanted, needed=stop - len(table))
             table.append(pool.take(start))
             sequence.reserved = (start + 1, start + length)
             pool.reserve(*sequence.reserved)

@@ -257,7 +257,7 @@ def test_empty_prompts_and_used_ids_are_refused() -> None:
     with pytest.raises(RequestRejectedError, match="no tokens"):
         scheduler.add(make_request(0))
     scheduler.add(make_request(request_id="same"))
-    with pytest.raises(RequestRejectedError, match="in use"):
+    with pytest.raises(RequestRejectedError, match="unfinished"):
         scheduler.add(make_request(request_id="same"))
 
 
