@@ -23,6 +23,7 @@ from .errors import (
     ZeroVectorError,
 )
 from .sites import Site
+from .tensor_bytes import tensor_bytes
 
 __all__ = ["MIN_NORM", "Direction", "DirectionKind"]
 
@@ -133,9 +134,9 @@ class Direction:
         state = hashlib.sha256()
         state.update(f"{self.kind}\0{self.site}\0{self.layers}\0".encode())
         for name in sorted(self.tensors):
-            tensor = self.tensors[name].detach().contiguous().cpu()
+            tensor = self.tensors[name]
             state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-            state.update(tensor.view(torch.uint8).numpy().tobytes())
+            state.update(tensor_bytes(tensor))
         return state.hexdigest()
 
     @property
@@ -150,7 +151,7 @@ class Direction:
 
     def at(self, layer: int) -> Mapping[str, Tensor]:
         """Its tensors for `layer`, without the layer suffix, in float32 (copies)."""
-        return {name: t.to(torch.float32) for name, t in self._names_at(layer).items()}
+        return {name: t.to(torch.float32, copy=True) for name, t in self._names_at(layer).items()}
 
     def _sets(self) -> tuple[int, ...]:
         return self.layers if self.is_per_layer else self.layers[:1]

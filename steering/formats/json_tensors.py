@@ -19,6 +19,7 @@ from steering.errors import (
     UnsupportedDtypeError,
 )
 from steering.fields import check_keys, int_list, number, require
+from steering.tensor_bytes import tensor_bytes
 
 from .bounds import MAX_FILE_BYTES, check_shape, check_tensor_count, check_tensor_name
 
@@ -63,11 +64,10 @@ def tensors_to_json(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
                 f"{name} has dtype {tensor.dtype}; expected one of {', '.join(_DTYPES)}",
                 param=f"tensors.{name}",
             )
-        raw = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
         document[name] = {
             "dtype": _DTYPE_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
-            "data": base64.b64encode(raw).decode("ascii"),
+            "data": base64.b64encode(tensor_bytes(tensor)).decode("ascii"),
         }
     return document
 

@@ -14,6 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from steering.errors import FormatError, UnsafeFormatError, UnsupportedDtypeError
+from steering.tensor_bytes import tensor_bytes
 
 from .bounds import (
     MAX_HEADER_BYTES,
@@ -92,7 +93,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
         if tensor.dtype not in _DTYPE_NAMES:
             _refuse_dtype(name, str(tensor.dtype))
-        chunk = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        chunk = tensor_bytes(tensor)
         header[name] = {
             "dtype": _DTYPE_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
