@@ -7,7 +7,8 @@ from .audit import SYSTEM, Actor, AuditEvent, AuditStore
 from .blobs import BlobStore
 from .direction_record import DirectionRecord
 from .directions import DirectionLoader, DirectionStore
-from .keys import KeyRecord, KeySpec, KeyStore, MintedKey
+from .key_record import KeyRecord, KeySpec, MintedKey
+from .keys import KeyStore
 from .page import MAX_LIMIT, Page
 from .profile_record import ProfileRecord, ProfileStatus
 from .profiles import ProfileStore

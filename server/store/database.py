@@ -161,7 +161,8 @@ def _create_engine(url: str | URL) -> Engine:
         raise StoreError(
             f"the database URL is for {parsed.get_backend_name()!r}; expected sqlite or postgresql"
         )
-    engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=True)
+    is_remote = parsed.get_backend_name() != "sqlite"
+    engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=is_remote)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, func, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError
@@ -23,7 +23,8 @@ from .names import Noun, check_name, check_text, claim
 from .page import Listing, Page
 from .requirements import check_requires
 from .saved import Saved
-from .tables import DirectionRow, DirectionTagRow, NameRow, ProfileDirectionRow, ProfileRow
+from .tables import DirectionRow, DirectionTagRow, ProfileDirectionRow, ProfileRow
+from .version_table import VersionTable
 
 __all__ = ["DirectionLoader", "DirectionStore"]
 
@@ -61,6 +62,9 @@ class DirectionStore:
         self._audit = audit
         self._clock = clock
         self._load = load
+        self._versions = VersionTable(
+            database, Noun.DIRECTION, DirectionRow, DirectionRecord.from_row, DirectionRow.tags
+        )
 
     def put(
         self, direction: Direction, blob: bytes, *, by: Actor, expected: str | None = None
@@ -69,7 +73,7 @@ class DirectionStore:
 
         A listed version with the same tensors, kind, site, layers, model and required scopes is
         returned instead, whichever it is; tags and provenance do not count, and the old ones stay.
-        A quarantined version is repaired by the same bytes.
+        A quarantined version is repaired by the same tensors, in whichever file they come.
 
         Args:
             direction: Its `version` is ignored.
@@ -98,16 +102,10 @@ class DirectionStore:
         Raises:
             DirectionNotFoundError: There is none.
         """
-        query = _records().where(DirectionRow.name == name)
-        if version is not None:
-            query = query.where(DirectionRow.version == version)
-        if not include_archived:
-            query = query.where(DirectionRow.archived_at.is_(None))
-        with self._database.reading() as session:
-            found = session.execute(query.order_by(DirectionRow.version.desc()).limit(1)).first()
-            if found is None:
-                raise _not_found(name, version)
-            return DirectionRecord.from_row(*found)
+        record = self._versions.find(name, version, include_archived=include_archived)
+        if record is None:
+            raise _not_found(name, version)
+        return record
 
     def read(self, record: DirectionRecord) -> bytes:
         """The file of a version, as uploaded.
@@ -147,27 +145,15 @@ class DirectionStore:
         Raises:
             InvalidCursorError: Another listing gave out the cursor.
         """
-        listing = Listing("directions", (kind, site, tag), limit)
-        after = listing.after(cursor, str)
-        newest = (
-            select(DirectionRow.name, func.max(DirectionRow.version).label("version"))
-            .where(DirectionRow.archived_at.is_(None))
-            .group_by(DirectionRow.name)
-            .subquery()
-        )
-        same = and_(DirectionRow.name == newest.c.name, DirectionRow.version == newest.c.version)
-        query = _records().join(newest, same).order_by(DirectionRow.name).limit(limit + 1)
-        if after is not None:
-            query = query.where(DirectionRow.name > after)
+        where: list[ColumnElement[bool]] = []
         if kind is not None:
-            query = query.where(DirectionRow.kind == kind.value)
+            where.append(DirectionRow.kind == kind.value)
         if site is not None:
-            query = query.where(DirectionRow.site == site.value)
+            where.append(DirectionRow.site == site.value)
         if tag is not None:
-            query = query.where(DirectionRow.tags.any(DirectionTagRow.tag == tag))
-        with self._database.reading() as session:
-            rows = session.execute(query).all()
-            return listing.page(rows, lambda r: r[0].name, lambda r: DirectionRecord.from_row(*r))
+            where.append(DirectionRow.tags.any(DirectionTagRow.tag == tag))
+        listing = Listing("directions", (kind, site, tag), limit)
+        return self._versions.newest(listing, cursor, where=tuple(where))
 
     def versions(
         self,
@@ -183,21 +169,10 @@ class DirectionStore:
             DirectionNotFoundError: No version at all.
             InvalidCursorError: Another listing gave out the cursor.
         """
-        listing = Listing("direction versions", (name, str(include_archived)), limit)
-        before = listing.after(cursor, int)
-        query = _records().where(DirectionRow.name == name)
-        if not include_archived:
-            query = query.where(DirectionRow.archived_at.is_(None))
-        if before is not None:
-            query = query.where(DirectionRow.version < before)
-        query = query.order_by(DirectionRow.version.desc()).limit(limit + 1)
-        with self._database.reading() as session:
-            rows = session.execute(query).all()
-            if not rows and before is None:
-                raise _not_found(name, None)
-            return listing.page(
-                rows, lambda r: r[0].version, lambda r: DirectionRecord.from_row(*r)
-            )
+        page = self._versions.versions(name, cursor, limit, include_archived)
+        if not page.items and cursor is None:
+            raise _not_found(name, None)
+        return page
 
     def archive(
         self,
@@ -227,9 +202,8 @@ class DirectionStore:
         rows = session.scalars(query.order_by(DirectionRow.version)).all()
         for row in rows:
             if row.archived_at is None and row.identity == upload.identity:
-                if row.quarantined_at is not None:  # same tensors in another file
-                    row.sha256, row.size_bytes = upload.sha256, upload.size_bytes
-                    row.quarantined_at = None
+                if row.quarantined_at is not None:
+                    self._replace_file(session, row, upload)
                 return Saved(DirectionRecord.from_row(row, name.revision), created=False)
         row = self._new_row(upload, rows[-1].version + 1 if rows else 1)
         session.add(row)
@@ -246,6 +220,16 @@ class DirectionStore:
         )
         for row in session.scalars(query):
             row.quarantined_at = None
+
+    def _replace_file(self, session: Session, row: DirectionRow, upload: _Upload) -> None:
+        """Give a version whose file is lost another file with the same tensors."""
+        before, row.sha256, row.size_bytes = row.sha256, upload.sha256, upload.size_bytes
+        row.quarantined_at = None
+        session.flush()
+        subject = f"direction {row.name}@{row.version}"
+        self._audit.record(
+            session, "direction.repair", subject, by=upload.by, before=before, after=row.sha256
+        )
 
     def _new_row(self, upload: _Upload, version: int) -> DirectionRow:
         direction = upload.direction
@@ -296,13 +280,6 @@ class DirectionStore:
             subject = f"direction {row.name}@{row.version}"
             self._audit.record(session, "direction.archive", subject, by=by, before=row.digest)
         return tuple(DirectionRecord.from_row(row, claimed.revision) for row in rows)
-
-
-def _records() -> Select[DirectionRow, int]:
-    """Rows with the revision of their name."""
-    name = and_(NameRow.space == Noun.DIRECTION.space, NameRow.name == DirectionRow.name)
-    query = select(DirectionRow, NameRow.revision).join(NameRow, name)
-    return query.options(selectinload(DirectionRow.tags))
 
 
 def _require_unused(session: Session, name: str, rows: Sequence[DirectionRow]) -> None:

@@ -7,114 +7,28 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from server.auth import LOCAL_USER, AuthenticationError, KeyScope, PermissionDeniedError, Principal
-from steering.errors import InvalidFieldError
 
 from .audit import SYSTEM, Actor, AuditStore
 from .clock import WallClock
 from .database import Database
 from .errors import KeyNotFoundError, StoreError
+from .key_record import KeyRecord, KeySpec, MintedKey
 from .key_token import KeyToken
-from .names import check_name, check_text
 from .page import Listing, Page
 from .tables import KeyRow
 
-__all__ = ["KeyRecord", "KeySpec", "KeyStore", "MintedKey"]
+__all__ = ["KeyStore"]
 
 _LOG = logging.getLogger(__name__)
 _DUMMY_DIGEST: Final = bytes(32)
 _BOOTSTRAP_SCOPES: Final = frozenset(KeyScope) - {KeyScope.RESTRICTED}
-_MAX_REQUESTS_PER_MINUTE: Final = 1_000_000
 _TOUCH_INTERVAL_SECONDS: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """What a new key may do.
-
-    Attributes:
-        name: For people; need not be unique.
-        scopes: At least one.
-        profiles_allow: Profiles and aliases it may name; None means any.
-        default_profile: Used when a request names none.
-        requests_per_minute: None means no limit.
-        expires_at: Aware; None means never.
-
-    Raises:
-        InvalidFieldError: Naming the field.
-    """
-
-    name: str
-    scopes: frozenset[KeyScope]
-    profiles_allow: frozenset[str] | None = None
-    default_profile: str | None = None
-    requests_per_minute: int | None = None
-    expires_at: datetime | None = None
-
-    def __post_init__(self) -> None:
-        check_text(self.name, param="name", max_length=100)
-        if not self.name.strip():
-            raise InvalidFieldError("name is empty; expected a name for people", param="name")
-        if not self.scopes or not self.scopes <= set(KeyScope):
-            raise InvalidFieldError(
-                f"scopes are {sorted(self.scopes)}; expected at least one of {', '.join(KeyScope)}",
-                param="scopes",
-            )
-        for name in sorted(self.profiles_allow or ()):
-            check_name(name, param="profiles_allow")
-        if self.default_profile is not None:
-            check_name(self.default_profile, param="default_profile")
-        limit = self.requests_per_minute
-        if limit is not None and not 1 <= limit <= _MAX_REQUESTS_PER_MINUTE:
-            raise InvalidFieldError(
-                f"requests_per_minute is {limit}; expected 1 to {_MAX_REQUESTS_PER_MINUTE:,}",
-                param="requests_per_minute",
-            )
-        if self.expires_at is not None and self.expires_at.tzinfo is None:
-            raise InvalidFieldError(
-                "expires_at has no time zone; expected one, such as Z", param="expires_at"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """A key without its secret.
-
-    Attributes:
-        id: Public id, part of the key's text.
-        spec: What it may do.
-        created_at: UTC.
-        created_by: Id of the key that made it.
-        revoked_at: UTC; None while it is not revoked.
-        last_used_at: UTC, to the minute.
-    """
-
-    id: str
-    spec: KeySpec
-    created_at: datetime
-    created_by: str | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-
-    def is_active(self, now: datetime) -> bool:
-        """Whether it is neither revoked nor expired."""
-        expires_at = self.spec.expires_at
-        return self.revoked_at is None and (expires_at is None or now < expires_at)
-
-
-@dataclass(frozen=True, slots=True)
-class MintedKey:
-    """A new key with its secret, which is shown once and kept nowhere."""
-
-    record: KeyRecord
-    secret: str = field(repr=False)
 
 
 class KeyStore:
@@ -170,7 +84,7 @@ class KeyStore:
             row = session.get(KeyRow, key_id)
             if row is None:
                 raise _not_found(key_id)
-            return _record(row)
+            return KeyRecord.from_row(row)
 
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[KeyRecord]:
         """Keys by id, revoked ones too.
@@ -185,7 +99,7 @@ class KeyStore:
             query = query.where(KeyRow.id > after)
         with self._database.reading() as session:
             rows = session.scalars(query).all()
-            return listing.page(rows, lambda row: row.id, _record)
+            return listing.page(rows, lambda row: row.id, KeyRecord.from_row)
 
     def revoke(self, key_id: str, *, by: Actor) -> KeyRecord:
         """End a key for good, at once; no effect where it is revoked already.
@@ -202,7 +116,7 @@ class KeyStore:
                 row.revoked_at = self._clock()
                 session.flush()
                 self._audit.record(session, "key.revoke", f"key {key_id}", by=by)
-            return _record(row)
+            return KeyRecord.from_row(row)
 
         return self._database.write(work)
 
@@ -224,7 +138,7 @@ class KeyStore:
         matches = hmac.compare_digest(stored, parsed.digest)
         if row is None or not matches:
             raise AuthenticationError
-        record = _record(row)
+        record = KeyRecord.from_row(row)
         if not record.is_active(self._clock()):
             raise AuthenticationError
         self._touch(record.id)
@@ -248,7 +162,7 @@ class KeyStore:
         session.flush()
         detail = {"name": row.name, "scopes": row.scopes, "profiles_allow": allow}
         self._audit.record(session, "key.create", f"key {row.id}", by=by, detail=detail)
-        return _record(row)
+        return KeyRecord.from_row(row)
 
     def _touch(self, key_id: str) -> None:
         """Write the time of use, at most once a minute; a full disk must not refuse a chat."""
@@ -277,25 +191,6 @@ def _require_profiles(spec: KeySpec, minter: Principal) -> None:
         )
     for name in sorted(spec.profiles_allow):
         minter.require_profile(name, param="profiles_allow")
-
-
-def _record(row: KeyRow) -> KeyRecord:
-    spec = KeySpec(
-        name=row.name,
-        scopes=frozenset(map(KeyScope, row.scopes)),
-        profiles_allow=None if row.profiles_allow is None else frozenset(row.profiles_allow),
-        default_profile=row.default_profile,
-        requests_per_minute=row.requests_per_minute,
-        expires_at=row.expires_at,
-    )
-    return KeyRecord(
-        id=row.id,
-        spec=spec,
-        created_at=row.created_at,
-        created_by=row.created_by,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-    )
 
 
 def _principal(record: KeyRecord) -> Principal:

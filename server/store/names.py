@@ -14,7 +14,7 @@ from steering.interventions import NAME_PATTERN
 from .errors import NameReservedError, NameTakenError, PreconditionFailedError
 from .tables import NameRow
 
-__all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_text", "claim", "current_revision"]
+__all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_text", "claim"]
 
 RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 """Names with a meaning of their own where a profile is chosen."""
@@ -101,12 +101,6 @@ def claim(session: Session, noun: Noun, name: str, expected: str | None = None) 
             param="name",
         )
     return row
-
-
-def current_revision(session: Session, noun: Noun, name: str) -> int:
-    """The revision of a name that exists."""
-    query = select(NameRow.revision).where(NameRow.space == noun.space, NameRow.name == name)
-    return session.scalars(query).one()
 
 
 def _check_revision(name: str, present: int | None, expected: str | None) -> None:

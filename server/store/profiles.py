@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy.orm import Session
 
 from steering.profiles import Profile
 from steering.sites import SitePoint
@@ -22,10 +23,17 @@ from .profile_record import ProfileRecord, ProfileStatus
 from .requirements import check_requires
 from .saved import Saved
 from .tables import AliasRow, NameRow, ProfileRow
+from .version_table import VersionTable
 
 __all__ = ["ProfileStore"]
 
-_MAX_DESCRIPTION_LENGTH = 2000
+_MAX_DESCRIPTION_LENGTH: Final = 2000
+_IS_PUBLISHED: Final = ProfileRow.published_at.is_not(None)
+_OF_STATUS: Final = {
+    None: (),
+    ProfileStatus.DRAFT: (ProfileRow.published_at.is_(None),),
+    ProfileStatus.PUBLISHED: (_IS_PUBLISHED,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +43,8 @@ class _Draft:
     profile: Profile
     by: Actor
     model_fingerprint: str | None
-    resid_norms: Mapping[SitePoint, float] = field(default_factory=dict)
-    publish: bool = False
+    resid_norms: Mapping[SitePoint, float]
+    publish: bool
 
 
 class ProfileStore:
@@ -47,6 +55,9 @@ class ProfileStore:
         self._database = database
         self._audit = audit
         self._clock = clock
+        self._versions = VersionTable(
+            database, Noun.PROFILE, ProfileRow, ProfileRecord.from_row, ProfileRow.directions
+        )
 
     def save(
         self,
@@ -127,18 +138,11 @@ class ProfileStore:
         Raises:
             ProfileNotFoundError: There is none.
         """
-        query = _records().where(ProfileRow.name == name)
-        if version is not None:
-            query = query.where(ProfileRow.version == version)
-        elif not include_drafts:
-            query = query.where(ProfileRow.published_at.is_not(None))
-        if not include_archived:
-            query = query.where(ProfileRow.archived_at.is_(None))
-        with self._database.reading() as session:
-            found = session.execute(query.order_by(ProfileRow.version.desc()).limit(1)).first()
-            if found is None:
-                raise _not_found(name, version)
-            return ProfileRecord.from_row(*found)
+        where = () if include_drafts or version is not None else (_IS_PUBLISHED,)
+        record = self._versions.find(name, version, *where, include_archived=include_archived)
+        if record is None:
+            raise _not_found(name, version)
+        return record
 
     def list(
         self, cursor: str | None = None, limit: int = 50, *, status: ProfileStatus | None = None
@@ -149,24 +153,7 @@ class ProfileStore:
             InvalidCursorError: Another listing gave out the cursor.
         """
         listing = Listing("profiles", (status,), limit)
-        after = listing.after(cursor, str)
-        newest = (
-            select(ProfileRow.name, func.max(ProfileRow.version).label("version"))
-            .where(ProfileRow.archived_at.is_(None))
-            .group_by(ProfileRow.name)
-        )
-        if status is ProfileStatus.DRAFT:
-            newest = newest.where(ProfileRow.published_at.is_(None))
-        elif status is ProfileStatus.PUBLISHED:
-            newest = newest.where(ProfileRow.published_at.is_not(None))
-        found = newest.subquery()
-        same = and_(ProfileRow.name == found.c.name, ProfileRow.version == found.c.version)
-        query = _records().join(found, same).order_by(ProfileRow.name).limit(limit + 1)
-        if after is not None:
-            query = query.where(ProfileRow.name > after)
-        with self._database.reading() as session:
-            rows = session.execute(query).all()
-            return listing.page(rows, lambda r: r[0].name, lambda r: ProfileRecord.from_row(*r))
+        return self._versions.newest(listing, cursor, among=_OF_STATUS[status])
 
     def versions(
         self,
@@ -182,19 +169,10 @@ class ProfileStore:
             ProfileNotFoundError: No version at all.
             InvalidCursorError: Another listing gave out the cursor.
         """
-        listing = Listing("profile versions", (name, str(include_archived)), limit)
-        before = listing.after(cursor, int)
-        query = _records().where(ProfileRow.name == name)
-        if not include_archived:
-            query = query.where(ProfileRow.archived_at.is_(None))
-        if before is not None:
-            query = query.where(ProfileRow.version < before)
-        query = query.order_by(ProfileRow.version.desc()).limit(limit + 1)
-        with self._database.reading() as session:
-            rows = session.execute(query).all()
-            if not rows and before is None:
-                raise _not_found(name, None)
-            return listing.page(rows, lambda r: r[0].version, lambda r: ProfileRecord.from_row(*r))
+        page = self._versions.versions(name, cursor, limit, include_archived)
+        if not page.items and cursor is None:
+            raise _not_found(name, None)
+        return page
 
     def archive(
         self,
@@ -273,13 +251,6 @@ class ProfileStore:
         return tuple(ProfileRecord.from_row(row, claimed.revision) for row in rows)
 
 
-def _records() -> Select[ProfileRow, int]:
-    """Rows with the revision of their name."""
-    name = and_(NameRow.space == Noun.PROFILE.space, NameRow.name == ProfileRow.name)
-    query = select(ProfileRow, NameRow.revision).join(NameRow, name)
-    return query.options(selectinload(ProfileRow.directions))
-
-
 def _listed(name: str, version: int | None) -> Select[ProfileRow]:
     """Versions that are not archived, newest first."""
     query = select(ProfileRow).where(ProfileRow.name == name, ProfileRow.archived_at.is_(None))
@@ -299,7 +270,7 @@ def _is_same(row: ProfileRow, pinned: PinnedProfile, model_fingerprint: str | No
 
 def _require_unaliased(session: Session, name: str, archived: Sequence[ProfileRow]) -> None:
     """Aliases of `name` must still lead somewhere once `archived` are."""
-    published = _listed(name, None).where(ProfileRow.published_at.is_not(None)).limit(1)
+    published = _listed(name, None).where(_IS_PUBLISHED).limit(1)
     aimed: ColumnElement[bool] = AliasRow.profile_version.in_([row.version for row in archived])
     if session.scalars(published).first() is None:
         aimed = or_(aimed, AliasRow.profile_version.is_(None))

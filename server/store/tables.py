@@ -35,6 +35,7 @@ __all__ = [
     "ProfileDirectionRow",
     "ProfileRow",
     "UtcDateTime",
+    "VersionedRow",
 ]
 
 _NAME: Final = String(64)
@@ -96,8 +97,23 @@ class NameRow(Base):
     revision: Mapped[int]
 
 
-class DirectionRow(Base):
-    """One immutable version of a direction; its tensors are in the blob `sha256`."""
+class VersionedRow(Base):
+    """One immutable version of a name; only its times are ever set later."""
+
+    __abstract__ = True
+
+    id: Mapped[int] = mapped_column(_ID, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(_NAME)
+    version: Mapped[int]
+    model_fingerprint: Mapped[str | None]
+    requires: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str | None] = mapped_column(String(16))
+    archived_at: Mapped[datetime | None]
+
+
+class DirectionRow(VersionedRow):
+    """One version of a direction; its tensors are in the blob `sha256`."""
 
     __tablename__ = "direction_versions"
     __table_args__ = (
@@ -112,9 +128,6 @@ class DirectionRow(Base):
         ),
     )
 
-    id: Mapped[int] = mapped_column(_ID, primary_key=True, autoincrement=True)
-    name: Mapped[str] = mapped_column(_NAME)
-    version: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
     site: Mapped[str] = mapped_column(String(16))
     layers: Mapped[list[Any]]
@@ -124,12 +137,7 @@ class DirectionRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(_SHA256)
     identity: Mapped[str] = mapped_column(_SHA256)
-    model_fingerprint: Mapped[str | None]
-    requires: Mapped[list[Any]]
     provenance: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime]
-    created_by: Mapped[str | None] = mapped_column(String(16))
-    archived_at: Mapped[datetime | None]
     quarantined_at: Mapped[datetime | None]
     tags: Mapped[list[DirectionTagRow]] = relationship(
         order_by="DirectionTagRow.tag", cascade="all, delete-orphan"
@@ -147,24 +155,16 @@ class DirectionTagRow(Base):
     tag: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
-class ProfileRow(Base):
-    """One version of a profile; only `published_at` and `archived_at` are ever set later."""
+class ProfileRow(VersionedRow):
+    """One version of a profile."""
 
     __tablename__ = "profile_versions"
     __table_args__ = (UniqueConstraint("name", "version"),)
 
-    id: Mapped[int] = mapped_column(_ID, primary_key=True, autoincrement=True)
-    name: Mapped[str] = mapped_column(_NAME)
-    version: Mapped[int]
     document: Mapped[dict[str, Any]]
     fingerprint: Mapped[str] = mapped_column(_SHA256)
-    model_fingerprint: Mapped[str | None]
-    requires: Mapped[list[Any]]
     resid_norms: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime]
-    created_by: Mapped[str | None] = mapped_column(String(16))
     published_at: Mapped[datetime | None]
-    archived_at: Mapped[datetime | None]
     directions: Mapped[list[DirectionRow]] = relationship(
         secondary="profile_directions", order_by="DirectionRow.id"
     )
