@@ -13,7 +13,7 @@ __all__ = ["ROOT", "Import", "Module", "imports", "modules", "text_files"]
 
 ROOT = Path(__file__).parent.parent
 _SOURCES = {"steering": ROOT, "server": ROOT, "coxswain_client": ROOT / "clients" / "python"}
-_SKIPPED = {".git", "build", "dist", "data", "node_modules"}
+_SKIPPED = {"__pycache__", "build", "dist", "data"}
 _TEXT = {"", ".cfg", ".json", ".md", ".mako", ".py", ".toml", ".txt", ".yaml", ".yml", ".jinja"}
 
 
@@ -104,8 +104,4 @@ def text_files() -> tuple[Path, ...]:
 
 
 def _is_skipped(folder: str) -> bool:
-    return (
-        folder in _SKIPPED
-        or folder.startswith((".venv", "__pycache__"))
-        or (folder.startswith(".") and folder.endswith("_cache"))
-    )
+    return folder in _SKIPPED or (folder.startswith(".") and folder != ".ci")

@@ -23,6 +23,15 @@ _OPEN_TASK = re.compile(r"\b(?:FIXME|XXX)\b|\bTODO\b(?!\([a-z]+\): \S)")
 _UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 _UNSAFE_CALLS = {"__import__", "eval", "exec", "torch.load", "yaml.load"}
 _UNSAFE_KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
+# Where any exception ends one unit of work: it is logged, or carried to who waits for it.
+_BORDERS = {
+    "server.api.generation",
+    "server.api.middleware",
+    "server.api.sse",
+    "server.engine.async_engine",
+    "server.engine.core",
+    "steering.formats.gguf_worker",
+}
 
 
 def _calls(tree: ast.Module) -> list[ast.Call]:
@@ -71,12 +80,12 @@ def test_nothing_is_unpickled_or_evaluated(module: Module) -> None:
 
 @pytest.mark.parametrize("module", modules(), ids=lambda m: m.name)
 def test_broad_handlers_stand_only_at_borders(module: Module) -> None:
-    """`except Exception` belongs to the engine thread, the job runner and the ASGI handler."""
-    borders = {"server.engine.async_engine", "server.engine.core", "server.api.middleware"}
+    """Elsewhere `except Exception` may tidy up, and raises again."""
     broad = [
         node.lineno
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
+        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
     ]
-    assert not broad or module.name in borders, broad
+    assert not broad or module.name in _BORDERS, broad

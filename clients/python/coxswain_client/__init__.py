@@ -1,1 +1,65 @@
-"""A typed client of a Coxswain server."""
+"""A typed client of a Coxswain server, for plain code and for asyncio."""
+
+from __future__ import annotations
+
+from .client import AsyncCoxswain, Coxswain
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APIStreamError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InsufficientStorageError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    ServiceUnavailableError,
+    SteeringClientError,
+    UnprocessableError,
+    UnsupportedMediaError,
+)
+from .models.chat import ChatChunk, ChatCompletion, ChatMessage
+from .models.completion import Completion
+from .models.registry import Alias, Direction, Model, PlanReport, Profile
+from .models.steering import AppliedSteering, Intervention, Monitor, SteeringOptions
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APIStreamError",
+    "APITimeoutError",
+    "Alias",
+    "AppliedSteering",
+    "AsyncCoxswain",
+    "AuthenticationError",
+    "BadRequestError",
+    "ChatChunk",
+    "ChatCompletion",
+    "ChatMessage",
+    "Completion",
+    "ConflictError",
+    "Coxswain",
+    "Direction",
+    "InsufficientStorageError",
+    "Intervention",
+    "Model",
+    "Monitor",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "PlanReport",
+    "Profile",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "ServerError",
+    "ServiceUnavailableError",
+    "SteeringClientError",
+    "SteeringOptions",
+    "UnprocessableError",
+    "UnsupportedMediaError",
+]

@@ -1,0 +1,53 @@
+"""One request to a server, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+__all__ = ["Call", "below"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[_T]):
+    """One HTTP request, and how its answer is read.
+
+    Attributes:
+        method: HTTP method.
+        path: Below the server's address, quoted.
+        read: From a successful response (or, of a stream, from each event) to its value.
+        json: Body as JSON, or None.
+        params: Query; entries that are None are left out.
+        files: Parts of a multipart body: name to (file name, content, content type).
+        accepts: Error statuses that are answers too.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], _T]
+    json: Mapping[str, Any] | None = None
+    params: Mapping[str, str | int | None] = field(default_factory=dict)
+    files: Mapping[str, tuple[str | None, bytes, str]] | None = None
+    accepts: frozenset[int] = frozenset()
+
+    def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """The request, with the client's address, headers and timeouts."""
+        params = {name: value for name, value in self.params.items() if value is not None}
+        return client.build_request(
+            self.method, self.path, json=self.json, params=params, files=self.files
+        )
+
+    def is_answered_by(self, response: httpx.Response) -> bool:
+        """Whether the response is an answer rather than an error."""
+        return response.is_success or response.status_code in self.accepts
+
+
+def below(path: str, *segments: str) -> str:
+    """`path` and segments below it; what a segment holds never becomes more path."""
+    return "/".join([path, *(quote(segment, safe="@") for segment in segments)])

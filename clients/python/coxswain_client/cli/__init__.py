@@ -1,0 +1,7 @@
+"""The command `coxctl`."""
+
+from __future__ import annotations
+
+from .group import main
+
+__all__ = ["main"]

@@ -1,0 +1,102 @@
+"""Chats."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from .record import Record
+from .steering import AppliedSteering
+
+__all__ = [
+    "ChatChunk",
+    "ChatCompletion",
+    "ChatMessage",
+    "Choice",
+    "ChunkChoice",
+    "Delta",
+    "Message",
+    "Usage",
+]
+
+
+class ChatMessage(TypedDict):
+    """One turn of a chat, as sent."""
+
+    role: str
+    content: str
+
+
+class Message(Record):
+    """One turn of a chat, as answered."""
+
+    role: str
+    content: str
+
+
+class Usage(Record):
+    """Tokens counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Choice(Record):
+    """One of n answers."""
+
+    index: int
+    message: Message
+    finish_reason: str
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatCompletion(Record):
+    """A chat's continuation."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    steering: AppliedSteering
+
+    @property
+    def text(self) -> str:
+        """Of the first choice."""
+        return self.choices[0].message.content
+
+    @property
+    def baseline_text(self) -> str | None:
+        """Of the first unsteered choice, where `compare` was set."""
+        if self.steering.baseline is None:
+            return None
+        return str(self.steering.baseline["choices"][0]["message"]["content"])
+
+
+class Delta(Record):
+    """What a chunk adds to a message."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class ChunkChoice(Record):
+    """What a chunk adds to one of n answers."""
+
+    index: int
+    delta: Delta
+    finish_reason: str | None = None
+
+
+class ChatChunk(Record):
+    """One event of a streamed chat; `usage` and `steering` come with the last."""
+
+    id: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    steering: AppliedSteering | None = None
+
+    @property
+    def text(self) -> str:
+        """What it adds to the first choice."""
+        return "".join(c.delta.content or "" for c in self.choices if c.index == 0)

@@ -1,0 +1,66 @@
+"""What the server's registry holds: models, directions, profiles, aliases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from .record import Record
+
+__all__ = ["Alias", "Archived", "Direction", "Model", "PlanReport", "Profile"]
+
+
+class Model(Record):
+    """A name that a request's `model` may have: the model, or the model under a profile."""
+
+    id: str
+    max_model_len: int | None = None
+    root: str | None = None
+    parent: str | None = None
+
+
+class Direction(Record):
+    """A version of a direction, without its tensors."""
+
+    name: str
+    version: int
+    kind: str
+    site: str
+    layers: list[int]
+    width: int
+    norms: dict[str, float]
+    sha256: str
+    model_fingerprint: str | None = None
+    requires: list[str] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class Profile(Record):
+    """A version of a profile."""
+
+    name: str
+    version: int
+    description: str = ""
+    interventions: list[dict[str, Any]]
+    monitors: list[dict[str, Any]] = Field(default_factory=list)
+    requires: list[str] = Field(default_factory=list)
+    max_strength: float
+
+
+class PlanReport(Record):
+    """What a profile would do on the loaded model: the result of a dry run."""
+
+
+class Alias(Record):
+    """A name that points to a profile, and may be moved."""
+
+    name: str
+    profile: str
+
+
+class Archived(Record):
+    """What a deletion left: versions that are no longer listed, whose bytes stay."""
+
+    name: str

@@ -1,0 +1,89 @@
+"""How an answer is to be steered, and what was done."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from pydantic import Field
+
+from .record import Record
+
+__all__ = ["AppliedSteering", "Intervention", "Monitor", "SteeredTokens", "SteeringOptions"]
+
+
+class Intervention(TypedDict, total=False):
+    """One use of a direction, as in a profile; `operation` and `direction` are required.
+
+    Which of the last seven fields an operation takes is told in the server's documentation.
+    """
+
+    operation: str
+    direction: str
+    layers: list[int] | dict[str, float] | Literal["stored"]
+    site: str
+    strength: float
+    unit: Literal["raw", "resid"]
+    scope: dict[str, Any]
+    schedule: dict[str, Any]
+    restore_norm: bool
+    value: float
+    minimum: float
+    maximum: float
+    reference: float | Literal["stored"]
+    angle: float
+    mean_strength: float
+    shape_strength: float
+
+
+class Monitor(TypedDict, total=False):
+    """A direction to read out; `direction` is required."""
+
+    direction: str
+    layer: int
+    site: str
+
+
+class SteeringOptions(TypedDict, total=False):
+    """The `steering` object of a request.
+
+    `strength` multiplies the profile's strengths. `compose` says whether inline interventions
+    replace the profile's or follow them. `compare` also returns the unsteered choices.
+    `prompt_tokens` moves the boundary between prompt and generated for scored text.
+    """
+
+    profile: str
+    strength: float
+    interventions: list[Intervention]
+    monitors: list[Monitor]
+    compose: Literal["replace", "add"]
+    compare: bool
+    prompt_tokens: int
+
+
+class SteeredTokens(Record):
+    """How many tokens an intervention acted on."""
+
+    prompt: int
+    generated: int
+
+
+class AppliedSteering(Record):
+    """What was done to an answer.
+
+    Attributes:
+        profile: Of the answer, or None.
+        version: Of the profile.
+        fingerprint: Of the compiled steering; None where there was none.
+        applied: One entry per intervention, in order.
+        steered_tokens: Tokens acted on.
+        monitors: Readings by direction.
+        baseline: The unsteered choices, where `compare` was set.
+    """
+
+    profile: str | None = None
+    version: int | None = None
+    fingerprint: str | None = None
+    applied: list[dict[str, Any]] = Field(default_factory=list)
+    steered_tokens: SteeredTokens = SteeredTokens(prompt=0, generated=0)
+    monitors: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    baseline: dict[str, Any] | None = None

@@ -1,0 +1,52 @@
+"""The server itself: its models, what it can do, whether it is well."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import httpx
+
+from coxswain_client.call import Call
+from coxswain_client.endpoint import Endpoint, Resource
+from coxswain_client.models.page import Page
+from coxswain_client.models.registry import Model
+from coxswain_client.sender import AsyncSender, Sender
+
+__all__ = ["ServerInfo"]
+
+_S = TypeVar("_S", bound=Sender | AsyncSender)
+
+
+def _models() -> Call[Page[Model]]:
+    """Every name a request's `model` may have: the model, and the model under each profile."""
+    return Call("GET", "/v1/models", _read_models)
+
+
+def _capabilities() -> Call[dict[str, Any]]:
+    """Sites, operations and limits of the loaded model, and why something is not available."""
+    return Call("GET", "/v1/capabilities", _read_object)
+
+
+def _is_ready() -> Call[bool]:
+    """Whether the server takes requests."""
+    return Call("GET", "/health/ready", _read_ready, accepts=frozenset({503}))
+
+
+def _read_models(response: httpx.Response) -> Page[Model]:
+    return Page[Model].model_validate(response.json())
+
+
+def _read_object(response: httpx.Response) -> dict[str, Any]:
+    return dict(response.json())
+
+
+def _read_ready(response: httpx.Response) -> bool:
+    return response.is_success
+
+
+class ServerInfo(Resource[_S]):
+    """What the server is and how it is."""
+
+    models = Endpoint(_models)
+    capabilities = Endpoint(_capabilities)
+    is_ready = Endpoint(_is_ready)

@@ -1,0 +1,114 @@
+"""Answers that arrive as server-sent events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import httpx
+
+from .call import Call
+from .errors import APIConnectionError, APIStreamError, transport_error
+
+__all__ = ["AsyncStream", "Stream"]
+
+_T = TypeVar("_T")
+_DONE = "[DONE]"
+_CUT = "the stream ended before its closing event"
+
+
+def _data(line: str) -> str | None:
+    """The data of a line, or None for comments, other fields and blank lines."""
+    name, colon, value = line.partition(":")
+    return value.removeprefix(" ") if colon and name == "data" else None
+
+
+def _event(call: Call[_T], data: str) -> _T:
+    """The value of one event.
+
+    Raises:
+        APIStreamError: The event reports a fault.
+    """
+    document = json.loads(data)
+    if "error" in document:
+        raise APIStreamError(document["error"])
+    return call.read(document)
+
+
+class Stream(Generic[_T]):
+    """Events of one answer, in order: a context manager and an iterator.
+
+    Leaving the context early closes the connection, and the server stops generating.
+
+    Raises:
+        APIStatusError: On entering: the request was refused.
+        APIStreamError: While iterating: the server reported a fault.
+        APIConnectionError: While iterating: the stream ended before its closing event.
+    """
+
+    def __init__(self, call: Call[_T], opened: AbstractContextManager[httpx.Response]) -> None:
+        self._call = call
+        self._opened = opened
+        self._response: httpx.Response | None = None
+
+    def __enter__(self) -> Self:
+        self._response = self._opened.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[_T]:
+        assert self._response is not None, "a stream is read inside its with block"
+        try:
+            for line in self._response.iter_lines():
+                data = _data(line)
+                if data == _DONE:
+                    return
+                if data is not None:
+                    yield _event(self._call, data)
+        except httpx.TransportError as error:
+            raise transport_error(error) from error
+        raise APIConnectionError(_CUT)
+
+
+class AsyncStream(Generic[_T]):
+    """Events of one answer, in order; the asynchronous form of `Stream`."""
+
+    def __init__(self, call: Call[_T], opened: AbstractAsyncContextManager[httpx.Response]) -> None:
+        self._call = call
+        self._opened = opened
+        self._response: httpx.Response | None = None
+
+    async def __aenter__(self) -> Self:
+        self._response = await self._opened.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._opened.__aexit__(kind, error, trace)
+
+    async def __aiter__(self) -> AsyncIterator[_T]:
+        assert self._response is not None, "a stream is read inside its async with block"
+        try:
+            async for line in self._response.aiter_lines():
+                data = _data(line)
+                if data == _DONE:
+                    return
+                if data is not None:
+                    yield _event(self._call, data)
+        except httpx.TransportError as error:
+            raise transport_error(error) from error
+        raise APIConnectionError(_CUT)
