@@ -1,0 +1,102 @@
+"""The paged key/value cache of a loaded model, and the way each step reaches its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .schedule import ScheduledSequence
+from .spec import AttentionSpec
+from .step_holder import StepHolder
+from .tile_planner import TilePlanner
+from .tiled import TiledLayer
+from .varlen import VarlenLayer, VarlenPlanner
+
+__all__ = ["PagedAttention", "paged_attention"]
+
+
+class PagedAttention:
+    """Keys and values of every layer, in `num_blocks` blocks of `block_size` tokens.
+
+    All tokens that a step runs are packed in one row, [1, T], sequence after sequence:
+
+        attention.begin_step([ScheduledSequence(block_table, start, num_tokens), ...])
+        model(input_ids=[1, T], position_ids=[1, T], use_cache=False, logits_to_keep=[S])
+
+    The forward pass writes the tokens' keys and values at positions [start, start + num_tokens)
+    of their sequences and lets each attend to its own sequence only, up to itself. Positions
+    before `start` must have been written in earlier steps through the same block table. A
+    sequence stands at most once in a step. Blocks need no clearing between owners.
+
+    Each attention module gets an attribute `coxswain` that holds its layer of the cache, so two
+    models in one process do not meet.
+
+    Args:
+        layers: Attention modules in the order of the forward pass, as `inspect_attention` found.
+        num_blocks: Blocks of the cache; block ids are 0 to num_blocks - 1.
+        block_size: Tokens in one block.
+
+    Attributes:
+        specs: What each layer asks for.
+        caches: Keys and values of each layer.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[nn.Module, AttentionSpec]],
+        num_blocks: int,
+        block_size: int,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.specs = tuple(spec for _, spec in layers)
+        self.caches: list[TiledLayer | VarlenLayer] = []
+        self._steps: list[tuple[StepHolder[Any], TilePlanner | VarlenPlanner]] = []
+        places: dict[tuple[torch.device, bool], list[tuple[nn.Module, AttentionSpec]]] = {}
+        for module, spec in layers:
+            places.setdefault((spec.device, VarlenLayer.supports(spec)), []).append((module, spec))
+        for (_, is_varlen), placed in places.items():
+            self._add(placed, is_varlen)
+
+    def begin_step(self, sequences: Sequence[ScheduledSequence]) -> None:
+        """Set what the next forward pass runs, in the order of the pack.
+
+        Costs some microseconds a sequence on the host; does not wait for the device.
+        """
+        for holder, planner in self._steps:
+            holder.step = planner.plan(sequences)
+
+    def clear(self) -> None:
+        """Forget every key and value: after a fault that may have left a step half written."""
+        for cache in self.caches:
+            cache.keys.zero_()
+            cache.values.zero_()
+
+    def _add(self, layers: Sequence[tuple[nn.Module, AttentionSpec]], is_varlen: bool) -> None:
+        specs = [spec for _, spec in layers]
+        holder = StepHolder[Any]()
+        kind = VarlenLayer if is_varlen else TiledLayer
+        planner = VarlenPlanner if is_varlen else TilePlanner
+        self._steps.append((holder, planner(specs, self.block_size)))
+        for module, spec in layers:
+            cache = kind(spec, self.num_blocks, self.block_size, holder)
+            module.coxswain = cache  # type: ignore[assignment]
+            self.caches.append(cache)
+
+
+def paged_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _attention_mask: object,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """The attention function registered with transformers; the module's `coxswain` does it.
+
+    What mask and keywords ask for was read and checked once, by `inspect_attention`.
+    """
+    return module.coxswain(query, key, value), None  # type: ignore[operator]

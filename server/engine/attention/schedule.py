@@ -1,0 +1,59 @@
+"""One step's schedule as attention sees it, and where its cache slots are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ScheduledSequence", "slots_to_clear", "slots_to_write"]
+
+
+class ScheduledSequence(NamedTuple):
+    """The tokens of one request that run in this step.
+
+    Attributes:
+        block_table: Cache blocks by position // block_size; at least up to the last token here.
+        start: Absolute position of the first token that runs; all before it are in the cache.
+        num_tokens: Tokens that run, at least one.
+    """
+
+    block_table: Sequence[int]
+    start: int
+    num_tokens: int
+
+    @property
+    def stop(self) -> int:
+        """Length of the context after this step."""
+        return self.start + self.num_tokens
+
+
+def slots_to_write(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int64]:
+    """Cache slot (block * block_size + offset) of every packed token, [T]."""
+    parts: list[int] = []
+    for table, start, num_tokens in sequences:
+        position = start
+        while position < start + num_tokens:
+            block, offset = divmod(position, block_size)
+            run = min(block_size - offset, start + num_tokens - position)
+            slot = table[block] * block_size + offset
+            parts.extend(range(slot, slot + run))
+            position += run
+    return np.array(parts, dtype=np.int64)
+
+
+def slots_to_clear(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int64]:
+    """Slots behind the last token of every block that a sequence enters in this step.
+
+    Such a block is fresh and its tail holds what another request left there. Attention reads
+    whole blocks and hides the tail, but hidden is not harmless: 0 * NaN is NaN.
+    """
+    parts: list[int] = []
+    for sequence in sequences:
+        block, offset = divmod(sequence.stop, block_size)
+        if offset and sequence.start <= block * block_size:
+            slot = sequence.block_table[block] * block_size
+            parts.extend(range(slot + offset, slot + block_size))
+    return np.array(parts, dtype=np.int64)
