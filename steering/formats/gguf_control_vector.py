@@ -29,7 +29,14 @@ from steering.sites import Site
 from .bounds import MAX_LAYER, MAX_TENSORS, check_file_size
 from .safetensors_file import SafetensorsFile, read_safetensors
 
-__all__ = ["GGUF_MAGIC", "dump_control_vector", "load_control_vector"]
+__all__ = [
+    "CPU_SECONDS",
+    "GGUF_MAGIC",
+    "MEMORY_BYTES",
+    "TIMEOUT_SECONDS",
+    "dump_control_vector",
+    "load_control_vector",
+]
 
 GGUF_MAGIC: Final = b"GGUF"
 MEMORY_BYTES: Final = 2**30
