@@ -20,7 +20,7 @@ from .sites import Site, SitePoint
 
 __all__ = ["Lane", "PlannedEdit", "PlannedIntervention", "PlannedMonitor", "SteeringPlan"]
 
-Gains = NDArray[np.float32]
+_Gains = NDArray[np.float32]
 
 # What happens at these sites of the last layer reaches no later token, only the token's own logits.
 _OWN_LOGITS_ONLY: Final = frozenset(
@@ -80,7 +80,7 @@ class PlannedIntervention:
         """Largest rank of its edits."""
         return max(planned.edit.rank for planned in self.edits)
 
-    def gains(self, start: int, stop: int, context: PositionContext) -> Gains:
+    def gains(self, start: int, stop: int, context: PositionContext) -> _Gains:
         """Its gain at each absolute position of [start, stop)."""
         mask = self.intervention.scope.mask(start, stop, context)
         schedule = self.intervention.schedule
@@ -169,13 +169,13 @@ class SteeringPlan:
         return state.hexdigest()
 
     @cached_property
-    def generated_gains(self) -> Gains | None:
+    def generated_gains(self) -> _Gains | None:
         """[len(interventions)] gains of every generated token, or None where they vary."""
         gains = [item.generated_gain for item in self.interventions]
         return None if None in gains else np.array(gains, dtype=np.float32)
 
-    def gains(self, start: int, stop: int, context: PositionContext) -> Gains:
-        """Gains at absolute positions [start, stop): [stop - start, len(interventions)]."""
+    def gains(self, start: int, stop: int, context: PositionContext) -> _Gains:
+        """_Gains at absolute positions [start, stop): [stop - start, len(interventions)]."""
         constant = self.generated_gains
         if constant is not None and start >= context.num_prompt_tokens:
             return np.broadcast_to(constant, (stop - start, len(constant)))

@@ -16,20 +16,29 @@ __all__ = ["CaptureRead", "MonitorRead", "Readouts"]
 
 @dataclass(frozen=True, eq=False)
 class MonitorRead:
-    """One monitor on some batch rows; `owner` is handed back with the scores."""
+    """One monitor on the rows [start, stop) of the batch.
 
-    owner: object
+    Attributes:
+        request_id: Handed back with the scores, like `position`.
+        monitor: What is read.
+        rows: Half-open range of batch rows, not empty.
+        position: Absolute position of the first of them in its request.
+    """
+
+    request_id: str
     monitor: PlannedMonitor
-    tokens: tuple[int, ...]
+    rows: tuple[int, int]
+    position: int
 
 
 @dataclass(frozen=True, eq=False)
 class CaptureRead:
-    """Whole activations of some batch rows at one point; `owner` is handed back with them."""
+    """Whole activations of the rows [start, stop) of the batch at one point; as `MonitorRead`."""
 
-    owner: object
+    request_id: str
     point: SitePoint
-    tokens: tuple[int, ...]
+    rows: tuple[int, int]
+    position: int
 
 
 class Readouts:
@@ -56,11 +65,11 @@ class Readouts:
     def read(self, point: SitePoint, hidden: Tensor) -> None:
         """Take what is wanted of hidden [T, d]; stays on the device."""
         for read in self._monitors.get(point, ()):
-            rows = hidden[list(read.tokens)].to(torch.float32)
+            rows = hidden[slice(*read.rows)].to(torch.float32)
             vector = read.monitor.vector.to(hidden.device, non_blocking=True)
             self._scores.append((read, rows @ vector + read.monitor.bias))
         for capture in self._captures.get(point, ()):
-            self._rows.append((capture, hidden[list(capture.tokens)].to(torch.float32)))
+            self._rows.append((capture, hidden[slice(*capture.rows)].to(torch.float32, copy=True)))
 
     def scores(self) -> list[tuple[MonitorRead, list[float]]]:
         """Each monitor read with its scores, one per token; synchronises with the device."""

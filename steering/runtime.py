@@ -49,7 +49,7 @@ class SteeringRuntime:
         # resid_pre[l] is edited where it is made: by the hook after block l - 1
         for layer in range(1, num_layers):
             self._devices[SitePoint(layer, Site.RESID_PRE)] = devices[layer - 1]
-        self._max_live_edits = max_live_edits
+        self.max_live_edits = max_live_edits
         self._live: dict[bytes, _Live] = {}
         self._tables = PackedTables((), {})
         self._edits: StepEdits | None = None
@@ -61,17 +61,13 @@ class SteeringRuntime:
         """Interventions some request uses."""
         return sum(live.num_users > 0 for live in self._live.values())
 
-    def can_ever_admit(self, plan: SteeringPlan) -> bool:
-        """Whether the plan alone fits."""
-        return len(plan.interventions) <= self._max_live_edits
-
     def can_admit(self, plan: SteeringPlan) -> bool:
         """Whether the plan fits beside those in use."""
         new = sum(
             item.key not in self._live or not self._live[item.key].num_users
             for item in plan.interventions
         )
-        return self.num_live_edits + new <= self._max_live_edits
+        return self.num_live_edits + new <= self.max_live_edits
 
     def acquire(self, plan: SteeringPlan) -> None:
         """Bring a plan's interventions in; each `acquire` needs one `release`."""
@@ -159,7 +155,7 @@ class SteeringRuntime:
         return edits
 
     def _forget_unused(self) -> None:
-        excess = len(self._live) - self._max_live_edits
+        excess = len(self._live) - self.max_live_edits
         unused = [key for key, live in self._live.items() if not live.num_users]
         for key in unused[: max(excess, 0)]:
             del self._live[key]

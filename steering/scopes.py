@@ -15,7 +15,7 @@ from .fields import check_keys, int_list, str_list, window_list
 
 __all__ = ["EVERYWHERE", "PositionContext", "Region", "Scope", "Selector", "Tokens"]
 
-Mask = NDArray[np.bool_]
+_Mask = NDArray[np.bool_]
 
 
 class Tokens(StrEnum):
@@ -69,7 +69,7 @@ class Selector:
     prompt_indices: tuple[int, ...] = ()
     regions: Region = Region.NONE
 
-    def mask(self, start: int, stop: int, context: PositionContext) -> Mask:
+    def mask(self, start: int, stop: int, context: PositionContext) -> _Mask:
         """Which positions of [start, stop) it names.
 
         Raises:
@@ -92,7 +92,7 @@ class Selector:
             mask |= self._region_mask(start, stop, context)
         return mask
 
-    def _region_mask(self, start: int, stop: int, context: PositionContext) -> Mask:
+    def _region_mask(self, start: int, stop: int, context: PositionContext) -> _Mask:
         if context.regions is None or len(context.regions) < stop:
             raise InvalidFieldError(
                 "scope names regions, but this request has none; send chat messages with a "
@@ -100,7 +100,7 @@ class Selector:
                 param="scope.regions",
             )
         codes = np.frombuffer(bytes(context.regions[start:stop]), dtype=np.uint8)
-        selected: Mask = (codes & int(self.regions)) != 0
+        selected: _Mask = (codes & int(self.regions)) != 0
         return selected
 
     @property
@@ -120,7 +120,7 @@ class Scope:
     include: Selector = field(default_factory=lambda: Selector(tokens=(Tokens.ALL,)))
     exclude: Selector = field(default_factory=Selector)
 
-    def mask(self, start: int, stop: int, context: PositionContext) -> Mask:
+    def mask(self, start: int, stop: int, context: PositionContext) -> _Mask:
         """Which absolute positions of [start, stop) are in scope: [stop - start] booleans."""
         mask = self.include.mask(start, stop, context)
         if not self.exclude.is_empty:
@@ -167,8 +167,8 @@ _SELECTOR_FIELDS: Final = frozenset(
 )
 
 
-def _phase_mask(phase: Tokens, positions: NDArray[np.int_], boundary: int) -> Mask:
-    mask: Mask
+def _phase_mask(phase: Tokens, positions: NDArray[np.int_], boundary: int) -> _Mask:
+    mask: _Mask
     match phase:
         case Tokens.ALL:
             mask = np.ones(len(positions), dtype=np.bool_)

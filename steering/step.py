@@ -18,9 +18,9 @@ from .scopes import PositionContext
 from .sites import SitePoint
 from .tables import LaneTable, PackedTables
 
-__all__ = ["LaneStep", "StepEdits", "StepRow", "gain_matrix", "prepare"]
+__all__ = ["SPARSE_ABOVE", "LaneStep", "StepEdits", "StepRow", "gain_matrix", "prepare"]
 
-Gains = NDArray[np.float32]
+_Gains = NDArray[np.float32]
 
 SPARSE_ABOVE: Final = 64
 """Rows per row in use from which gathering beats the dense product (bench/kernel.py)."""
@@ -96,8 +96,8 @@ class StepEdits:
         return work.to(hidden.dtype)
 
 
-def gain_matrix(rows: Sequence[StepRow], tables: PackedTables) -> Gains:
-    """Gains [T, columns] of a step's tokens, in batch order."""
+def gain_matrix(rows: Sequence[StepRow], tables: PackedTables) -> _Gains:
+    """_Gains [T, columns] of a step's tokens, in batch order."""
     gains = np.zeros((sum(row.stop - row.start for row in rows), len(tables.keys)), np.float32)
     offset = 0
     for row in rows:
@@ -110,7 +110,7 @@ def gain_matrix(rows: Sequence[StepRow], tables: PackedTables) -> Gains:
     return gains
 
 
-def prepare(gains: Gains, tables: PackedTables) -> StepEdits | None:
+def prepare(gains: _Gains, tables: PackedTables) -> StepEdits | None:
     """Selections for every lane with a gain other than zero, or None where there is none."""
     steered = gains.any(axis=1)
     if not steered.any():
@@ -132,7 +132,7 @@ def prepare(gains: Gains, tables: PackedTables) -> StepEdits | None:
 class _Selector:
     """Builds selections of one gain matrix; lanes with equal columns share theirs."""
 
-    def __init__(self, gains: Gains) -> None:
+    def __init__(self, gains: _Gains) -> None:
         self._gains = gains
         self._used: NDArray[np.bool_] = np.any(gains, axis=0)
         self._made: dict[tuple[bytes, torch.device], Selection] = {}
@@ -161,7 +161,7 @@ class _Selector:
         return self._made[key]
 
 
-def _select(gains: Gains, device: torch.device) -> Selection:
+def _select(gains: _Gains, device: torch.device) -> Selection:
     tokens, rows = np.nonzero(gains)
     counts = np.bincount(tokens, minlength=len(gains))
     most = max(int(counts.max(initial=0)), 1)

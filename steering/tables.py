@@ -18,7 +18,7 @@ from .sites import SitePoint
 
 __all__ = ["LaneTable", "PackedTables", "pack"]
 
-Columns = NDArray[np.int64]
+_Columns = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,12 @@ class LaneTable:
     lane: Lane
     device: torch.device
     rows: LowRankRows | None
-    rank_columns: Columns
+    rank_columns: _Columns
     shift: Tensor | None
     scale: Tensor | None
     read: Tensor | None
     target: Tensor | None
-    columns: Columns
+    columns: _Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class PackedTables:
         """Whether it has a column for each of `keys`."""
         return all(key in self._column_by_key for key in keys)
 
-    def columns_of(self, plan: SteeringPlan) -> Columns:
+    def columns_of(self, plan: SteeringPlan) -> _Columns:
         """The columns of a plan's interventions, in its order."""
         return np.array([self._column_by_key[item.key] for item in plan.interventions])
 

@@ -7,8 +7,6 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
-from steering.scopes import PositionContext
-
 from .block_pool import BlockPool
 from .request import Request
 
@@ -174,7 +172,7 @@ class KVCacheManager:
         assert index == len(hashes), "blocks are hashed in order"
         start, stop = index * self.block_size, (index + 1) * self.block_size
         plan, salt = request.spec.plan, request.spec.cache_salt
-        digest = plan.block_digest(start, stop, _context(request)) if plan is not None else b""
+        digest = plan.block_digest(start, stop, request.positions) if plan is not None else b""
         state = hashlib.blake2b(hashes[-1] if hashes else b"", digest_size=_HASH_BYTES)
         state.update(b"%d,%d," % (len(salt), len(digest)))  # lengths: no two inputs run together
         state.update(salt + digest)
@@ -200,10 +198,3 @@ class KVCacheManager:
         num_left = request.max_tokens - len(request.output_token_ids)
         num_tokens = request.num_tokens + min(num_left, _MAX_HEADROOM_TOKENS)
         return max(self.num_blocks_for(num_tokens), stop) - len(request.block_table)
-
-
-def _context(request: Request) -> PositionContext:
-    boundary = request.spec.steering_prompt_tokens
-    if boundary is None:
-        boundary = request.num_prompt_tokens
-    return PositionContext(boundary, request.regions)

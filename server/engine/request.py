@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, auto
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+from steering.scopes import PositionContext
 
 from .sampling import SamplingParams
 
@@ -52,6 +55,8 @@ class GenerationRequest:
         prompt_regions: Region bits (`steering.scopes.Region`) per prompt token, or None.
         steering_prompt_tokens: Where `prompt` ends and `generated` begins for steering; None
             means at the prompt's end. For text scored as a continuation.
+        capture_points: Sites whose activations are returned, before any edit there.
+        capture_positions: Half-open window of prompt positions captured.
     """
 
     request_id: str
@@ -63,6 +68,8 @@ class GenerationRequest:
     cache_salt: bytes = b""
     prompt_regions: bytes | None = None
     steering_prompt_tokens: int | None = None
+    capture_points: tuple[SitePoint, ...] = ()
+    capture_positions: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class CaptureRequest:
         request_id: Unique among running requests.
         prompts: Token ids of each prompt.
         points: Where to read, before any edit at that point.
-        pooling: Which tokens are kept; `MEAN` is over `[mean_from, end)`.
+        pooling: Which tokens are kept; `MEAN` is over the whole prompt.
         indices: Position kept per prompt with `LAST`, counted from the end: -1 is the last token.
         plan: Steering active while capturing, or None.
     """
@@ -95,7 +102,7 @@ class RequestStatus(Enum):
     FINISHED = auto()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Request:
     """A sequence being served: owned and changed by the engine thread only.
 
@@ -131,6 +138,14 @@ class Request:
     def num_prompt_tokens(self) -> int:
         """Tokens of the prompt, as the caller counts them."""
         return len(self.spec.prompt_token_ids)
+
+    @cached_property
+    def positions(self) -> PositionContext:
+        """What its absolute positions mean to steering; follows `regions` as they grow."""
+        boundary = self.spec.steering_prompt_tokens
+        return PositionContext(
+            self.num_prompt_tokens if boundary is None else boundary, self.regions
+        )
 
     @property
     def num_tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .compile import OPERATION_KINDS, OperationContext, compile_edit
+from .compile import OPERATION_KINDS, compile_edit
+from .context import OperationContext
 
 __all__ = ["OPERATION_KINDS", "OperationContext", "compile_edit"]

@@ -20,7 +20,7 @@ from .rank_one import rank_one
 from .rotation import rotate, rotate_to
 from .transport import diagonal, transport
 
-__all__ = ["OPERATION_KINDS", "OperationContext", "compile_edit"]
+__all__ = ["OPERATION_KINDS", "compile_edit"]
 
 OPERATION_KINDS: Final[dict[Operation, tuple[DirectionKind, ...]]] = {
     Operation.ADD: (DirectionKind.VECTOR,),

@@ -13,7 +13,7 @@ from steering.errors import InvalidFieldError
 
 from .context import OperationContext, identity_response
 
-__all__ = ["ablate", "clamp", "set_projection", "unit_rows"]
+__all__ = ["ablate", "clamp", "orthonormal", "set_projection", "unit_rows"]
 
 
 def unit_rows(context: OperationContext) -> Tensor:

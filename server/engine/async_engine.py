@@ -1,0 +1,211 @@
+"""The engine behind an event loop: one thread steps, coroutines wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from .assembly import assemble
+from .capture import capture_requests, capture_result
+from .errors import EngineDeadError, EngineDrainingError, EngineError
+from .loader import load
+from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput
+from .request import CaptureRequest, GenerationRequest
+from .stream import OutputStream, StreamItem, deliver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from steering.sites import SitePoint
+
+    from .config import EngineConfig
+    from .core import EngineCore
+    from .tokenizer import Tokenizer
+
+__all__ = ["AsyncEngine"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_FAILED_STEPS: Final = 3
+_DRAIN_POLL_SECONDS: Final = 0.02
+
+
+class AsyncEngine:
+    """Implements `Engine` on an `EngineCore` that runs in a thread of its own.
+
+    Coroutines of any loop may use it. Commands reach the thread through a queue between steps, so
+    that an abort takes effect within one step.
+    """
+
+    def __init__(
+        self, core: EngineCore, tokenizer: Tokenizer, info: EngineInfo, config: EngineConfig
+    ) -> None:
+        """Start the thread over a core nobody else uses."""
+        self._core = core
+        self._tokenizer = tokenizer
+        self._info = info
+        self._config = config
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._outbox: list[tuple[OutputStream, StreamItem]] = []
+        self._num_open = 0
+        self._is_draining = False
+        self._is_stopping = False
+        self._is_dead = False
+        self._thread = threading.Thread(target=self._run, name="coxswain-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def start(cls, config: EngineConfig) -> AsyncEngine:
+        """Load the model and start serving it; takes seconds to minutes.
+
+        Raises:
+            SteeringError: The architecture cannot be mapped, or the map fails its self-check.
+            EngineError: The configuration cannot be met.
+        """
+        loaded = load(config)
+        return cls(assemble(loaded), loaded.tokenizer, loaded.info, loaded.config)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to tokens and back."""
+        return self._tokenizer
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[RequestOutput]:
+        """Generate; see `Engine.generate`."""
+        sink = self._sink(request)
+        self._submit(partial(self._core.add, request, sink))
+        is_finished = False
+        try:
+            async with aclosing(sink.stream.outputs()) as outputs:
+                async for output in outputs:
+                    is_finished = output.finish_reason is not None
+                    yield output
+        finally:
+            if not is_finished:
+                self.abort(request.request_id)
+
+    async def capture(self, request: CaptureRequest) -> CaptureResult:
+        """Read activations; see `Engine.capture`."""
+        parts = capture_requests(request)
+        sinks = [self._sink(part) for part in parts]
+        for part, sink in zip(parts, sinks, strict=True):
+            self._submit(partial(self._core.add, part, sink))
+        try:
+            for sink in sinks:
+                async with aclosing(sink.stream.outputs()) as outputs:
+                    async for _ in outputs:
+                        pass
+        finally:
+            for part in parts:
+                self.abort(part.request_id)
+        return capture_result(request, [sink.activations for sink in sinks])
+
+    def abort(self, request_id: str) -> None:
+        """End a request within one step; unknown ids are ignored."""
+        self._submit(partial(self._core.abort, request_id))
+
+    def info(self) -> EngineInfo:
+        """What is fixed after load."""
+        return self._info
+
+    def stats(self) -> EngineStats:
+        """What changes while serving."""
+        core = self._core.stats(is_healthy=True, is_draining=self._is_draining)
+        is_hung = core.seconds_since_step > self._config.step_timeout_seconds
+        is_healthy = self._thread.is_alive() and not is_hung and not self._is_dead
+        return self._core.stats(is_healthy=is_healthy, is_draining=self._is_draining)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Refuse new requests, let running ones finish, fail those left at the timeout."""
+        self._is_draining = True
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        while self._core.has_work or self._commands:
+            if asyncio.get_running_loop().time() >= deadline or not self._thread.is_alive():
+                break
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        error = EngineDrainingError("the server is shutting down; send the request again elsewhere")
+        self._submit(partial(self._core.fail_all, error))
+
+    def close(self) -> None:
+        """Fail what is left and end the thread; waits for the step that runs."""
+        self._is_draining = True
+        self._submit(self._stop)
+        self._thread.join()
+
+    def _stop(self) -> None:
+        self._core.fail_all(EngineDrainingError("the server has shut down"))
+        self._is_stopping = True
+
+    def _sink(self, request: GenerationRequest) -> _Sink:
+        if self._is_dead or not self._thread.is_alive():
+            raise EngineDeadError("the engine has stopped; restart the server")
+        if self._is_draining:
+            raise EngineDrainingError("the server is shutting down; send the request elsewhere")
+        on_overflow = partial(self.abort, request.request_id)
+        return _Sink(OutputStream(self._config.stream_queue_size, on_overflow), self._outbox)
+
+    def _submit(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._commands.append(command)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._info.num_threads)  # of this thread's own OpenMP team
+        try:
+            self._serve()
+        except Exception:
+            _log.exception("the engine's loop failed")
+            self._die()
+
+    def _serve(self) -> None:
+        while not self._is_stopping:
+            with self._wake:
+                while not self._commands and not self._core.has_work:
+                    self._wake.wait()
+            while self._commands:
+                self._commands.popleft()()
+            if self._core.has_work:
+                self._core.step()
+            self._flush()
+            if self._core.num_failed_steps >= _MAX_FAILED_STEPS:
+                _log.critical("%d steps failed", self._core.num_failed_steps)
+                self._die()
+
+    def _die(self) -> None:
+        self._is_dead = self._is_stopping = True
+        self._core.fail_all(EngineDeadError("the engine has stopped; restart the server"))
+        self._flush()
+
+    def _flush(self) -> None:
+        outbox = self._outbox[:]
+        self._outbox.clear()
+        deliver(outbox)
+
+
+class _Sink:
+    """Collects one request's outputs during a step; used on the engine's thread."""
+
+    def __init__(self, stream: OutputStream, outbox: list[tuple[OutputStream, StreamItem]]) -> None:
+        self.stream = stream
+        self.activations: Mapping[SitePoint, Tensor] = {}
+        self._outbox = outbox
+
+    def emit(self, output: RequestOutput) -> None:
+        self._outbox.append((self.stream, output))
+
+    def captured(self, activations: Mapping[SitePoint, Tensor]) -> None:
+        self.activations = activations
+
+    def fail(self, error: EngineError) -> None:
+        self._outbox.append((self.stream, error))

@@ -1,0 +1,295 @@
+"""The engine's loop: schedule, run, sample, record, emit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
+
+from steering.scopes import Region
+
+from .errors import (
+    EngineDeadError,
+    EngineError,
+    GenerationError,
+    NonFiniteOutputError,
+    RequestAbortedError,
+)
+from .logprobs import prompt_logprobs
+from .outputs import EngineStats, RequestOutput
+from .progress import RequestProgress
+from .request import Request, RequestStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from steering.runtime import SteeringRuntime
+    from steering.sites import SitePoint
+
+    from .logprobs import PositionLogprobs
+    from .model_runner import ModelRunner, RunResult
+    from .outputs import TokenLogprobs
+    from .request import GenerationRequest
+    from .sampler import SampledToken, Sampler
+    from .scheduler import Scheduler
+    from .scheduler_output import ScheduledRequest, SchedulerOutput
+    from .tokenizer import Tokenizer
+
+__all__ = ["EngineCore", "RequestSink"]
+
+_log = logging.getLogger(__name__)
+
+
+class RequestSink(Protocol):
+    """Where a request's outputs go; its methods never raise and never wait."""
+
+    def emit(self, output: RequestOutput) -> None:
+        """Take an output; the last one has a finish reason."""
+        ...
+
+    def captured(self, activations: Mapping[SitePoint, Tensor]) -> None:
+        """Take the captured activations, before the last output."""
+        ...
+
+    def fail(self, error: EngineError) -> None:
+        """Take the error that ended the request."""
+        ...
+
+
+class EngineCore:
+    """Owns every request from admission to its last output; used from one thread.
+
+    A request ends in exactly one way: a last output with a finish reason, or one error. What goes
+    wrong for one request ends that request alone; what goes wrong for a whole step ends the
+    requests of that step, and the others compute their keys and values again.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: ModelRunner,
+        sampler: Sampler,
+        tokenizer: Tokenizer,
+        runtime: SteeringRuntime,
+        *,
+        draw_seed: Iterator[int],
+    ) -> None:
+        """Take the parts; `draw_seed` gives seeds to requests without one."""
+        self._scheduler = scheduler
+        self._runner = runner
+        self._sampler = sampler
+        self._tokenizer = tokenizer
+        self._runtime = runtime
+        self._draw_seed = draw_seed
+        self._arrivals = count()
+        self._live: dict[str, tuple[RequestProgress, RequestSink]] = {}
+        self._num_steps = 0
+        self._last_step_at = time.monotonic()
+        self.num_failed_steps = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request has not ended."""
+        return self._scheduler.has_work
+
+    def add(self, spec: GenerationRequest, sink: RequestSink) -> None:
+        """Queue a request; a rejected one fails at once."""
+        try:
+            progress = self._admit(spec)
+        except EngineError as error:
+            sink.fail(error)
+            return
+        except Exception:
+            _log.exception("request %s could not be admitted", spec.request_id)
+            sink.fail(GenerationError("this request failed before it ran"))
+            return
+        if not self._live:
+            self._last_step_at = time.monotonic()
+        self._live[spec.request_id] = (progress, sink)
+
+    def abort(self, request_id: str) -> None:
+        """End a request now; unknown ids are ignored."""
+        if request_id in self._live:
+            message = f"request {request_id} was cancelled"
+            self._fail(self._live[request_id][0].request, RequestAbortedError(message))
+
+    def fail_all(self, error: EngineError) -> None:
+        """End every request with an error."""
+        for request in self._scheduler.requests():
+            self._fail(request, error)
+
+    def step(self) -> None:
+        """One step, for the requests the scheduler chooses."""
+        output = self._scheduler.schedule()
+        try:
+            result = self._runner.run(output)
+            sampled = self._sampler.sample(result.logits, [p.request for p in result.sampled])
+        except Exception:
+            _log.exception("a step failed as a whole")
+            self._fail_step(output)
+            return
+        self._record(output, result, sampled)
+        self._emit(output)
+        self._num_steps += 1
+        self._last_step_at = time.monotonic()
+
+    def stats(self, *, is_healthy: bool, is_draining: bool) -> EngineStats:
+        """A snapshot; may be taken from another thread."""
+        scheduler, cache = self._scheduler, self._scheduler.kv_cache
+        idle = not scheduler.has_work
+        return EngineStats(
+            num_requests_running=scheduler.num_running,
+            num_requests_waiting=scheduler.num_waiting,
+            kv_cache_usage_ratio=cache.usage_ratio,
+            num_preemptions=scheduler.num_preemptions,
+            prefix_cache_queries=cache.num_queries,
+            prefix_cache_hits=cache.num_hits,
+            num_live_edits=self._runtime.num_live_edits,
+            num_steps=self._num_steps,
+            seconds_since_step=0.0 if idle else time.monotonic() - self._last_step_at,
+            is_healthy=is_healthy,
+            is_draining=is_draining,
+        )
+
+    def _admit(self, spec: GenerationRequest) -> RequestProgress:
+        limits, sampling = self._scheduler.limits, spec.sampling
+        room = limits.max_model_len - len(spec.prompt_token_ids)
+        request = Request(
+            spec=spec,
+            arrival=next(self._arrivals),
+            seed=next(self._draw_seed) if sampling.seed is None else sampling.seed,
+            max_tokens=max(room, 0) if sampling.max_tokens is None else sampling.max_tokens,
+        )
+        regions = None
+        if spec.plan is not None and spec.plan.uses_regions:
+            prompt_regions = spec.prompt_regions or bytes(
+                [Region.NONE] * len(spec.prompt_token_ids)
+            )
+            request.regions = bytearray(prompt_regions)
+            regions = self._tokenizer.region_tracker(prompt_regions)
+        reads_cache = sampling.prompt_logprobs is None and not spec.capture_points
+        self._scheduler.add(request, reads_cache=reads_cache)
+        detokenizer = self._tokenizer.detokenizer(spec.prompt_token_ids, sampling.stop)
+        return RequestProgress(request, detokenizer, self._tokenizer.end_token_ids, regions)
+
+    def _record(
+        self, output: SchedulerOutput, result: RunResult, sampled: Sequence[SampledToken]
+    ) -> None:
+        offset = 0
+        for part in output.scheduled:
+            mask = result.steered[offset : offset + part.num_tokens]
+            self._bounded(part.request, partial(self._note_steered, part, mask))
+            offset += part.num_tokens
+        for part, logits in result.prompt_logits:
+            self._bounded(part.request, partial(self._note_prompt_logprobs, part, logits))
+        for read, scores in result.readouts.scores():
+            progress, _ = self._live[read.request_id]
+            progress.note_scores(read.monitor, read.position, scores)
+        for capture, rows in result.readouts.rows():
+            progress, _ = self._live[capture.request_id]
+            progress.note_captured(capture.point, capture.position, rows)
+        tokens = {
+            part.request.request_id: token
+            for part, token in zip(result.sampled, sampled, strict=True)
+        }
+        for part in output.scheduled:
+            token = tokens.get(part.request.request_id)
+            self._bounded(part.request, partial(self._record_part, part, token))
+
+    def _note_steered(self, part: ScheduledRequest, mask: NDArray[np.bool_]) -> None:
+        progress, _ = self._live[part.request.request_id]
+        if part.start == part.request.num_cached_tokens:
+            progress.note_cached_prefix()
+        progress.note_steered(part.start, mask)
+
+    def _note_prompt_logprobs(self, part: ScheduledRequest, logits: Tensor) -> None:
+        progress, _ = self._live[part.request.request_id]
+        request = part.request
+        next_ids = request.token_ids(part.start + 1, part.start + 1 + logits.shape[0])
+        num_top = request.spec.sampling.prompt_logprobs
+        assert num_top is not None, "logits of a prompt nobody asked for"
+        entries = prompt_logprobs(logits, next_ids, num_top)
+        if not all(entry.is_finite for entry in entries):
+            self._fail(request, _non_finite(request), discard=True)
+            return
+        progress.note_prompt_logprobs(part.start, map(self._with_text, entries))
+
+    def _record_part(self, part: ScheduledRequest, token: SampledToken | None) -> None:
+        request = part.request
+        if token is not None and not token.is_finite:
+            self._fail(request, _non_finite(request), discard=True)
+            return
+        self._scheduler.update(part)
+        progress, _ = self._live[request.request_id]
+        if token is not None:
+            logprobs = None if token.logprobs is None else self._with_text(token.logprobs)
+            progress.note_token(token.token_id, logprobs)
+        elif part.is_last_chunk:
+            progress.note_scored()
+
+    def _with_text(self, entry: PositionLogprobs) -> TokenLogprobs:
+        return entry.with_text(self._tokenizer.token_text)
+
+    def _emit(self, output: SchedulerOutput) -> None:
+        for part in output.scheduled:
+            if part.request.request_id in self._live:
+                self._bounded(part.request, partial(self._emit_part, part.request))
+
+    def _emit_part(self, request: Request) -> None:
+        progress, sink = self._live[request.request_id]
+        if not progress.has_news:
+            return
+        output = progress.output()
+        if output.finish_reason is not None:
+            self._end(request)
+            if request.spec.capture_points:
+                sink.captured(progress.captured())
+        sink.emit(output)
+
+    def _bounded(self, request: Request, work: Callable[[], None]) -> None:
+        """Do a request's own work; what goes wrong there ends that request alone."""
+        if request.request_id not in self._live:
+            return  # it failed earlier in this step
+        try:
+            work()
+        except Exception:
+            _log.exception("request %s failed", request.request_id)
+            message = "this request failed while it ran; others are not affected"
+            self._fail(request, GenerationError(message))
+
+    def _fail(self, request: Request, error: EngineError, *, discard: bool = False) -> None:
+        _, sink = self._live[request.request_id]
+        self._end(request, discard=discard)
+        sink.fail(error)
+
+    def _end(self, request: Request, *, discard: bool = False) -> None:
+        self._scheduler.finish(request, discard=discard)
+        del self._live[request.request_id]
+
+    def _fail_step(self, output: SchedulerOutput) -> None:
+        """End the step's requests; the keys and values of all others are computed again."""
+        self.num_failed_steps += 1
+        message = "a step of the engine failed; the request may be sent again"
+        for part in output.scheduled:
+            self._fail(part.request, EngineDeadError(message), discard=True)
+        for request in self._scheduler.requests():
+            if request.status is RequestStatus.RUNNING:
+                self._scheduler.preempt(request)
+        self._scheduler.kv_cache.clear()
+        self._runner.clear()
+        self._last_step_at = time.monotonic()
+
+
+def _non_finite(request: Request) -> NonFiniteOutputError:
+    plan = request.spec.plan
+    is_steered = plan is not None and bool(plan.interventions)
+    cause = "under this steering; use a smaller strength" if is_steered else "for this prompt"
+    message = f"the model's logits became NaN or infinite {cause}"
+    return NonFiniteOutputError(message, is_steered=is_steered)

@@ -1,0 +1,159 @@
+"""Runs the model over one step's tokens: all requests packed in one [1, T] forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steering.readouts import CaptureRead, MonitorRead, Readouts
+from steering.step import StepRow
+
+from .attention import ScheduledSequence
+
+if TYPE_CHECKING:
+    from steering.runtime import SteeringRuntime
+
+    from .attention import PagedAttention
+    from .scheduler_output import ScheduledRequest, SchedulerOutput
+
+__all__ = ["ModelRunner", "RunResult"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What one forward gave; tensors stay on the device.
+
+    Attributes:
+        sampled: Parts whose next token is to be sampled, in the order of `logits`.
+        logits: [S, V] in the model's dtype.
+        prompt_logits: Parts whose prompt log-probabilities are wanted, each with the logits
+            [n, V] of its positions `start` to `start + n`, which predict the token after each.
+        steered: Which tokens of the pack had a gain other than zero, [T].
+        readouts: Monitors' scores and captured activations.
+    """
+
+    sampled: tuple[ScheduledRequest, ...]
+    logits: Tensor
+    prompt_logits: tuple[tuple[ScheduledRequest, Tensor], ...]
+    steered: NDArray[np.bool_]
+    readouts: Readouts
+
+
+class ModelRunner:
+    """The model with its attention and its steering; used by the engine's thread alone."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        attention: PagedAttention,
+        runtime: SteeringRuntime,
+        device: torch.device,
+    ) -> None:
+        """Take a loaded model whose hooks call `runtime`; `device` is where token ids go."""
+        self._model = model
+        self._attention = attention
+        self._runtime = runtime
+        self._device = device
+
+    @torch.inference_mode()
+    def run(self, output: SchedulerOutput) -> RunResult:
+        """Compute a step; writes keys and values, and leaves the model unsteered."""
+        parts = output.scheduled
+        wanted = _WantedLogits(parts)
+        readouts = _readouts(parts)
+        token_ids = [t for part in parts for t in part.request.token_ids(part.start, part.stop)]
+        positions = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+        self._attention.begin_step(
+            [ScheduledSequence(p.request.block_table, p.start, p.num_tokens) for p in parts]
+        )
+        steered = self._runtime.begin_step(
+            [StepRow(p.request.spec.plan, p.start, p.stop, p.request.positions) for p in parts],
+            readouts,
+        )
+        try:
+            logits = self._model(
+                input_ids=self._row(token_ids),
+                position_ids=self._row(positions),
+                use_cache=False,
+                logits_to_keep=self._row(wanted.rows)[0],
+            ).logits[0]
+        finally:
+            self._runtime.end_step()
+        return RunResult(
+            sampled=wanted.sampled,
+            logits=logits[wanted.sampled_from :],
+            prompt_logits=wanted.split_prompts(logits),
+            steered=steered,
+            readouts=readouts,
+        )
+
+    def clear(self) -> None:
+        """Forget all keys and values, after a step that failed half way."""
+        self._attention.clear()
+
+    def _row(self, values: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.int64).to(self._device, non_blocking=True)[None]
+
+
+class _WantedLogits:
+    """Rows of the pack whose logits are needed: those for prompts first, then those sampled."""
+
+    def __init__(self, parts: Sequence[ScheduledRequest]) -> None:
+        prompt_rows: list[int] = []
+        sampled_rows: list[int] = []
+        self._prompts: list[tuple[ScheduledRequest, int]] = []
+        sampled, offset = [], 0
+        for part in parts:
+            count = _num_prompt_logits(part)
+            if count:
+                prompt_rows.extend(range(offset, offset + count))
+                self._prompts.append((part, count))
+            if part.is_last_chunk and part.request.max_tokens > 0:
+                sampled_rows.append(offset + part.num_tokens - 1)
+                sampled.append(part)
+            offset += part.num_tokens
+        self.rows = prompt_rows + sampled_rows
+        self.sampled = tuple(sampled)
+        self.sampled_from = len(prompt_rows)
+
+    def split_prompts(self, logits: Tensor) -> tuple[tuple[ScheduledRequest, Tensor], ...]:
+        pieces = logits[: self.sampled_from].split([count for _, count in self._prompts])
+        return tuple((part, piece) for (part, _), piece in zip(self._prompts, pieces, strict=True))
+
+
+def _num_prompt_logits(part: ScheduledRequest) -> int:
+    """How many of the part's first tokens predict a prompt token whose score is wanted."""
+    request = part.request
+    if request.spec.sampling.prompt_logprobs is None or request.output_token_ids:
+        return 0
+    return max(min(part.stop, request.num_prompt_tokens - 1) - part.start, 0)
+
+
+def _readouts(parts: Sequence[ScheduledRequest]) -> Readouts:
+    monitors: list[MonitorRead] = []
+    captures: list[CaptureRead] = []
+    offset = 0
+    for part in parts:
+        spec, request = part.request.spec, part.request
+        first = max(part.start, request.num_prompt_tokens - 1)
+        if spec.plan is not None and first < part.stop:
+            rows = (first - part.start + offset, part.num_tokens + offset)
+            monitors += [
+                MonitorRead(request.request_id, monitor, rows, first)
+                for monitor in spec.plan.monitors
+            ]
+        first = max(part.start, spec.capture_positions[0])
+        last = min(part.stop, spec.capture_positions[1])
+        if first < last:
+            rows = (first - part.start + offset, last - part.start + offset)
+            captures += [
+                CaptureRead(request.request_id, point, rows, first) for point in spec.capture_points
+            ]
+        offset += part.num_tokens
+    return Readouts(monitors, captures)

@@ -1,0 +1,182 @@
+"""What one request has produced, and how much of it was told to its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .outputs import FinishReason, MonitorReading, RequestOutput, SteeredTokens, TokenLogprobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steering.plan import PlannedMonitor
+    from steering.sites import SitePoint
+
+    from .detokenizer import Detokenizer
+    from .regions import RegionTracker
+    from .request import Request
+
+__all__ = ["RequestProgress"]
+
+
+class RequestProgress:
+    """Bookkeeping of one request, by absolute position.
+
+    A preempted request computes positions again; what is known of a position is kept once.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        detokenizer: Detokenizer,
+        end_token_ids: frozenset[int],
+        regions: RegionTracker | None,
+    ) -> None:
+        """Begin with nothing produced.
+
+        Args:
+            request: Whose progress.
+            detokenizer: Fresh; turns tokens into text and finds stop strings.
+            end_token_ids: The model's end tokens, heeded unless the request ignores them.
+            regions: Labels generated tokens where the request's steering needs it.
+        """
+        self.request = request
+        self.finish_reason: FinishReason | None = None
+        self._detokenizer = detokenizer
+        self._regions = regions
+        sampling = request.spec.sampling
+        own_ends = frozenset(sampling.stop_token_ids)
+        self._end_token_ids = own_ends if sampling.ignore_eos else own_ends | end_token_ids
+        self._stop_reason: int | str | None = None
+        self._steered = np.zeros(0, dtype=np.bool_)
+        self._prompt_logprobs: dict[int, TokenLogprobs] = {}
+        self._readings: dict[PlannedMonitor, dict[int, float]] = {m: {} for m in self._monitors}
+        self._captured: dict[SitePoint, dict[int, Tensor]] = {}
+        self._num_told = 0
+        self._new_text = ""
+        self._new_logprobs: list[TokenLogprobs] = []
+
+    def note_steered(self, start: int, mask: NDArray[np.bool_]) -> None:
+        """Remember which of the positions from `start` on were steered."""
+        stop = start + len(mask)
+        if stop > len(self._steered):
+            grown = np.zeros(max(stop, 2 * len(self._steered)), dtype=np.bool_)
+            grown[: len(self._steered)] = self._steered
+            self._steered = grown
+        self._steered[start:stop] = mask
+
+    def note_cached_prefix(self) -> None:
+        """Count steered tokens of the prompt whose keys and values the prefix cache held."""
+        plan, stop = self.request.spec.plan, self.request.num_cached_tokens
+        if plan is not None and plan.interventions and stop:
+            gains = plan.gains(0, stop, self.request.positions)
+            self.note_steered(0, np.any(gains, axis=1))
+
+    def note_prompt_logprobs(self, start: int, entries: Iterable[TokenLogprobs]) -> None:
+        """Remember scores of prompt tokens `start + 1` on, which positions from `start` predict."""
+        for position, entry in enumerate(entries, start + 1):
+            self._prompt_logprobs[position] = entry
+
+    def note_scores(self, monitor: PlannedMonitor, start: int, scores: Sequence[float]) -> None:
+        """Remember a monitor's scores of positions from `start` on."""
+        self._readings[monitor].update(enumerate(scores, start))
+
+    def note_captured(self, point: SitePoint, start: int, rows: Tensor) -> None:
+        """Remember activations [n, d] of positions from `start` on."""
+        found = self._captured.setdefault(point, {})
+        for offset, row in enumerate(rows):
+            found[start + offset] = row
+
+    def note_token(self, token_id: int, logprobs: TokenLogprobs | None) -> None:
+        """Append a sampled token, and decide whether it ends the request."""
+        request, sampling = self.request, self.request.spec.sampling
+        request.output_token_ids.append(token_id)
+        if self._regions is not None and request.regions is not None:
+            request.regions.append(self._regions.advance(token_id))
+        if logprobs is not None:
+            self._new_logprobs.append(logprobs)
+        num_tokens = len(request.output_token_ids)
+        may_stop = num_tokens >= sampling.min_tokens
+        if token_id in self._end_token_ids and may_stop:
+            self.finish_reason = FinishReason.STOP
+            self._stop_reason = token_id if token_id in sampling.stop_token_ids else None
+        else:
+            self._new_text += self._detokenizer.add(token_id)
+            if may_stop and self._detokenizer.stop_reason is not None:
+                self.finish_reason = FinishReason.STOP
+                self._stop_reason = self._detokenizer.stop_reason
+        if self.finish_reason is None and num_tokens >= request.max_tokens:
+            self.finish_reason = FinishReason.LENGTH
+        if self.finish_reason is not None:
+            self._new_text += self._detokenizer.finish()
+
+    def note_scored(self) -> None:
+        """End a request that generates nothing: its prompt was all that was wanted."""
+        self.finish_reason = FinishReason.LENGTH
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to tell."""
+        num_new = len(self.request.output_token_ids) - self._num_told
+        return num_new > 0 or self.finish_reason is not None
+
+    def captured(self) -> Mapping[SitePoint, Tensor]:
+        """Captured activations by point, [n, d], in order of position."""
+        import torch
+
+        return {
+            point: torch.stack([rows[position] for position in sorted(rows)])
+            for point, rows in self._captured.items()
+        }
+
+    def output(self) -> RequestOutput:
+        """What is new since the last call."""
+        request = self.request
+        token_ids = tuple(request.output_token_ids[self._num_told :])
+        is_first, is_last = self._num_told == 0, self.finish_reason is not None
+        output = RequestOutput(
+            request_id=request.request_id,
+            text=self._new_text,
+            token_ids=token_ids,
+            num_prompt_tokens=request.num_prompt_tokens,
+            num_output_tokens=len(request.output_token_ids),
+            logprobs=tuple(self._new_logprobs),
+            finish_reason=self.finish_reason,
+            stop_reason=self._stop_reason,
+            num_cached_tokens=request.num_cached_tokens,
+            prompt_logprobs=self._all_prompt_logprobs() if is_first else None,
+            steered_tokens=self._steered_tokens(),
+            monitors=self._all_readings() if is_last else (),
+        )
+        self._num_told += len(token_ids)
+        self._new_text = ""
+        self._new_logprobs = []
+        return output
+
+    @property
+    def _monitors(self) -> Sequence[PlannedMonitor]:
+        plan = self.request.spec.plan
+        return () if plan is None else plan.monitors
+
+    def _all_prompt_logprobs(self) -> tuple[TokenLogprobs | None, ...] | None:
+        if self.request.spec.sampling.prompt_logprobs is None:
+            return None
+        rest = range(1, self.request.num_prompt_tokens)
+        return (None, *(self._prompt_logprobs[position] for position in rest))
+
+    def _all_readings(self) -> tuple[MonitorReading, ...]:
+        return tuple(
+            MonitorReading(tuple(sorted(found)), tuple(found[p] for p in sorted(found)))
+            for found in (self._readings[monitor] for monitor in self._monitors)
+        )
+
+    def _steered_tokens(self) -> SteeredTokens:
+        boundary = self.request.positions.num_prompt_tokens
+        return SteeredTokens(
+            prompt=int(self._steered[:boundary].sum()),
+            generated=int(self._steered[boundary:].sum()),
+        )

@@ -1,0 +1,72 @@
+"""The way of one request's outputs from the engine's thread to the coroutine that reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from .errors import EngineError, SlowClientError
+from .outputs import RequestOutput
+
+__all__ = ["OutputStream", "StreamItem", "deliver"]
+
+StreamItem = RequestOutput | EngineError
+
+
+class OutputStream:
+    """A bounded queue owned by one event loop; the engine never waits for its reader."""
+
+    def __init__(self, max_items: int, on_overflow: Callable[[], None]) -> None:
+        """Belong to the running event loop.
+
+        Args:
+            max_items: Outputs the reader may be behind.
+            on_overflow: Called once, on the loop, when it is further behind.
+        """
+        self.loop = asyncio.get_running_loop()
+        self._max_items = max_items
+        self._on_overflow = on_overflow
+        self._items: asyncio.Queue[StreamItem] = asyncio.Queue()
+        self._is_closed = False
+
+    def push(self, item: StreamItem) -> None:
+        """Add an item; only on the owning loop."""
+        if self._is_closed:
+            return
+        if self._items.qsize() >= self._max_items:
+            self._is_closed = True
+            self._items = asyncio.Queue()
+            item = SlowClientError(
+                f"the reader is {self._max_items} outputs behind; the request was cancelled"
+            )
+            self._on_overflow()
+        self._items.put_nowait(item)
+
+    async def outputs(self) -> AsyncIterator[RequestOutput]:
+        """Outputs until the one with a finish reason.
+
+        Raises:
+            EngineError: The request failed.
+        """
+        while True:
+            item = await self._items.get()
+            if isinstance(item, EngineError):
+                raise item
+            yield item
+            if item.finish_reason is not None:
+                return
+
+
+def deliver(items: Sequence[tuple[OutputStream, StreamItem]]) -> None:
+    """Hand a step's outputs to their loops, waking each loop once; from the engine's thread."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[OutputStream, StreamItem]]] = {}
+    for stream, item in items:
+        by_loop.setdefault(stream.loop, []).append((stream, item))
+    for loop, batch in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_push_all, batch)
+
+
+def _push_all(batch: Sequence[tuple[OutputStream, StreamItem]]) -> None:
+    for stream, item in batch:
+        stream.push(item)
