@@ -98,9 +98,18 @@ def test_a_file_that_is_no_profile_is_not_sent() -> None:
 
 
 def test_an_alias_is_set() -> None:
-    wire = Wire({"name": "prod", "profile": "cheerful"})
+    wire = Wire({"alias": "prod", "profile": "cheerful"})
     assert _run(wire, "aliases", "set", "prod", "cheerful@2").exit_code == 0
     assert wire.bodies[0] == {"profile": "cheerful@2"}
+
+
+def test_a_key_is_made() -> None:
+    wire = Wire({"id": "k1", "name": "lab", "scopes": ["chat"], "secret": "sk-cox-1"})
+    options = ["--scope", "chat", "--scope", "read", "--profile", "calm"]
+    result = _run(wire, "keys", "create", "lab", *options)
+    assert json.loads(result.output)["secret"] == "sk-cox-1"
+    body = {"name": "lab", "scopes": ["chat", "read"], "profiles_allow": ["calm"]}
+    assert wire.bodies[0] == body
 
 
 def test_an_error_is_one_line() -> None:
@@ -120,7 +129,7 @@ def test_models_are_listed() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for command in ([], ["directions"], ["profiles"], ["aliases"]):
+    for command in ([], ["directions"], ["profiles"], ["aliases"], ["keys"]):
         result = CliRunner().invoke(main, [*command, "--help"])
         assert result.exit_code == 0
         assert "Usage:" in result.output

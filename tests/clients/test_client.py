@@ -15,7 +15,10 @@ from .wire import CHAT, DIRECTION, PROFILE, Wire
 
 _PAGE = {"object": "list", "data": [DIRECTION], "next_cursor": "c2"}
 _PROFILES = {"object": "list", "data": [PROFILE]}
-_ALIAS = {"name": "prod", "profile": "cheerful", "version": 1}
+_ALIAS = {"alias": "prod", "profile": "cheerful"}
+_PLAN: dict[str, Any] = {"is_valid": True, "fingerprint": "f", "interventions": []}
+_KEY: dict[str, Any] = {"id": "k1", "name": "lab", "scopes": ["chat"]}
+_EVENT: dict[str, Any] = {"sequence": 1, "at": "t", "action": "a", "subject": "s", "detail": {}}
 _TEXT = {
     "id": "c",
     "created": 1,
@@ -113,7 +116,7 @@ _CASES: list[tuple[Callable[[Any], Any], dict[str, Any], str, str, Any]] = [
     ),
     (
         lambda c: c.directions.delete("cheer"),
-        {"name": "cheer"},
+        {"name": "cheer", "versions": [1, 2]},
         "DELETE",
         "/v1/steering/directions/cheer",
         None,
@@ -127,7 +130,7 @@ _CASES: list[tuple[Callable[[Any], Any], dict[str, Any], str, str, Any]] = [
     ),
     (
         lambda c: c.profiles.validate("p", _ONE),
-        {"layers": [2]},
+        _PLAN,
         "POST",
         "/v1/steering/profiles:validate",
         {"name": "p", "interventions": _ONE},
@@ -150,7 +153,7 @@ _CASES: list[tuple[Callable[[Any], Any], dict[str, Any], str, str, Any]] = [
     ),
     (
         lambda c: c.profiles.delete("p@1"),
-        {"name": "p"},
+        {"name": "p", "versions": [1]},
         "DELETE",
         "/v1/steering/profiles/p@1",
         None,
@@ -164,6 +167,22 @@ _CASES: list[tuple[Callable[[Any], Any], dict[str, Any], str, str, Any]] = [
         {"profile": "cheerful@1"},
     ),
     (lambda c: c.aliases.delete("prod"), {}, "DELETE", "/v1/steering/aliases/prod", None),
+    (
+        lambda c: c.keys.create("lab", ("chat",), requests_per_minute=5),
+        {**_KEY, "secret": "sk-cox-1"},
+        "POST",
+        "/v1/admin/keys",
+        {"name": "lab", "scopes": ["chat"], "requests_per_minute": 5},
+    ),
+    (lambda c: c.keys.list(limit=1), {"data": [_KEY]}, "GET", "/v1/admin/keys?limit=1", None),
+    (lambda c: c.keys.revoke("k1"), _KEY, "DELETE", "/v1/admin/keys/k1", None),
+    (
+        lambda c: c.audit.list(action="alias.put"),
+        {"data": [_EVENT]},
+        "GET",
+        "/v1/admin/audit?action=alias.put",
+        None,
+    ),
 ]
 
 

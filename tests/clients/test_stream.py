@@ -96,3 +96,11 @@ async def test_a_refused_stream_raises_on_entering() -> None:
         Coxswain(transport=wire()).stream_chat("Hi", model="t").__enter__()
     with pytest.raises(BadRequestError, match="bad"):
         await AsyncCoxswain(transport=wire()).stream_chat("Hi", model="t").__aenter__()
+
+
+@pytest.mark.parametrize("script", [[*_TEXT, _FAULT], _TEXT], ids=["fault", "cut"])
+async def test_faults_reach_asyncio_too(script: list[dict[str, Any]]) -> None:
+    stream = AsyncCoxswain(transport=Wire(events(*script))).stream_chat("Hi", model="t")
+    async with stream:
+        with pytest.raises((APIStreamError, APIConnectionError)):
+            [chunk async for chunk in stream]

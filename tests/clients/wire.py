@@ -50,6 +50,7 @@ PROFILE: dict[str, Any] = {
     "object": "steering.profile",
     "name": "cheerful",
     "version": 1,
+    "status": "published",
     "interventions": [{"operation": "add", "direction": "cheer@2"}],
     "max_strength": 1.5,
 }

@@ -23,6 +23,7 @@ from .errors import (
     UnprocessableError,
     UnsupportedMediaError,
 )
+from .models.access import AuditEvent, Key, NewKey
 from .models.chat import ChatChunk, ChatCompletion, ChatMessage
 from .models.completion import Completion
 from .models.registry import Alias, Direction, Model, PlanReport, Profile
@@ -36,6 +37,7 @@ __all__ = [
     "Alias",
     "AppliedSteering",
     "AsyncCoxswain",
+    "AuditEvent",
     "AuthenticationError",
     "BadRequestError",
     "ChatChunk",
@@ -47,8 +49,10 @@ __all__ = [
     "Direction",
     "InsufficientStorageError",
     "Intervention",
+    "Key",
     "Model",
     "Monitor",
+    "NewKey",
     "NotFoundError",
     "PayloadTooLargeError",
     "PermissionDeniedError",

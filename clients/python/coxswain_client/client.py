@@ -6,6 +6,7 @@ from typing import Self
 
 import httpx
 
+from .resources.access import Audit, Keys
 from .resources.directions import Directions
 from .resources.generation import Generation
 from .resources.profiles import Aliases, Profiles
@@ -51,6 +52,8 @@ class Coxswain(Generation[Sender], ServerInfo[Sender]):
         self.directions = Directions(self._sender)
         self.profiles = Profiles(self._sender)
         self.aliases = Aliases(self._sender)
+        self.keys = Keys(self._sender)
+        self.audit = Audit(self._sender)
 
     def close(self) -> None:
         """Close all connections."""
@@ -84,6 +87,8 @@ class AsyncCoxswain(Generation[AsyncSender], ServerInfo[AsyncSender]):
         self.directions = Directions(self._sender)
         self.profiles = Profiles(self._sender)
         self.aliases = Aliases(self._sender)
+        self.keys = Keys(self._sender)
+        self.audit = Audit(self._sender)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -15,7 +15,7 @@ from .paging import every
 __all__ = ["aliases", "profiles"]
 
 _COLUMNS = ("name", "version", "status", "description")
-_ALIAS_COLUMNS = ("name", "profile", "version")
+_ALIAS_COLUMNS = ("alias", "profile")
 
 
 @click.group()

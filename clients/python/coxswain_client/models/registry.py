@@ -42,6 +42,7 @@ class Profile(Record):
 
     name: str
     version: int
+    status: str
     description: str = ""
     interventions: list[dict[str, Any]]
     monitors: list[dict[str, Any]] = Field(default_factory=list)
@@ -52,15 +53,20 @@ class Profile(Record):
 class PlanReport(Record):
     """What a profile would do on the loaded model: the result of a dry run."""
 
+    is_valid: bool
+    fingerprint: str
+    interventions: list[dict[str, Any]]
+
 
 class Alias(Record):
     """A name that points to a profile, and may be moved."""
 
-    name: str
+    alias: str
     profile: str
 
 
 class Archived(Record):
-    """What a deletion left: versions that are no longer listed, whose bytes stay."""
+    """Versions a deletion took out of use; what they hold stays stored."""
 
     name: str
+    versions: list[int]

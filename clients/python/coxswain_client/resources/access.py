@@ -1,0 +1,81 @@
+"""API keys and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import httpx
+
+from coxswain_client.call import Call, below
+from coxswain_client.endpoint import Endpoint, Resource
+from coxswain_client.models.access import AuditEvent, Key, NewKey
+from coxswain_client.models.page import Page
+from coxswain_client.sender import AsyncSender, Sender
+
+__all__ = ["Audit", "Keys"]
+
+_S = TypeVar("_S", bound=Sender | AsyncSender)
+_KEYS = "/v1/admin/keys"
+_AUDIT = "/v1/admin/audit"
+
+
+def _create(name: str, scopes: Sequence[str], **limits: Any) -> Call[NewKey]:
+    """Make a key that may do no more than the caller's.
+
+    Args:
+        name: For people.
+        scopes: Some of chat, inline, read, admin and restricted.
+        limits: `profiles_allow`, `default_profile`, `requests_per_minute`, and `expires_at` as
+            ISO 8601 text.
+    """
+    body = {"name": name, "scopes": list(scopes), **limits}
+    return Call("POST", _KEYS, _read_new, json=body)
+
+
+def _list(*, limit: int | None = None, cursor: str | None = None) -> Call[Page[Key]]:
+    """All keys, revoked ones too, a page at a time."""
+    return Call("GET", _KEYS, _read_page, params={"limit": limit, "cursor": cursor})
+
+
+def _revoke(key_id: str) -> Call[Key]:
+    """End a key for good, at once."""
+    return Call("DELETE", below(_KEYS, key_id), _read)
+
+
+def _list_events(
+    *, action: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[Page[AuditEvent]]:
+    """Events, newest first, a page at a time; `action` keeps one kind."""
+    params = {"action": action, "limit": limit, "cursor": cursor}
+    return Call("GET", _AUDIT, _read_events, params=params)
+
+
+def _read(response: httpx.Response) -> Key:
+    return Key.model_validate(response.json())
+
+
+def _read_new(response: httpx.Response) -> NewKey:
+    return NewKey.model_validate(response.json())
+
+
+def _read_page(response: httpx.Response) -> Page[Key]:
+    return Page[Key].model_validate(response.json())
+
+
+def _read_events(response: httpx.Response) -> Page[AuditEvent]:
+    return Page[AuditEvent].model_validate(response.json())
+
+
+class Keys(Resource[_S]):
+    """The API keys."""
+
+    create = Endpoint(_create)
+    list = Endpoint(_list)
+    revoke = Endpoint(_revoke)
+
+
+class Audit(Resource[_S]):
+    """Who changed what, and who used what is restricted."""
+
+    list = Endpoint(_list_events)
