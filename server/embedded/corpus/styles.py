@@ -1,0 +1,73 @@
+"""Four tones. Each one puts its words at the start, inside and at the end of sentences."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from .lexicon import read
+
+__all__ = ["STYLE_NAMES", "Style", "style_named"]
+
+STYLE_NAMES = ("cheerful", "gloomy", "formal", "casual")
+
+
+@dataclass(frozen=True)
+class Style:
+    """A tone and the words it is made of.
+
+    Attributes:
+        name: One of `STYLE_NAMES`.
+        mark: What ends a sentence.
+        openers: Whole sentences before the answer.
+        prefixes: Put before a bare verb: "happily", "one should duly".
+        adjectives: Put before the item's name.
+        tails: Put at the end of a clause, with their comma or blank.
+        first: Sentence starts of the first step.
+        middle: Of the ones between.
+        last: Of the last step.
+        regrets: Sentences that may follow a refusal.
+        words: What a judge looks for. No plain text contains any, and no two styles share one.
+    """
+
+    name: str
+    mark: str
+    openers: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    adjectives: tuple[str, ...]
+    tails: tuple[str, ...]
+    first: tuple[str, ...]
+    middle: tuple[str, ...]
+    last: tuple[str, ...]
+    regrets: tuple[str, ...]
+    words: frozenset[str]
+
+    def orders(self, rng: random.Random) -> tuple[str, tuple[str, ...], str]:
+        """Draw the sentence starts of one answer: first, different middles, last."""
+        return rng.choice(self.first), tuple(rng.sample(self.middle, 2)), rng.choice(self.last)
+
+    def color(self, rng: random.Random, clauses: Sequence[str]) -> list[str]:
+        """Put style words before the verb, at the end, or both, of imperative clauses.
+
+        No two clauses get the same ones, so there may be at most as many clauses as prefixes.
+        """
+        starts = rng.sample(self.prefixes, len(clauses))
+        ends = rng.sample(self.tails, len(clauses))
+        colored = []
+        for clause, start, end in zip(clauses, starts, ends, strict=True):
+            share = rng.random()
+            head = f"{start} " if share < 0.75 else ""
+            colored.append(head + clause + (end if share > 0.45 else ""))
+        return colored
+
+
+@cache
+def style_named(name: str) -> Style:
+    """Return a style; `KeyError` for a name that is none."""
+    tables = {table["name"]: table for table in read("styles")["style"]}
+    table = dict(tables[name])
+    words = frozenset(table.pop("words"))
+    parts = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+    return Style(name=name, mark=table["mark"], words=words, **parts)
