@@ -1,0 +1,71 @@
+"""`/v1/steering/aliases`: names that move between profile versions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from server.auth import KeyScope
+from server.store import AliasRecord
+from steering.interventions import DirectionRef
+
+from . import records
+from .deps import ActorDep, ServicesDep, operation
+from .intake import read_document
+from .listing import if_match, paging
+from .schemas.fields import read
+from .schemas.registry import AliasTarget
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/steering/aliases", tags=["Aliases"])
+
+
+@router.put("/{alias}", openapi_extra=operation(KeyScope.ADMIN, AliasTarget))
+async def put_alias(
+    alias: str, request: Request, services: ServicesDep, actor: ActorDep
+) -> Response:
+    """Make an alias, or move it to another published profile."""
+    target = read(AliasTarget, await read_document(request, services.limits))
+    wanted = DirectionRef.parse(target.profile, param="profile")
+    record = await asyncio.to_thread(
+        services.store.aliases.put,
+        alias,
+        wanted.name,
+        wanted.version,
+        by=actor,
+        expected=if_match(request),
+    )
+    return _reply(record)
+
+
+@router.get("", openapi_extra=operation(KeyScope.READ))
+async def list_aliases(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """All aliases, by name."""
+    asked = paging(request)
+    found = await asyncio.to_thread(services.store.aliases.list, asked.cursor, asked.limit)
+    return records.page(found, records.alias)
+
+
+@router.get("/{alias}", openapi_extra=operation(KeyScope.READ))
+async def get_alias(alias: str, services: ServicesDep) -> Response:
+    """One alias."""
+    return _reply(await asyncio.to_thread(services.store.aliases.get, alias))
+
+
+@router.delete("/{alias}", openapi_extra=operation(KeyScope.ADMIN))
+async def delete_alias(
+    alias: str, request: Request, services: ServicesDep, actor: ActorDep
+) -> dict[str, Any]:
+    """Free the name; the profile stays."""
+    await asyncio.to_thread(
+        services.store.aliases.delete, alias, by=actor, expected=if_match(request)
+    )
+    return {"object": "steering.alias.deleted", "alias": alias}
+
+
+def _reply(record: AliasRecord) -> Response:
+    return JSONResponse(records.alias(record), headers={"etag": f'"{record.etag}"'})

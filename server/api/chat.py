@@ -1,0 +1,148 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.auth import KeyScope
+from server.engine.outputs import RequestOutput
+
+from .convert import chat_sampling, sequences
+from .deps import ActorDep, CallerDep, ServicesDep, operation
+from .intake import choose_steering, read_document
+from .logprobs import chat_logprobs, prompt_logprobs
+from .prompts import check_message_count, render_chat
+from .reply import respond
+from .run import Run
+from .schemas.chat import ChatRequest
+from .schemas.fields import read
+from .sse import DONE
+from .tally import Tally
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post("/v1/chat/completions", openapi_extra=operation(KeyScope.CHAT, ChatRequest))
+async def create_chat_completion(
+    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Continue a chat, steered as the request chooses."""
+    document = await read_document(request, services.limits)
+    check_message_count(document, services.limits.max_messages)
+    body = read(ChatRequest, document)
+    steering = await choose_steering(request, services, caller, actor, body)
+    info = services.engine.info()
+    prompt = render_chat(services.engine.tokenizer, body, info.max_model_len)
+    head = services.head("chatcmpl", body.model)
+    asked = sequences(
+        services.engine,
+        head.id,
+        [prompt],
+        chat_sampling(body, info),
+        steering,
+        num_choices=body.n,
+        cache_salt=caller.cache_salt,
+    )
+    run = Run(
+        services.engine,
+        services.metrics,
+        head,
+        steering,
+        asked.requests,
+        body.n,
+        asked.baselines,
+    )
+    answer, events = partial(_answer, body=body), partial(_events, body=body)
+    return await respond(request, services, run, answer, events, is_stream=body.stream)
+
+
+def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:
+    answer = run.head.document("chat.completion")
+    answer["choices"] = [_choice(index, tally, body) for index, tally in enumerate(run.choices)]
+    answer["usage"] = run.usage()
+    answer["steering"] = run.report()
+    if run.baseline_choices:
+        answer["steering"]["baseline"] = {
+            "choices": [
+                _choice(index, tally, body) for index, tally in enumerate(run.baseline_choices)
+            ]
+        }
+    first = run.choices[0]
+    if body.prompt_logprobs is not None:
+        answer["prompt_logprobs"] = prompt_logprobs(first.prompt_logprobs or ())
+    if body.return_token_ids:
+        answer["prompt_token_ids"] = list(run.requests[0].prompt_token_ids)
+    return answer
+
+
+def _choice(index: int, tally: Tally, body: ChatRequest) -> dict[str, Any]:
+    choice: dict[str, Any] = {
+        "index": index,
+        "message": {"role": "assistant", "content": tally.text, "refusal": None},
+        "logprobs": chat_logprobs(tally.logprobs) if body.logprobs else None,
+        "finish_reason": tally.finish_reason,
+        "stop_reason": tally.stop_reason,
+    }
+    if body.return_token_ids:
+        choice["token_ids"] = tally.token_ids
+    return choice
+
+
+async def _events(run: Run, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
+    options = body.stream_options
+    with_usage = options is not None and options.include_usage
+    continuous = options is not None and options.continuous_usage_stats
+    begun: set[int] = set()
+    async with aclosing(run.outputs()) as outputs:
+        async for index, output in outputs:
+            chunks = []
+            if index not in begun:
+                begun.add(index)
+                chunks.append(_first_chunk(run, index, body))
+            if output.text or output.logprobs or output.finish_reason is not None:
+                chunks.append(_chunk(run, index, output, body))
+            if run.is_finished and not with_usage:
+                chunks[-1]["steering"] = run.report()
+            for chunk in chunks:
+                if continuous:
+                    chunk["usage"] = run.usage()
+                elif with_usage:
+                    chunk["usage"] = None
+                yield chunk
+    if with_usage:
+        last = run.head.document("chat.completion.chunk")
+        yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
+    yield DONE
+
+
+def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:
+    chunk = run.head.document("chat.completion.chunk")
+    if body.return_token_ids and index == 0:
+        chunk["prompt_token_ids"] = list(run.requests[0].prompt_token_ids)
+    delta = {"role": "assistant", "content": ""}
+    chunk["choices"] = [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+    return chunk
+
+
+def _chunk(run: Run, index: int, output: RequestOutput, body: ChatRequest) -> dict[str, Any]:
+    chunk = run.head.document("chat.completion.chunk")
+    choice: dict[str, Any] = {
+        "index": index,
+        "delta": {"content": output.text} if output.text else {},
+        "logprobs": chat_logprobs(output.logprobs) if body.logprobs else None,
+        "finish_reason": output.finish_reason,
+    }
+    if output.finish_reason is not None:
+        choice["stop_reason"] = output.stop_reason
+    if body.return_token_ids:
+        choice["token_ids"] = list(output.token_ids)
+    chunk["choices"] = [choice]
+    return chunk

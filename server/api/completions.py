@@ -1,0 +1,174 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.auth import KeyScope
+from server.engine.outputs import RequestOutput, TokenLogprobs
+
+from .convert import completion_sampling, sequences
+from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
+from .intake import choose_steering, read_document
+from .logprobs import completion_logprobs, prompt_logprobs
+from .prompts import Prompt, read_prompts
+from .reply import respond
+from .run import Run
+from .schemas.completions import CompletionRequest
+from .schemas.fields import read
+from .sse import DONE
+from .tally import Tally
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post("/v1/completions", openapi_extra=operation(KeyScope.CHAT, CompletionRequest))
+async def create_completion(
+    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Continue one or more prompts, steered as the request chooses."""
+    document = await read_document(request, services.limits)
+    body = read(CompletionRequest, document)
+    steering = await choose_steering(request, services, caller, actor, body)
+    info = services.engine.info()
+    prompts = read_prompts(
+        services.engine.tokenizer, body, info, max_prompts=services.limits.max_prompts
+    )
+    head = services.head("cmpl", body.model)
+    asked = sequences(
+        services.engine,
+        head.id,
+        prompts,
+        completion_sampling(body, info),
+        steering,
+        num_choices=body.n,
+        cache_salt=caller.cache_salt,
+    )
+    run = Run(
+        services.engine,
+        services.metrics,
+        head,
+        steering,
+        asked.requests,
+        body.n,
+        asked.baselines,
+    )
+    echo = _Echo(body, prompts, services)
+    return await respond(
+        request, services, run, echo.answer, echo.events, is_stream=body.stream
+    )
+
+
+class _Echo:
+    """The answer's shape; knows the prompts, which `echo` repeats."""
+
+    def __init__(self, body: CompletionRequest, prompts: list[Prompt], services: Services) -> None:
+        self._body = body
+        self._tokenizer = services.engine.tokenizer
+        self._prompts = prompts
+        self._texts = [
+            (prompt.text if prompt.text is not None else self._tokenizer.decode(prompt.token_ids))
+            if body.echo
+            else ""
+            for prompt in prompts
+        ]
+
+    def answer(self, run: Run) -> dict[str, Any]:
+        """The whole answer."""
+        answer = run.head.document("text_completion")
+        answer["choices"] = self._choices(run.choices)
+        answer["usage"] = run.usage()
+        answer["steering"] = run.report()
+        if run.baseline_choices:
+            answer["steering"]["baseline"] = {"choices": self._choices(run.baseline_choices)}
+        return answer
+
+    async def events(self, run: Run) -> AsyncGenerator[dict[str, Any] | str, None]:
+        """The answer in chunks."""
+        options = self._body.stream_options
+        with_usage = options is not None and options.include_usage
+        continuous = options is not None and options.continuous_usage_stats
+        lengths: dict[int, int] = {}  # characters of each choice so far
+        async with aclosing(run.outputs()) as outputs:
+            async for index, output in outputs:
+                chunk = self._chunk(run, index, output, lengths)
+                is_last = run.is_finished and not with_usage
+                if chunk is None and not is_last:
+                    continue
+                chunk = chunk or {**run.head.document("text_completion"), "choices": []}
+                if is_last:
+                    chunk["steering"] = run.report()
+                if continuous:
+                    chunk["usage"] = run.usage()
+                elif with_usage:
+                    chunk["usage"] = None
+                yield chunk
+        if with_usage:
+            last = run.head.document("text_completion")
+            yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
+        yield DONE
+
+    def _choices(self, tallies: list[Tally]) -> list[dict[str, Any]]:
+        return [self._choice(index, tally) for index, tally in enumerate(tallies)]
+
+    def _choice(self, index: int, tally: Tally) -> dict[str, Any]:
+        body, prompt = self._body, self._prompts[index // self._body.n]
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": self._texts[index // body.n] + tally.text,
+            "logprobs": self._logprobs(index, tally.prompt_logprobs, tally.logprobs, 0),
+            "finish_reason": tally.finish_reason,
+            "stop_reason": tally.stop_reason,
+        }
+        if body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(tally.prompt_logprobs or ())
+        if body.return_token_ids:
+            choice["prompt_token_ids"] = list(prompt.token_ids)
+            choice["token_ids"] = tally.token_ids
+        return choice
+
+    def _chunk(
+        self, run: Run, index: int, output: RequestOutput, lengths: dict[int, int]
+    ) -> dict[str, Any] | None:
+        is_first = index not in lengths
+        text = (self._texts[index // self._body.n] if is_first else "") + output.text
+        offset = lengths.get(index, 0)
+        lengths[index] = offset + len(text)
+        if not (text or output.logprobs or output.finish_reason is not None):
+            return None
+        of_prompt = output.prompt_logprobs if is_first else None
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs(index, of_prompt, output.logprobs, offset),
+            "finish_reason": output.finish_reason,
+        }
+        if output.finish_reason is not None:
+            choice["stop_reason"] = output.stop_reason
+        if self._body.return_token_ids:
+            if is_first:
+                prompt = self._prompts[index // self._body.n]
+                choice["prompt_token_ids"] = list(prompt.token_ids)
+            choice["token_ids"] = list(output.token_ids)
+        return {**run.head.document("text_completion"), "choices": [choice]}
+
+    def _logprobs(
+        self,
+        index: int,
+        of_prompt: tuple[TokenLogprobs | None, ...] | None,
+        generated: tuple[TokenLogprobs, ...] | list[TokenLogprobs],
+        offset: int,
+    ) -> dict[str, Any] | None:
+        if self._body.logprobs is None:
+            return None
+        entries = [*(of_prompt or ()), *generated] if self._body.echo else list(generated)
+        first_id = self._prompts[index // self._body.n].token_ids[:1]
+        first = self._tokenizer.decode(first_id) if entries and entries[0] is None else ""
+        return completion_logprobs(entries, first, offset)

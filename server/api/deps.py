@@ -1,0 +1,128 @@
+"""What a route works with, and who may call it.
+
+Every route declares its scope in `openapi_extra=operation(...)`. One dependency of the whole
+application checks it; a route that declares none is answered to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from asgi_correlation_id import correlation_id
+from fastapi import Depends, Request
+
+from server.auth import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.engine.engine import Engine
+from server.metrics import Metrics
+from server.registry.drafting import Drafting
+from server.registry.registry import Registry
+from server.registry.upload import Uploader
+from server.store import Actor, Store
+
+from .keys_gate import KeysGate
+from .lifecycle import Lifecycle
+from .limits import Limits
+from .run import Head
+from .schemas.fields import Wire
+
+__all__ = [
+    "PUBLIC",
+    "SCOPE_KEY",
+    "ActorDep",
+    "CallerDep",
+    "Services",
+    "ServicesDep",
+    "authorize",
+    "operation",
+]
+
+PUBLIC: Final = "public"
+"""Declared by a route that needs no key."""
+
+SCOPE_KEY: Final = "x-coxswain-scope"
+"""Where a route's scope stands in its OpenAPI operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything the routes share; made once by the application."""
+
+    engine: Engine
+    store: Store
+    registry: Registry
+    uploader: Uploader
+    drafting: Drafting
+    metrics: Metrics
+    lifecycle: Lifecycle
+    keys: KeysGate
+    limits: Limits
+    started_at: int
+
+    def head(self, prefix: str, model: str) -> Head:
+        """The head of a new answer."""
+        fingerprint = self.engine.info().spec.fingerprint
+        return Head(
+            f"{prefix}-{uuid.uuid4().hex}", int(time.time()), model, f"fp_{fingerprint[:16]}"
+        )
+
+
+def operation(
+    scope: KeyScope | str, body: type[Wire] | None = None, *, media_type: str = "application/json"
+) -> dict[str, Any]:
+    """What a route declares: its scope, and the model of the body it reads by itself."""
+    extra: dict[str, Any] = {SCOPE_KEY: str(scope)}
+    if body is not None:
+        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+        extra["requestBody"] = {"required": True, "content": {media_type: {"schema": schema}}}
+    return extra
+
+
+def get_services(request: Request) -> Services:
+    """The application's services."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+async def authorize(request: Request, services: ServicesDep) -> None:
+    """Find out who calls, and whether the route's scope allows it.
+
+    Raises:
+        AuthError: It does not.
+    """
+    extra = getattr(request.scope.get("route"), "openapi_extra", None) or {}
+    scope = extra.get(SCOPE_KEY)
+    if scope is None:
+        raise PermissionDeniedError("this route declares no scope and is answered to nobody")
+    if scope == PUBLIC:
+        request.state.caller = LOCAL_USER
+        return
+    caller = await asyncio.to_thread(
+        services.keys.admit, request.headers.get("authorization", "").encode("latin-1")
+    )
+    caller.require(scope)
+    request.state.caller = caller
+
+
+def get_caller(request: Request) -> Principal:
+    """Whom `authorize` let in."""
+    caller: Principal = request.state.caller
+    return caller
+
+
+CallerDep = Annotated[Principal, Depends(get_caller)]
+
+
+def get_actor(request: Request, caller: CallerDep) -> Actor:
+    """The caller, as the audit log names it."""
+    address = None if request.client is None else request.client.host
+    return Actor(caller.key_id, correlation_id.get(), address)
+
+
+ActorDep = Annotated[Actor, Depends(get_actor)]

@@ -1,0 +1,187 @@
+"""What can be wrong with a request before anything is asked of the engine or the store.
+
+RequestError
+|-- MalformedBodyError          the body is not what its content type says
+|   |-- InvalidJsonError        not JSON, or JSON with numbers or nesting we refuse
+|   |-- DuplicateKeyError       `steering` is given twice
+|   `-- InvalidUnicodeError     text that is not Unicode (a lone surrogate)
+|-- InvalidParameterError       a field has the wrong type or value
+|-- MissingParameterError       a required field is absent
+|-- UnknownParameterError       a field nobody knows
+|-- UnsupportedParameterError   a field of the OpenAI API this server does not offer
+|-- InvalidHostError            the Host header is not one we answer to
+|-- ModelNotFoundError          no model of that name is served
+|-- RouteNotFoundError          no such path
+|-- WrongMethodError            the path exists, not with that method
+|-- BodyTimeoutError            the body did not arrive in time
+|-- BodyTooLargeError           the body is over the limit
+|-- UnsupportedMediaError       content type or encoding we do not read
+|-- HeadersTooLargeError        too many header bytes or lines
+|-- NotReadyError               starting, draining or too busy to take requests
+|-- SteeringNotAppliedError     an answer that should be steered and is not
+`-- InternalError               a fault of ours; the log has the details
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BodyTimeoutError",
+    "BodyTooLargeError",
+    "DuplicateKeyError",
+    "HeadersTooLargeError",
+    "InternalError",
+    "InvalidHostError",
+    "InvalidJsonError",
+    "InvalidParameterError",
+    "InvalidUnicodeError",
+    "MalformedBodyError",
+    "MissingParameterError",
+    "ModelNotFoundError",
+    "NotReadyError",
+    "RequestError",
+    "RouteNotFoundError",
+    "SteeringNotAppliedError",
+    "UnknownParameterError",
+    "UnsupportedMediaError",
+    "UnsupportedParameterError",
+    "WrongMethodError",
+]
+
+
+class RequestError(Exception):
+    """A request that cannot be taken as it is.
+
+    Attributes:
+        code: Stable machine-readable name; goes on the wire as `error.code`.
+        param: Path of the field at fault, or None.
+    """
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class MalformedBodyError(RequestError):
+    """The body is not what its content type says."""
+
+    code = "invalid_body"
+
+
+class InvalidJsonError(MalformedBodyError):
+    """Not JSON, or JSON with numbers or nesting we refuse."""
+
+    code = "invalid_json"
+
+
+class DuplicateKeyError(MalformedBodyError):
+    """`steering` is given twice; taking either would be a guess."""
+
+    code = "duplicate_key"
+
+
+class InvalidUnicodeError(MalformedBodyError):
+    """Text that is not Unicode."""
+
+    code = "invalid_unicode"
+
+
+class InvalidParameterError(RequestError):
+    """A field has the wrong type or value."""
+
+    code = "invalid_value"
+
+
+class MissingParameterError(RequestError):
+    """A required field is absent."""
+
+    code = "missing_required_parameter"
+
+
+class UnknownParameterError(RequestError):
+    """A field nobody knows; most often a typing mistake."""
+
+    code = "unknown_parameter"
+
+
+class UnsupportedParameterError(RequestError):
+    """A field of the OpenAI API this server does not offer."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidHostError(RequestError):
+    """The Host header is not one we answer to."""
+
+    code = "invalid_host"
+
+
+class ModelNotFoundError(RequestError):
+    """No model of that name is served."""
+
+    code = "model_not_found"
+
+
+class RouteNotFoundError(RequestError):
+    """No such path."""
+
+    code = "not_found"
+
+
+class WrongMethodError(RequestError):
+    """The path exists, not with that method.
+
+    Attributes:
+        allow: Methods it has, as the `Allow` header names them.
+    """
+
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class BodyTimeoutError(RequestError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the limit."""
+
+    code = "body_too_large"
+
+
+class UnsupportedMediaError(RequestError):
+    """A content type or encoding we do not read."""
+
+    code = "unsupported_media_type"
+
+
+class HeadersTooLargeError(RequestError):
+    """Too many header bytes or lines."""
+
+    code = "headers_too_large"
+
+
+class NotReadyError(RequestError):
+    """Starting, draining or too busy to take requests."""
+
+    code = "server_is_overloaded"
+
+
+class SteeringNotAppliedError(RequestError):
+    """An answer that should be steered and is not; a fault of ours, never delivered."""
+
+    code = "steering_not_applied"
+
+
+class InternalError(RequestError):
+    """A fault of ours; the log has the details under the request id."""
+
+    code = "server_error"

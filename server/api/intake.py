@@ -1,0 +1,117 @@
+"""The first half of every generation route: the body, and the steering it chooses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+
+from server.auth import Principal
+from server.registry.choice import (
+    Compose,
+    NamedProfile,
+    SteeringChoice,
+    read_interventions,
+    read_monitors,
+)
+from server.registry.errors import SteeringConflictError
+from server.registry.resolution import ResolvedSteering
+from server.store.audit import Actor
+
+from .body import check_media_type, parse_json, read_body
+from .deps import Services
+from .errors import InvalidParameterError, ModelNotFoundError, UnsupportedParameterError
+from .limits import Limits
+from .schemas.fields import read
+from .schemas.sampling import GenerationFields
+from .schemas.steering import SteeringFields
+
+__all__ = ["choose_steering", "read_document"]
+
+_HEADER = "x-steering-profile"
+
+
+async def read_document(request: Request, limits: Limits) -> dict[str, Any]:
+    """The request's JSON object.
+
+    Raises:
+        RequestError: It has none, or one that is too large, too slow or too deep.
+    """
+    check_media_type(request, "application/json")
+    data = await read_body(
+        request,
+        max_bytes=limits.max_body_bytes,
+        timeout_seconds=limits.body_timeout_seconds,
+    )
+    return parse_json(data)
+
+
+async def choose_steering(
+    request: Request, services: Services, caller: Principal, actor: Actor, body: GenerationFields
+) -> ResolvedSteering:
+    """Look up and compile the steering a request chooses.
+
+    Raises:
+        RequestError: The model is unknown, or the choice malformed.
+        RegistryError, SteeringError, StoreError, AuthError: The steering cannot be had.
+    """
+    if body.n > services.limits.max_choices:
+        raise InvalidParameterError(
+            f"n is {body.n}; expected at most {services.limits.max_choices}", param="n"
+        )
+    named = _named(request.headers.get(_HEADER), body.model, services.engine.info().model_name)
+    choice = _choice(_fields(body), named)
+    if not services.registry.has_default(caller) and choice == SteeringChoice():
+        return ResolvedSteering()
+    return await asyncio.to_thread(services.registry.resolve, choice, caller, actor)
+
+
+def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...]:
+    """The profiles chosen by the model's name and by the header."""
+    named = []
+    if model != base:
+        prefix, _, profile = model.rpartition(f"{base}:")
+        if prefix or not profile:
+            raise ModelNotFoundError(
+                "model is not served here; GET /v1/models lists those that are", param="model"
+            )
+        named.append(NamedProfile(profile, "model"))
+    if header is not None:
+        named.append(NamedProfile(header, "X-Steering-Profile"))
+    return tuple(named)
+
+
+def _fields(body: GenerationFields) -> SteeringFields:
+    """The `steering` object; clients behind vLLM's API may send it as text in `vllm_xargs`."""
+    if body.vllm_xargs is None:
+        return body.steering or SteeringFields()
+    if set(body.vllm_xargs) - {"steering"}:
+        raise UnsupportedParameterError(
+            "vllm_xargs has entries other than 'steering'; remove them", param="vllm_xargs"
+        )
+    if body.steering is not None:
+        raise SteeringConflictError(
+            "steering is given in the body and in vllm_xargs; give one", param="vllm_xargs"
+        )
+    document: Mapping[str, Any] = parse_json(body.vllm_xargs.get("steering", "{}").encode())
+    return read(SteeringFields, document)
+
+
+def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> SteeringChoice:
+    own = () if fields.profile is None else (NamedProfile(fields.profile, "steering.profile"),)
+    boundary = fields.prompt_tokens
+    return SteeringChoice(
+        named=own + named,
+        strength=fields.strength,
+        interventions=read_interventions(fields.interventions, "steering.interventions"),
+        monitors=read_monitors(fields.monitors, "steering.monitors"),
+        compose=Compose(fields.compose),
+        is_compared=fields.compare,
+        prompt_tokens=()
+        if boundary is None
+        else (boundary,)
+        if isinstance(boundary, int)
+        else tuple(boundary),
+    )

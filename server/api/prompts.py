@@ -1,0 +1,150 @@
+"""From text, messages and token ids to the prompts the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from server.engine.errors import PromptTooLongError
+from server.engine.outputs import EngineInfo
+
+from .errors import InvalidParameterError
+from .schemas.chat import Message
+from .schemas.completions import CompletionRequest
+
+if TYPE_CHECKING:
+    from server.engine.tokenizer import Tokenizer
+
+__all__ = [
+    "Prompt",
+    "check_message_count",
+    "check_token_ids",
+    "encode_text",
+    "read_prompts",
+    "render_chat",
+]
+
+_MAX_CHARS_PER_TOKEN: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in tokens.
+
+    Attributes:
+        token_ids: At least one.
+        text: As given, where it was given as text.
+        regions: Region bits per token, for chats.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str | None = None
+    regions: bytes | None = None
+
+
+class Chat(Protocol):
+    """Messages, and how they end."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+
+    @property
+    def add_generation_prompt(self) -> bool: ...
+
+    @property
+    def continue_final_message(self) -> bool: ...
+
+
+def render_chat(tokenizer: Tokenizer, chat: Chat, max_model_len: int) -> Prompt:
+    """A chat as the model's own template writes it; text of users never becomes special tokens.
+
+    Raises:
+        PromptTooLongError: Far longer than the context, told without tokenizing.
+    """
+    _check_length(sum(len(turn.content) for turn in chat.messages), max_model_len, "messages")
+    messages = [
+        {"role": "system" if turn.role == "developer" else turn.role, "content": turn.content}
+        for turn in chat.messages
+    ]
+    rendered = tokenizer.render_chat(
+        messages,
+        add_generation_prompt=chat.add_generation_prompt and not chat.continue_final_message,
+        continue_final_message=chat.continue_final_message,
+    )
+    return Prompt(tuple(rendered.token_ids), regions=bytes(rendered.regions))
+
+
+def check_message_count(document: Mapping[str, Any], most: int) -> None:
+    """Refuse a chat of too many messages before it is validated.
+
+    Raises:
+        PromptTooLongError: It is.
+    """
+    messages = document.get("messages")
+    if isinstance(messages, list) and len(messages) > most:
+        raise PromptTooLongError(
+            f"messages has {len(messages):,} messages; expected at most {most:,}", param="messages"
+        )
+
+
+def encode_text(tokenizer: Tokenizer, text: str, max_model_len: int) -> Prompt:
+    """A text, with the model's beginning token where it has one.
+
+    Raises:
+        PromptTooLongError: Far longer than the context, told without tokenizing.
+        InvalidParameterError: It has no tokens.
+    """
+    _check_length(len(text), max_model_len, "prompt")
+    token_ids = tuple(tokenizer.encode(text))
+    if not token_ids:
+        raise InvalidParameterError("prompt has no tokens; send some text", param="prompt")
+    return Prompt(token_ids, text)
+
+
+def read_prompts(
+    tokenizer: Tokenizer, body: CompletionRequest, info: EngineInfo, *, max_prompts: int
+) -> list[Prompt]:
+    """The prompts of a completion request, each a text or token ids.
+
+    Raises:
+        InvalidParameterError: Too many, or a token the model does not have.
+        PromptTooLongError: As `encode_text`.
+    """
+    if len(body.prompts) > max_prompts:
+        raise InvalidParameterError(
+            f"prompt has {len(body.prompts)} prompts; expected at most {max_prompts}",
+            param="prompt",
+        )
+    prompts = []
+    for prompt in body.prompts:
+        if isinstance(prompt, str):
+            prompts.append(encode_text(tokenizer, prompt, info.max_model_len))
+        else:
+            check_token_ids(prompt, info, "prompt")
+            prompts.append(Prompt(prompt))
+    return prompts
+
+
+def check_token_ids(ids: Sequence[int], info: EngineInfo, param: str) -> None:
+    """Check that the model has every token.
+
+    Raises:
+        InvalidParameterError: It has not.
+    """
+    if any(not 0 <= token_id < info.vocab_size for token_id in ids):
+        raise InvalidParameterError(
+            f"{param} has a token id outside the vocabulary; expected 0 to {info.vocab_size - 1}",
+            param=param,
+        )
+
+
+def _check_length(num_chars: int, max_model_len: int, param: str) -> None:
+    """No token has more characters than this on average over a text that is one."""
+    most = _MAX_CHARS_PER_TOKEN * max_model_len
+    if num_chars > most:
+        raise PromptTooLongError(
+            f"{param} has {num_chars:,} characters; a context of {max_model_len:,} tokens holds "
+            f"at most about {most:,}; shorten it",
+            param=param,
+        )

@@ -1,0 +1,64 @@
+"""The second half of every generation route: run, then answer whole or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+import structlog
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from server.engine.errors import EngineDrainingError, RequestAbortedError
+from server.errors import reply_to
+
+from .deps import Services
+from .run import Run
+from .sse import EventStream, until_disconnect
+
+__all__ = ["respond"]
+
+_log = structlog.get_logger(__name__)
+
+Events = AsyncGenerator[Mapping[str, Any] | str, None]
+
+
+async def respond(
+    request: Request,
+    services: Services,
+    run: Run,
+    answer: Callable[[Run], Mapping[str, Any]],
+    events: Callable[[Run], Events],
+    *,
+    is_stream: bool,
+) -> Response:
+    """Run, and answer by `answer` or, where a stream is asked for, by `events`.
+
+    Raises:
+        EngineError: Nothing has been sent yet.
+        ClientDisconnect: The client left; the sequences are aborted.
+    """
+    headers = {"x-steering-applied": run.steering.header}
+    if not is_stream:
+        await until_disconnect(request.receive, run.finish())
+        return JSONResponse(answer(run), headers=headers)
+    rest = events(run)
+    first = await until_disconnect(request.receive, anext(rest))
+    return EventStream(
+        first,
+        rest,
+        describe=lambda error: _describe(error, services, request.url.path),
+        keep_alive=services.limits.keep_alive_seconds,
+        send_timeout=services.limits.send_timeout_seconds,
+        headers=headers,
+    )
+
+
+def _describe(error: Exception, services: Services, path: str) -> Mapping[str, Any]:
+    """The error event of a stream that fails after it began."""
+    if isinstance(error, RequestAbortedError) and services.lifecycle.is_draining:
+        error = EngineDrainingError("the server is shutting down; send the request again")
+    reply = reply_to(error, path)
+    if reply.status >= 500:
+        _log.error("stream_failed", code=reply.code, exc_info=error)
+    return reply.body()

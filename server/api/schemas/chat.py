@@ -1,0 +1,106 @@
+"""`POST /v1/chat/completions`, as clients send it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.api.errors import InvalidParameterError
+
+from .fields import UNSUPPORTED, Count, Wire
+from .sampling import GenerationFields, Refused, _only
+
+__all__ = ["ChatRequest", "Message", "MessageField"]
+
+_MAX_MESSAGES = 2048
+
+
+def _text(value: Any) -> Any:
+    """Text of a content: a string, or the texts of its parts one after the other."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError("expected a string or a list of text parts")
+    texts = []
+    for part in value:
+        if not isinstance(part, dict):
+            raise ValueError("expected each part to be an object")
+        if part.get("type") != "text":
+            raise PydanticCustomError(UNSUPPORTED, "only parts of type 'text' are supported")
+        if set(part) != {"type", "text"} or not isinstance(part["text"], str):
+            raise ValueError("expected text parts of the form {type, text}")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if item is not None}
+    return value
+
+
+class Message(Wire):
+    """One turn. `developer` is another name of `system`."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_text)]
+    name: Refused = None
+    refusal: Refused = None
+    audio: Refused = None
+    annotations: Annotated[list[Any], _only([])] = Field(default_factory=list)
+    tool_calls: Annotated[list[Any], _only([])] = Field(default_factory=list)
+    function_call: Refused = None
+
+
+MessageField = Annotated[Message, BeforeValidator(_without_nulls)]
+
+
+class ChatRequest(GenerationFields):
+    """A chat to continue by an assistant turn."""
+
+    messages: Annotated[
+        list[MessageField],
+        Field(min_length=1, max_length=_MAX_MESSAGES),
+    ]
+    max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    parallel_tool_calls: bool = True
+    modalities: Annotated[list[str], _only(["text"])] = Field(default_factory=lambda: ["text"])
+    audio: Refused = None
+    reasoning_effort: Refused = None
+    verbosity: Refused = None
+    prediction: Refused = None
+    web_search_options: Refused = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidParameterError(
+                "top_logprobs is given without logprobs; set logprobs to true",
+                param="top_logprobs",
+            )
+        asked_for_both = {"add_generation_prompt", "continue_final_message"} <= self.model_fields_set
+        if asked_for_both and self.add_generation_prompt and self.continue_final_message:
+            raise InvalidParameterError(
+                "add_generation_prompt and continue_final_message are both true; choose one",
+                param="continue_final_message",
+            )
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise InvalidParameterError(
+                "continue_final_message is true, but the last message is not the assistant's",
+                param="continue_final_message",
+            )
+        if None not in (self.max_tokens, self.max_completion_tokens) and (
+            self.max_tokens != self.max_completion_tokens
+        ):
+            raise InvalidParameterError(
+                "max_tokens and max_completion_tokens differ; give one", param="max_tokens"
+            )
+        if 0 in (self.max_tokens, self.max_completion_tokens):
+            raise InvalidParameterError("max_tokens is 0; expected 1 or more", param="max_tokens")
+        return self

@@ -1,0 +1,75 @@
+"""The base of wire models, and how a document becomes one with a single, named error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.api.errors import (
+    InvalidParameterError,
+    MissingParameterError,
+    RequestError,
+    UnknownParameterError,
+    UnsupportedParameterError,
+)
+
+__all__ = ["UNSUPPORTED", "Count", "Wire", "read"]
+
+UNSUPPORTED: Final = "unsupported_parameter"
+"""Type of a validator's error that becomes `UnsupportedParameterError`."""
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A number of tokens."""
+
+_M = TypeVar("_M", bound="Wire")
+
+
+class Wire(BaseModel):
+    """A strict model of one JSON object: no coercion, no unknown fields, finite numbers."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+def read(model: type[_M], document: Mapping[str, Any]) -> _M:
+    """`document` as a `model`; members that are null count as absent.
+
+    Raises:
+        RequestError: The first problem, naming its field and not repeating its value.
+    """
+    given = {name: value for name, value in document.items() if value is not None}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = _path(problem["loc"])
+        known = [str(field.alias or name) for name, field in model.model_fields.items()]
+        raise _error(problem["type"], problem["msg"], param, known) from None
+
+
+def _error(kind: str, message: str, param: str, known: Collection[str]) -> RequestError:
+    if kind == "missing":
+        return MissingParameterError(f"{param} is missing; it is required", param=param)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(param, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return UnknownParameterError(f"{param} is not a known parameter{hint}", param=param)
+    text = message.removeprefix("Value error, ")
+    if kind == UNSUPPORTED:
+        return UnsupportedParameterError(f"{param}: {text}", param=param)
+    return InvalidParameterError(f"{param}: {text}", param=param or None)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            name = part[:64]
+            path += f".{name}" if path else name
+    return path

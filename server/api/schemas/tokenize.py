@@ -1,0 +1,42 @@
+"""Bodies of the tokenizer's routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from server.api.errors import InvalidParameterError
+
+from .chat import MessageField
+from .fields import Count, Wire
+
+__all__ = ["DetokenizeRequest", "TokenizeRequest"]
+
+Model = Annotated[str, Field(max_length=512)]
+
+
+class TokenizeRequest(Wire):
+    """A text or a chat to tokenize."""
+
+    model: Model | None = None
+    prompt: str | None = None
+    messages: Annotated[list[MessageField], Field(min_length=1, max_length=2048)] = Field(
+        default_factory=list
+    )
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> TokenizeRequest:
+        if (self.prompt is None) == (not self.messages):
+            raise InvalidParameterError("expected either prompt or messages", param="prompt")
+        return self
+
+
+class DetokenizeRequest(Wire):
+    """Token ids to turn into text."""
+
+    model: Model | None = None
+    tokens: Annotated[list[Count], Field(max_length=1_000_000)]

@@ -1,0 +1,155 @@
+"""Server-sent events over a bare ASGI connection.
+
+The response starts only once there is a first event, so whatever fails before it keeps its own
+status. A failure afterwards is one in-band error event and no `[DONE]`: a client that sees a stream
+end without either would take it for complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+__all__ = ["DONE", "EventStream", "SendTimeoutError", "until_disconnect"]
+
+DONE: Final = "[DONE]"
+
+_HEADERS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+_COMMENT: Final = b": keep-alive\n\n"
+
+Events = AsyncGenerator[Mapping[str, Any] | str, None]
+
+
+class SendTimeoutError(Exception):
+    """The reader took nothing for too long; there is nobody left to tell."""
+
+
+class EventStream(Response):
+    """A response of events, sent one at a time as the reader takes them.
+
+    Nothing is buffered here: an event is asked for when the one before it has been taken, and a
+    reader that takes none for `send_timeout` loses its stream.
+
+    Args:
+        first: The event that was waited for before the response began.
+        rest: The events after it; closed, and so aborted, when the reader leaves.
+        describe: Turns a failure into the body of its error event.
+        keep_alive: Seconds of silence before a comment is sent.
+        send_timeout: Seconds a reader may leave an event untaken.
+    """
+
+    def __init__(
+        self,
+        first: Mapping[str, Any] | str,
+        rest: Events,
+        *,
+        describe: Callable[[Exception], Mapping[str, Any]],
+        keep_alive: float,
+        send_timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={**_HEADERS, **(headers or {})})
+        del self.headers["content-length"]
+        self._first = first
+        self._rest = rest
+        self._describe = describe
+        self._keep_alive = keep_alive
+        self._send_timeout = send_timeout
+        self._is_broken = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, or stop when the reader leaves."""
+        del scope
+        # A stream cut short is not ended: without its last body message the server closes the
+        # connection, and the client sees that.
+        with suppress(ClientDisconnect, SendTimeoutError):
+            await until_disconnect(receive, self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._rest):
+            await self._send(
+                send,
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                },
+            )
+            await self._send_event(send, self._first)
+            while (event := await self._next_event(send)) is not None:
+                await self._send_event(send, event)
+            await self._send(send, {"type": "http.response.body", "body": b""})
+
+    async def _next_event(self, send: Send) -> Mapping[str, Any] | str | None:
+        """The next event, or the error event in its place; None at the end."""
+        if self._is_broken:
+            return None
+        pending = asyncio.ensure_future(anext(self._rest))
+        try:
+            while not (await asyncio.wait({pending}, timeout=self._keep_alive))[0]:
+                await self._send_body(send, _COMMENT)
+            return pending.result()
+        except StopAsyncIteration:
+            return None
+        except SendTimeoutError:
+            raise
+        except Exception as error:  # the response has begun: this is its error boundary
+            self._is_broken = True
+            return self._describe(error)
+        finally:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+
+    async def _send_event(self, send: Send, event: Mapping[str, Any] | str) -> None:
+        data = event if isinstance(event, str) else json.dumps(event, separators=(",", ":"))
+        await self._send_body(send, f"data: {data}\n\n".encode())
+
+    async def _send_body(self, send: Send, body: bytes) -> None:
+        await self._send(send, {"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _send(self, send: Send, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                await send(message)
+        except TimeoutError:
+            raise SendTimeoutError(
+                f"the reader took nothing for {self._send_timeout:g} seconds"
+            ) from None
+
+
+async def until_disconnect(receive: Receive, work: Awaitable[Any]) -> Any:
+    """The result of `work`, unless the client leaves first.
+
+    `receive` must have delivered the body already. On a disconnect, `work` is cancelled and waited
+    for, so that what it holds is released when this returns.
+
+    Raises:
+        ClientDisconnect: The client left.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for future in (task, watch):
+            future.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,71 @@
+"""`/v1/tokenize`, `/v1/detokenize` and `/tokenizer_info`, also under the names vLLM gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from server.auth import KeyScope
+
+from .deps import ServicesDep, operation
+from .errors import ModelNotFoundError
+from .intake import read_document
+from .prompts import check_token_ids, encode_text, render_chat
+from .schemas.fields import read
+from .schemas.tokenize import DetokenizeRequest, TokenizeRequest
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post("/v1/tokenize", openapi_extra=operation(KeyScope.CHAT, TokenizeRequest))
+@router.post("/tokenize", openapi_extra=operation(KeyScope.CHAT, TokenizeRequest))
+async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """Token ids of a text, or of a chat as the model is given it."""
+    body = read(TokenizeRequest, await read_document(request, services.limits))
+    _check_model(body.model, services.engine.info().model_name)
+    tokenizer, info = services.engine.tokenizer, services.engine.info()
+    if body.prompt is not None:
+        prompt = encode_text(tokenizer, body.prompt, info.max_model_len)
+    else:
+        prompt = render_chat(tokenizer, body, info.max_model_len)
+    answer: dict[str, Any] = {
+        "tokens": list(prompt.token_ids),
+        "count": len(prompt.token_ids),
+        "max_model_len": info.max_model_len,
+    }
+    if body.return_token_strs:
+        answer["token_strs"] = [tokenizer.token_text(token_id) for token_id in prompt.token_ids]
+    return answer
+
+
+@router.post("/v1/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
+@router.post("/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
+async def detokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """The text of token ids."""
+    body = read(DetokenizeRequest, await read_document(request, services.limits))
+    _check_model(body.model, services.engine.info().model_name)
+    check_token_ids(body.tokens, services.engine.info(), "tokens")
+    return {"prompt": services.engine.tokenizer.decode(body.tokens)}
+
+
+@router.get("/v1/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
+@router.get("/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
+async def tokenizer_info(services: ServicesDep) -> dict[str, Any]:
+    """The special tokens and the chat template."""
+    tokenizer = services.engine.tokenizer
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "eos_token": tokenizer.eos_token,
+        "bos_token": tokenizer.bos_token,
+        "pad_token": tokenizer.pad_token,
+        "chat_template": tokenizer.chat_template,
+        "add_bos_token": tokenizer.adds_bos_token,
+    }
+
+
+def _check_model(model: str | None, served: str) -> None:
+    if model is not None and model != served and not model.startswith(f"{served}:"):
+        raise ModelNotFoundError("model is not served here", param="model")

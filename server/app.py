@@ -1,0 +1,165 @@
+"""The application: routes, middleware and error handling around one engine and one store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from .api import (
+    aliases,
+    audit,
+    capabilities,
+    chat,
+    completions,
+    directions,
+    health,
+    keys,
+    models,
+    openapi,
+    profiles,
+    tokenize,
+)
+from .api.deps import Services, authorize
+from .api.errors import (
+    InvalidParameterError,
+    RequestError,
+    RouteNotFoundError,
+    WrongMethodError,
+)
+from .api.keys_gate import KeysGate
+from .api.lifecycle import Lifecycle
+from .api.limits import Limits
+from .api.middleware import ErrorBoundary, Gate, is_request_id
+from .engine.engine import Engine
+from .errors import reply_to
+from .metrics import Metrics
+from .registry.drafting import Drafting
+from .registry.registry import Registry
+from .registry.upload import Uploader
+from .settings import Settings
+from .store import Store
+
+__all__ = ["create_app"]
+
+_ROUTERS: Final = (
+    *(chat, completions, models, tokenize),
+    *(directions, profiles, aliases, keys, audit),
+    *(health, capabilities),
+)
+_LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+_log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings, engine: Engine, store: Store) -> FastAPI:
+    """An application that serves `engine`, with what `store` keeps.
+
+    Without any key in the store requests need none; `settings` must then bind to loopback.
+
+    Raises:
+        ValueError: No key, and an address that others can reach.
+    """
+    is_open = not store.keys.exist()
+    if is_open and not settings.is_loopback:
+        raise ValueError(
+            f"host is {settings.host!r}, which others can reach, and there is no API key; make one "
+            "with 'coxswain keys create', or bind to 127.0.0.1"
+        )
+    services = _services(settings, engine, store, is_open=is_open)
+    app = FastAPI(
+        title="Coxswain",
+        version=version("coxswain"),
+        summary="A language model server that steers every request differently.",
+        dependencies=[Depends(authorize)],
+        docs_url="/docs" if settings.is_loopback else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.is_loopback else None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    for module in _ROUTERS:
+        app.include_router(module.router)
+    answer = _answer(services)
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _pass_on)
+    # Added last is outermost: ids around all, then errors, then the gate.
+    app.add_middleware(Gate, lifecycle=services.lifecycle, hosts=_hosts(settings))
+    app.add_middleware(ErrorBoundary, answer=answer)
+    app.add_middleware(CorrelationIdMiddleware, validator=is_request_id)
+    return app
+
+
+def _services(settings: Settings, engine: Engine, store: Store, *, is_open: bool) -> Services:
+    spec = engine.info().spec
+    registry = Registry(store, spec, settings.default_profile)
+    return Services(
+        engine=engine,
+        store=store,
+        registry=registry,
+        uploader=Uploader(store, spec),
+        drafting=Drafting(store, registry.library, spec),
+        metrics=Metrics(engine.stats, is_auth_disabled=is_open),
+        lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
+        keys=KeysGate(store.keys, is_open=is_open),
+        limits=Limits(
+            max_body_bytes=settings.max_body_bytes,
+            max_upload_bytes=settings.max_upload_bytes,
+            max_choices=settings.max_choices,
+            body_timeout_seconds=settings.body_timeout_seconds,
+            send_timeout_seconds=settings.send_timeout_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
+        ),
+        started_at=int(time.time()),
+    )
+
+
+def _hosts(settings: Settings) -> frozenset[str]:
+    """Host names answered to; empty means any, where the address is open to others anyway."""
+    own = _LOOPBACK_NAMES if settings.is_loopback or settings.trusted_hosts else ()
+    return frozenset((*own, *(host.lower() for host in settings.trusted_hosts)))
+
+
+def _answer(services: Services) -> Callable[[Exception, str], Response]:
+    """How an error of a request is answered, counted and logged."""
+
+    def answer(error: Exception, path: str) -> Response:
+        reply = reply_to(_known(error), path)
+        services.metrics.rejected.labels(reply.code).inc()
+        if reply.code == "insufficient_storage":
+            services.metrics.store_writable.set(0)
+        if reply.status >= 500:
+            _log.error("request_failed", path=path, code=reply.code, exc_info=error)
+        else:
+            _log.info("request_refused", path=path, code=reply.code, status=reply.status)
+        return JSONResponse(reply.body(), status_code=reply.status, headers=dict(reply.headers))
+
+    return answer
+
+
+def _known(error: Exception) -> Exception:
+    """The framework's own errors as ours."""
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return RouteNotFoundError("there is no such path; see /docs or the documentation")
+        if error.status_code == 405:
+            allow = (error.headers or {}).get("Allow", "")
+            return WrongMethodError(f"this path has only {allow}", allow=allow)
+        return RequestError("the request cannot be read")
+    if isinstance(error, RequestValidationError):
+        return InvalidParameterError("a parameter of the path or query has the wrong form")
+    return error
+
+
+async def _pass_on(request: Request, error: Exception) -> Response:
+    """Leave the framework's errors to the one boundary that answers all."""
+    del request
+    raise error

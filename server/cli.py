@@ -1,0 +1,183 @@
+"""The command `coxswain`: serve, manage keys, say the version."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from .settings import ENV_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from .store import Store
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="An inference-time steering server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+DataDir = Annotated[Path | None, typer.Option(help="Database and artifacts.")]
+
+
+@app.command()
+def serve(
+    model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0: a free one.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<i>.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="none, auto, balanced.")] = None,
+    data_dir: DataDir = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: cores.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Prompt plus answer.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
+    default_profile: Annotated[str | None, typer.Option(help="For requests without.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
+) -> None:
+    """Serve a model over HTTP. Options win over COXSWAIN_<NAME> in the environment."""
+    settings = _settings(
+        model=model,
+        served_name=served_name,
+        host=host,
+        port=port,
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        data_dir=data_dir,
+        threads=threads,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        default_profile=default_profile,
+        log_format=log_format,
+    )
+    from .launch import run  # loads torch: not for --help
+
+    try:
+        asyncio.run(run(settings))
+    except ValueError as error:
+        raise _failure(str(error)) from error
+
+
+@app.command()
+def version() -> None:
+    """Say the version."""
+    typer.echo(package_version("coxswain"))
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="For people.")] = "admin",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeat: chat, inline, read, admin, restricted. Default: all but the last."
+        ),
+    ] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(help="Repeat: profiles it may name. Default: any.")
+    ] = None,
+    default_profile: Annotated[str | None, typer.Option(help="For requests without.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Default: no limit.")] = None,
+    only_first: Annotated[bool, typer.Option(help="Do nothing if any key exists.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make an API key and print it, this once."""
+    from .auth import LOCAL_USER, KeyScope
+    from .store import SYSTEM, KeySpec
+
+    chosen = set(scope or set(KeyScope) - {KeyScope.RESTRICTED})
+    if unknown := chosen - set(KeyScope):
+        raise _failure(f"no such scope: {', '.join(sorted(unknown))}; have {', '.join(KeyScope)}")
+    with _open_store(data_dir) as store:
+        if only_first and store.keys.exist():
+            typer.echo("a key exists already", err=True)
+            return
+        try:
+            spec = KeySpec(
+                name=name,
+                scopes=frozenset(map(KeyScope, chosen)),
+                profiles_allow=frozenset(profile) if profile else None,
+                default_profile=default_profile,
+                requests_per_minute=requests_per_minute,
+            )
+        except ValueError as error:
+            raise _failure(str(error)) from error
+        typer.echo(store.keys.create(spec, minter=LOCAL_USER, by=SYSTEM).secret)
+
+
+@keys_app.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """Print every key, without its secret, as a line of JSON."""
+    from .api import records
+
+    with _open_store(data_dir) as store:
+        cursor = None
+        while True:
+            page = store.keys.list(cursor, 200)
+            for record in page.items:
+                typer.echo(json.dumps(records.key(record)))
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """End a key for good, at once."""
+    from .store import SYSTEM
+    from .store.errors import StoreError
+
+    with _open_store(data_dir) as store:
+        try:
+            store.keys.revoke(key_id, by=SYSTEM)
+        except StoreError as error:
+            raise _failure(str(error)) from error
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="coxswain")
+
+
+def _settings(**options: Any) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise _failure(f"{name} ({ENV_PREFIX}{name.upper()}): {problem['msg']}") from error
+
+
+@contextmanager
+def _open_store(data_dir: Path | None) -> Iterator[Store]:
+    """The store of the settings, closed at the end."""
+    from .store import Store
+
+    settings = _settings(data_dir=data_dir)
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _failure(message: str) -> typer.Exit:
+    typer.secho(f"coxswain: {message}", err=True, fg=typer.colors.RED)
+    return typer.Exit(2)

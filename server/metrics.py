@@ -1,0 +1,136 @@
+"""What is counted and timed, in a registry of its own.
+
+Names are vLLM's with the prefix `coxswain_`, so that public dashboards carry over by replacing the
+prefix. Labels are profiles, codes and finish reasons: never text of users, never keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .engine.outputs import EngineStats
+
+__all__ = ["METRIC_PREFIX", "Metrics"]
+
+METRIC_PREFIX: Final = "coxswain_"
+
+_TTFT_BUCKETS: Final = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+_ITL_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+    *(0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+_LATENCY_BUCKETS: Final = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+
+
+class Metrics:
+    """The server's metrics.
+
+    Args:
+        engine_stats: Asked at each scrape.
+        is_auth_disabled: Whether requests need no key.
+    """
+
+    def __init__(self, engine_stats: Callable[[], EngineStats], *, is_auth_disabled: bool) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_EngineCollector(engine_stats))
+        self.time_to_first_token = self._histogram(
+            "time_to_first_token_seconds",
+            "From a request's arrival to its first token.",
+            _TTFT_BUCKETS,
+        )
+        self.inter_token_latency = self._histogram(
+            "inter_token_latency_seconds", "Between tokens of one choice.", _ITL_BUCKETS
+        )
+        self.request_latency = self._histogram(
+            "request_latency_seconds",
+            "From a request's arrival to its last token.",
+            _LATENCY_BUCKETS,
+        )
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens served.", ("profile",))
+        self.generation_tokens = self._counter(
+            "generation_tokens", "Tokens generated.", ("profile",)
+        )
+        self.applied_tokens = self._counter(
+            "applied_tokens", "Tokens an intervention acted on.", ("profile",)
+        )
+        self.requests = self._counter("requests", "Requests by how they ended.", ("finish",))
+        self.rejected = self._counter(
+            "requests_rejected", "Requests answered with an error before they ran.", ("code",)
+        )
+        self.profile_requests = self._counter(
+            "profile_requests", "Requests by profile.", ("profile", "version")
+        )
+        self.not_applied = self._counter(
+            "not_applied", "Answers whose steering acted on no token; must stay 0."
+        )
+        self.nonfinite = self._counter(
+            "nonfinite", "Requests that ended in NaN or infinity.", ("profile",)
+        )
+        auth_disabled = Gauge(
+            f"{METRIC_PREFIX}auth_disabled",
+            "1 when requests need no key.",
+            registry=self._registry,
+        )
+        auth_disabled.set(is_auth_disabled)
+        self.store_writable = Gauge(
+            f"{METRIC_PREFIX}store_writable",
+            "1 unless the last write to the store failed.",
+            registry=self._registry,
+        )
+        self.store_writable.set(1)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def names(self) -> list[str]:
+        """Every metric's name as it is scraped, for the documentation."""
+        names = []
+        for family in self._registry.collect():
+            names.append(family.name + ("_total" if family.type == "counter" else ""))
+        return sorted(names)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"{METRIC_PREFIX}{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"{METRIC_PREFIX}{name}", text, buckets=buckets, registry=self._registry)
+
+
+_GAUGES: Final = {
+    "num_requests_running": "Requests holding keys and values.",
+    "num_requests_waiting": "Requests in the queue.",
+    "kv_cache_usage_ratio": "Used blocks of the KV cache over all.",
+    "num_live_edits": "Columns of the steering tables in use.",
+    "seconds_since_step": "Since a step completed while work was queued.",
+}
+_COUNTERS: Final = {
+    "num_preemptions": "Requests preempted.",
+    "prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
+    "prefix_cache_hits": "Prompt tokens found in the prefix cache.",
+    "num_steps": "Steps of the engine.",
+}
+
+
+class _EngineCollector(Collector):
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(METRIC_PREFIX + name, text, value=getattr(stats, name))
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(METRIC_PREFIX + name, text, value=getattr(stats, name))

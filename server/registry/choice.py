@@ -1,0 +1,107 @@
+"""What a request asks of steering, before anything is looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from steering.errors import SteeringError
+from steering.interventions import DirectionRef, Intervention
+from steering.profiles import Monitor
+
+__all__ = [
+    "NONE",
+    "Compose",
+    "NamedProfile",
+    "SteeringChoice",
+    "read_interventions",
+    "read_monitors",
+]
+
+NONE: Final = "none"
+"""The profile that opts out beneath any default."""
+
+
+class Compose(StrEnum):
+    """What a request's own steering does to the default profile.
+
+    `replace`: a profile or interventions in the request stand instead of the default.
+    `add`: they act after it.
+    """
+
+    REPLACE = "replace"
+    ADD = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedProfile:
+    """One explicit choice of a profile: by the body, the model's name or the header.
+
+    Attributes:
+        text: `name`, `name@version` or `none`.
+        param: Where it was given, for errors.
+    """
+
+    text: str
+    param: str
+
+    def reference(self) -> DirectionRef:
+        """Name and version.
+
+        Raises:
+            InvalidFieldError: Not of that form.
+        """
+        return DirectionRef.parse(self.text, param=self.param)
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringChoice:
+    """The steering of one request.
+
+    Attributes:
+        named: Explicit choices of a profile, first the body's; they must agree.
+        strength: Factor on the profile's strengths; None means 1.
+        interventions: After the profile's.
+        monitors: Beside the profile's.
+        compose: What becomes of the default profile.
+        is_compared: Whether unsteered answers are wanted as well.
+        prompt_tokens: Where `prompt` ends, one number or one per prompt; empty: at its end.
+    """
+
+    named: tuple[NamedProfile, ...] = ()
+    strength: float | None = None
+    interventions: tuple[Intervention, ...] = ()
+    monitors: tuple[Monitor, ...] = ()
+    compose: Compose = Compose.REPLACE
+    is_compared: bool = False
+    prompt_tokens: tuple[int, ...] = ()
+
+
+def read_interventions(
+    documents: Sequence[Mapping[str, Any]], param: str
+) -> tuple[Intervention, ...]:
+    """Each document as an intervention.
+
+    Raises:
+        SteeringError: With `param` like `steering.interventions[0].layers`.
+    """
+    return tuple(
+        _read(Intervention, document, f"{param}[{index}]")
+        for index, document in enumerate(documents)
+    )
+
+
+def read_monitors(documents: Sequence[Mapping[str, Any]], param: str) -> tuple[Monitor, ...]:
+    """Each document as a monitor; raises as `read_interventions`."""
+    return tuple(
+        _read(Monitor, document, f"{param}[{index}]") for index, document in enumerate(documents)
+    )
+
+
+def _read(reader: Any, document: Mapping[str, Any], param: str) -> Any:
+    try:
+        return reader.from_dict(document)
+    except SteeringError as error:
+        raise error.under(param) from None

@@ -1,0 +1,72 @@
+"""The demo directions and profiles of the embedded model, created on first start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from server.store import SYSTEM, Store
+from server.store.errors import ProfileNotFoundError
+from steering.errors import IncompatibleModelError, SteeringError
+from steering.model_spec import ModelSpec
+
+from .drafting import Drafting
+from .errors import InvalidProfileError
+from .library import DirectionLibrary
+from .upload import Uploader
+
+__all__ = ["import_demo"]
+
+_DIRECTIONS: Final = "directions"
+_PROFILES: Final = "profiles.json"
+_log = structlog.get_logger(__name__)
+
+
+def import_demo(folder: Path, store: Store, spec: ModelSpec) -> list[str]:
+    """Create and publish what `folder` holds, where it fits the model; returns the profiles made.
+
+    The folder has `directions/<name>.safetensors`, each with an optional `<name>.json` beside it
+    that says what the file does not, and `profiles.json`, an object of profiles by name. Names
+    that exist are left alone, so that it may run at every start and never undoes an edit.
+    """
+    profiles = folder / _PROFILES
+    if not profiles.is_file():
+        return []
+    documents: dict[str, dict[str, Any]] = json.loads(profiles.read_text())
+    missing = {name: doc for name, doc in documents.items() if not _exists(store, name)}
+    if not missing:
+        return []
+    try:
+        _import_directions(folder / _DIRECTIONS, Uploader(store, spec))
+        drafting = Drafting(store, DirectionLibrary(store), spec)
+        for name, document in missing.items():
+            drafting.save(name, document, by=SYSTEM, publish=True)
+    except IncompatibleModelError:
+        return []  # another model is served
+    except (SteeringError, InvalidProfileError) as error:
+        _log.warning("demo_not_loaded", reason=str(error))
+        return []
+    _log.info("demo_loaded", profiles=sorted(missing))
+    return sorted(missing)
+
+
+def _import_directions(folder: Path, uploader: Uploader) -> None:
+    for path in sorted(folder.glob("*.safetensors")):
+        metadata = {"name": path.stem, **_metadata(path.with_suffix(".json"))}
+        uploader.from_file(path.read_bytes(), metadata, by=SYSTEM)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    metadata: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return metadata
+
+
+def _exists(store: Store, name: str) -> bool:
+    try:
+        store.profiles.get(name, include_drafts=True, include_archived=True)
+    except ProfileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,205 @@
+"""Checking and saving profiles: every problem at once, norms frozen, what it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from server.store import Actor, ProfileRecord, Saved, Store
+from server.store.errors import StoreError
+from server.store.names import check_name
+from server.store.requirements import check_requires
+from steering.compile_plan import MonitorUse, Steer, compile_plan
+from steering.directions import Direction
+from steering.errors import InvalidFieldError, SteeringError
+from steering.fields import check_keys
+from steering.interventions import DirectionRef, Intervention
+from steering.model_spec import ModelSpec
+from steering.plan import PlannedEdit, PlannedIntervention, SteeringPlan
+from steering.profiles import Monitor, Profile
+from steering.sites import SitePoint
+
+from .errors import InvalidProfileError, Problem
+from .library import DirectionLibrary
+
+__all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
+
+MAX_INTERVENTIONS: Final = 64
+"""Most interventions, and most monitors, of one profile."""
+
+_LISTS: Final = frozenset({"interventions", "monitors"})
+_OWN_FIELDS: Final = frozenset({"description", "requires", "max_strength"})
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedProfile:
+    """A profile that fits the model, and what it compiles to."""
+
+    profile: Profile
+    plan: SteeringPlan
+
+    def resid_norms(self, spec: ModelSpec) -> dict[SitePoint, float]:
+        """Residual norms at every point it edits, as far as they are known."""
+        points = {
+            SitePoint(layer, item.site) for item in self.plan.interventions for layer in item.layers
+        }
+        return {point: spec.resid_norms[point] for point in points if point in spec.resid_norms}
+
+    def report(self, spec: ModelSpec) -> list[dict[str, Any]]:
+        """Per intervention: what is applied where, and its dose at each layer."""
+        return [{**item.report(), "doses": _doses(item, spec)} for item in self.plan.interventions]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """Checks profiles against one model, and saves them.
+
+    Attributes:
+        store: Where they go.
+        library: Directions they name.
+        spec: Model they must fit.
+    """
+
+    store: Store
+    library: DirectionLibrary
+    spec: ModelSpec
+
+    def check(self, name: str, document: Mapping[str, Any]) -> CheckedProfile:
+        """Read and compile a profile without saving it.
+
+        Raises:
+            InvalidProfileError: With everything that is wrong.
+        """
+        problems = _Problems()
+        problems.of(check_name, name)
+        problems.of(check_keys, document, _OWN_FIELDS | _LISTS, noun="a profile")
+        own = {key: value for key, value in document.items() if key in _OWN_FIELDS}
+        profile = problems.of(Profile.from_dict, name, own)
+        if profile is not None:
+            problems.of(check_requires, profile.requires)
+        steers = self._read(document, "interventions", self._steer, problems)
+        monitors = self._read(document, "monitors", self._monitor, problems)
+        if not problems.found and not (steers or monitors):
+            problems.add(
+                InvalidFieldError(
+                    "a profile needs at least one intervention or monitor", param="interventions"
+                )
+            )
+        plan = problems.of(compile_plan, steers, monitors, self.spec)
+        if problems.found or profile is None or plan is None:
+            raise InvalidProfileError(problems.found)
+        return CheckedProfile(
+            Profile(
+                name=name,
+                interventions=tuple(steer.intervention for steer in steers),
+                monitors=tuple(use.monitor for use in monitors),
+                description=profile.description,
+                requires=profile.requires,
+                max_strength=profile.max_strength,
+            ),
+            plan,
+        )
+
+    def save(
+        self,
+        name: str,
+        document: Mapping[str, Any],
+        *,
+        by: Actor,
+        publish: bool,
+        expected: str | None = None,
+    ) -> Saved[ProfileRecord]:
+        """Check a profile and store it with its directions pinned and its norms frozen.
+
+        Raises:
+            InvalidProfileError: With everything that is wrong; nothing is stored.
+            StoreError: The name cannot be used, or was changed meanwhile.
+        """
+        checked = self.check(name, document)
+        return self.store.profiles.save(
+            checked.profile,
+            by=by,
+            model_fingerprint=self.spec.fingerprint,
+            resid_norms=checked.resid_norms(self.spec),
+            publish=publish,
+            expected=expected,
+        )
+
+    def _read(
+        self,
+        document: Mapping[str, Any],
+        key: str,
+        use: Callable[[Any, str], _T],
+        problems: _Problems,
+    ) -> list[_T]:
+        """The entries of a list that can be used; a problem for each that cannot."""
+        items = document.get(key) or []
+        if not isinstance(items, list) or len(items) > MAX_INTERVENTIONS:
+            problems.add(
+                InvalidFieldError(
+                    f"{key} is not a list of at most {MAX_INTERVENTIONS} objects", param=key
+                )
+            )
+            return []
+        values = (problems.of(use, item, f"{key}[{i}]") for i, item in enumerate(items))
+        return [value for value in values if value is not None]
+
+    def _steer(self, document: Any, path: str) -> Steer:
+        intervention: Intervention = _from_dict(Intervention, document, path)
+        steer = Steer(intervention, self._direction(intervention.direction, path), path=path)
+        compile_plan([steer], (), self.spec)
+        return steer
+
+    def _monitor(self, document: Any, path: str) -> MonitorUse:
+        monitor: Monitor = _from_dict(Monitor, document, path)
+        use = MonitorUse(monitor, self._direction(monitor.direction, path), path)
+        compile_plan((), [use], self.spec)
+        return use
+
+    def _direction(self, reference: DirectionRef, path: str) -> Direction:
+        try:
+            return self.library.get(reference)
+        except StoreError as error:
+            error.param = f"{path}.direction"
+            raise
+
+
+class _Problems:
+    """Collects what goes wrong."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def add(self, error: SteeringError | StoreError) -> None:
+        self.found.append(Problem(error.code, error.param, str(error)))
+
+    def of(self, work: Callable[..., _T], *args: Any, **kwargs: Any) -> _T | None:
+        """What `work` returns; None, and a problem, where it cannot."""
+        try:
+            return work(*args, **kwargs)
+        except (SteeringError, StoreError) as error:
+            self.add(error)
+            return None
+
+
+def _from_dict(reader: Any, document: Any, path: str) -> Any:
+    if not isinstance(document, Mapping):
+        raise InvalidFieldError(f"{path} is not an object; expected one", param=path)
+    try:
+        return reader.from_dict(document)
+    except SteeringError as error:
+        raise error.under(path) from None
+
+
+def _doses(item: PlannedIntervention, spec: ModelSpec) -> dict[str, float | None]:
+    """|strength| * |shift| / mean residual norm, by layer; None where it has no constant shift."""
+    return {str(planned.point.layer): _dose(item.strength, planned, spec) for planned in item.edits}
+
+
+def _dose(strength: float, planned: PlannedEdit, spec: ModelSpec) -> float | None:
+    norm, shift = spec.resid_norms.get(planned.point), planned.edit.shift
+    if norm is None or shift is None:
+        return None
+    return abs(strength) * float(shift.norm()) / norm

@@ -1,0 +1,80 @@
+"""What can be wrong with a choice of steering, beyond the steering itself.
+
+RegistryError
+|-- SteeringConflictError       two explicit choices of a profile disagree
+|-- StrengthOutOfRangeError     a strength this key may not give
+|-- NothingToCompareError       a comparison of an answer that is not steered
+`-- InvalidProfileError         everything that is wrong with a profile, at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "InvalidProfileError",
+    "NothingToCompareError",
+    "Problem",
+    "RegistryError",
+    "SteeringConflictError",
+    "StrengthOutOfRangeError",
+]
+
+
+class RegistryError(Exception):
+    """A choice of steering that cannot be honoured.
+
+    Attributes:
+        code: Stable machine-readable name; goes on the wire as `error.code`.
+        param: Path of the field at fault, or None.
+    """
+
+    code: ClassVar[str] = "invalid_steering"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class SteeringConflictError(RegistryError):
+    """Two explicit choices of a profile disagree."""
+
+    code = "steering_conflict"
+
+
+class StrengthOutOfRangeError(RegistryError):
+    """A strength outside [0, max_strength] from a key without the scope `inline`."""
+
+    code = "strength_out_of_range"
+
+
+class NothingToCompareError(RegistryError):
+    """A comparison is asked for, but nothing is steered."""
+
+    code = "nothing_to_compare"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: which field, and why."""
+
+    code: str
+    param: str | None
+    message: str
+
+
+class InvalidProfileError(RegistryError):
+    """A profile cannot be saved.
+
+    Attributes:
+        problems: Everything that is wrong, in the profile's order; at least one.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        super().__init__(first.message + more, param=first.param)
+        self.problems = tuple(problems)
+        self.code = first.code  # type: ignore[misc]

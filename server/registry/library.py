@@ -1,0 +1,69 @@
+"""Stored directions with their tensors, ready to be compiled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from server.store import DirectionRecord, Store
+from steering.directions import Direction
+from steering.formats import load_upload
+from steering.interventions import DirectionRef
+
+from .lru import LruCache
+
+__all__ = ["DirectionLibrary", "load_direction_blob"]
+
+_MAX_BYTES: Final = 512 * 2**20
+
+
+def load_direction_blob(blob: bytes, record: DirectionRecord) -> Direction:
+    """A stored file as the direction its record describes; the store's loader.
+
+    Raises:
+        FormatError: The file cannot be read any more.
+    """
+    direction = load_upload(
+        blob,
+        record.name,
+        kind=record.kind,
+        site=record.site,
+        layers=record.layers,
+        model_fingerprint=record.model_fingerprint,
+        requires=record.requires,
+        provenance=record.provenance,
+        tags=record.tags,
+    )
+    return replace(direction, version=record.version)
+
+
+class DirectionLibrary:
+    """Directions by name and version; versions are immutable, so nothing here goes stale.
+
+    Args:
+        store: Where they are kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._loaded: LruCache[tuple[str, int], Direction] = LruCache(_MAX_BYTES, _num_bytes)
+
+    def get(self, reference: DirectionRef, *, include_archived: bool = False) -> Direction:
+        """The direction meant; without a version, the newest.
+
+        `include_archived` is for pinned references of profiles, which outlive an archiving.
+
+        Raises:
+            DirectionNotFoundError: There is none.
+            CorruptArtifactError: Its file is damaged.
+        """
+        record = self._store.directions.get(
+            reference.name, reference.version, include_archived=include_archived
+        )
+        return self._loaded.get_or(
+            (record.name, record.version), lambda: self._store.directions.load(record)
+        )
+
+
+def _num_bytes(direction: Direction) -> int:
+    return sum(tensor.nbytes for tensor in direction.tensors.values())

@@ -1,0 +1,225 @@
+"""Choosing, allowing and compiling the steering of a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from server.auth import KeyScope, Principal
+from server.store import Actor, ProfileRecord, ProfileStatus, Store
+from server.store.errors import ProfileNotFoundError, StoreError
+from steering.compile_plan import MonitorUse, Steer, compile_plan
+from steering.directions import Direction
+from steering.errors import InvalidFieldError
+from steering.interventions import DirectionRef
+from steering.model_spec import ModelSpec
+from steering.plan import SteeringPlan
+
+from .choice import NONE, Compose, NamedProfile, SteeringChoice
+from .errors import (
+    NothingToCompareError,
+    SteeringConflictError,
+    StrengthOutOfRangeError,
+)
+from .library import DirectionLibrary
+from .lru import LruCache
+from .resolution import ResolvedSteering
+
+__all__ = ["Registry"]
+
+_MAX_PLANS: Final = 1024
+
+
+class Registry:
+    """Turns what requests choose into plans for the loaded model. Thread-safe; blocks on the store.
+
+    The profile of a request is the first of: the body's, the model name's or the header's choice
+    (which must agree), the key's default, the server's default.
+
+    Args:
+        store: Profiles and directions.
+        spec: Of the loaded model.
+        default_profile: The server's default, or None.
+    """
+
+    def __init__(self, store: Store, spec: ModelSpec, default_profile: str | None = None) -> None:
+        self._store = store
+        self._spec = spec
+        self._default = default_profile
+        self._plans: LruCache[str, SteeringPlan] = LruCache(_MAX_PLANS)
+        self.library = DirectionLibrary(store)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model plans are compiled for."""
+        return self._spec
+
+    def has_default(self, caller: Principal) -> bool:
+        """Whether a request that chooses nothing may be steered all the same."""
+        return bool(caller.default_profile or self._default)
+
+    def resolve(self, choice: SteeringChoice, caller: Principal, actor: Actor) -> ResolvedSteering:
+        """The steering a request chooses.
+
+        Raises:
+            SteeringConflictError: Two explicit choices disagree.
+            ProfileNotFoundError, DirectionNotFoundError: Unknown names.
+            PermissionDeniedError: The key may not use what it chose.
+            StrengthOutOfRangeError: A strength that needs the scope `inline`.
+            SteeringError: The steering cannot be compiled for this model.
+        """
+        if choice.interventions:
+            caller.require(KeyScope.INLINE, param="steering.interventions")
+        profiles = self._profiles(choice, caller)
+        chosen = profiles[-1] if profiles else None
+        factor = _strength(choice, chosen, caller)
+        steers, monitors = self._parts(profiles, factor, choice)
+        requires = {scope for record in profiles for scope in record.requires}
+        for part in (*steers, *monitors):
+            requires.update(part.direction.requires)
+        caller.require(*requires, param="steering")
+        if KeyScope.RESTRICTED in requires:
+            self._audit(profiles, choice, actor)
+        plan = self._plan(steers, monitors)
+        if choice.is_compared and not steers:
+            raise NothingToCompareError(
+                "compare is true, but nothing is steered; choose a profile or send interventions",
+                param="steering.compare",
+            )
+        return ResolvedSteering(
+            profile=None if chosen is None else chosen.name,
+            version=None if chosen is None else chosen.version,
+            plan=None if plan.is_empty else plan,
+            strength=factor,
+            is_inline=bool(choice.interventions),
+            is_compared=choice.is_compared,
+            prompt_tokens=choice.prompt_tokens,
+        )
+
+    def _profiles(self, choice: SteeringChoice, caller: Principal) -> list[ProfileRecord]:
+        """The profiles that apply, in order; the last is the one reported."""
+        is_none = [named.text == NONE for named in choice.named]
+        records = [self._explicit(named, caller) for named in choice.named if named.text != NONE]
+        if len({record.reference for record in records}) > 1 or (any(is_none) and records):
+            places = " and ".join(named.param for named in choice.named)
+            raise SteeringConflictError(
+                f"{places} choose different profiles; choose one", param=choice.named[0].param
+            )
+        if any(is_none):
+            return []
+        is_added = choice.compose is Compose.ADD
+        if not is_added and (records or choice.interventions):
+            return records[:1]
+        return [*self._default_of(caller), *records[:1]]
+
+    def _explicit(self, named: NamedProfile, caller: Principal) -> ProfileRecord:
+        reference = named.reference()
+        caller.require_profile(reference.name, param=named.param)
+        return self._published(named.text, named.param, caller)
+
+    def _default_of(self, caller: Principal) -> list[ProfileRecord]:
+        default = caller.default_profile or self._default
+        if default is None or default == NONE:
+            return []
+        return [self._published(default, "default profile", caller)]
+
+    def _published(self, text: str, param: str, caller: Principal) -> ProfileRecord:
+        try:
+            record = self._store.aliases.resolve(text)
+        except StoreError as error:
+            error.param = param
+            raise
+        is_draft = record.status is ProfileStatus.DRAFT
+        if is_draft and KeyScope.ADMIN not in caller.scopes:
+            raise ProfileNotFoundError(
+                f"{record.reference} is not published; publish it, or choose another", param=param
+            )
+        return record
+
+    def _parts(
+        self, profiles: Sequence[ProfileRecord], factor: float, choice: SteeringChoice
+    ) -> tuple[list[Steer], list[MonitorUse]]:
+        steers: list[Steer] = []
+        monitors: list[MonitorUse] = []
+        for record in profiles:
+            path = "steering.profile"
+            scale = factor if record is profiles[-1] else 1.0
+            for index, item in enumerate(record.profile.interventions):
+                steers.append(
+                    Steer(
+                        item,
+                        self.library.get(item.direction, include_archived=True),
+                        scale,
+                        record.resid_norms,
+                        f"{path}.interventions[{index}]",
+                    )
+                )
+            for index, monitor in enumerate(record.profile.monitors):
+                direction = self.library.get(monitor.direction, include_archived=True)
+                monitors.append(MonitorUse(monitor, direction, f"{path}.monitors[{index}]"))
+        for index, item in enumerate(choice.interventions):
+            path = f"steering.interventions[{index}]"
+            steers.append(Steer(item, self._named(item.direction, path), path=path))
+        for index, monitor in enumerate(choice.monitors):
+            path = f"steering.monitors[{index}]"
+            monitors.append(MonitorUse(monitor, self._named(monitor.direction, path), path))
+        return steers, monitors
+
+    def _named(self, reference: DirectionRef, path: str) -> Direction:
+        try:
+            return self.library.get(reference)
+        except StoreError as error:
+            error.param = f"{path}.direction"
+            raise
+
+    def _plan(self, steers: Sequence[Steer], monitors: Sequence[MonitorUse]) -> SteeringPlan:
+        """Compiled, or taken from the cache; everything that decides it is in the key."""
+        key = json.dumps(
+            [
+                [
+                    [
+                        s.intervention.to_dict(),
+                        s.direction.reference,
+                        s.factor,
+                        s.path,
+                        sorted((p.layer, p.site, norm) for p, norm in s.resid_norms.items()),
+                    ]
+                    for s in steers
+                ],
+                [[m.monitor.to_dict(), m.direction.reference, m.path] for m in monitors],
+            ]
+        )
+        return self._plans.get_or(key, lambda: compile_plan(steers, monitors, self._spec))
+
+    def _audit(
+        self, profiles: Sequence[ProfileRecord], choice: SteeringChoice, actor: Actor
+    ) -> None:
+        subject = ", ".join(record.reference for record in profiles) or "inline"
+        detail = {
+            "strength": choice.strength,
+            "interventions": [item.to_dict() for item in choice.interventions],
+        }
+        self._store.audit.append(
+            "steering.restricted_use", f"profile {subject}", by=actor, detail=detail
+        )
+
+
+def _strength(choice: SteeringChoice, profile: ProfileRecord | None, caller: Principal) -> float:
+    """The factor on the profile's strengths."""
+    if choice.strength is None:
+        return 1.0
+    if profile is None:
+        raise InvalidFieldError(
+            "strength is given, but no profile is chosen that it could scale; set the strength of "
+            "each intervention instead",
+            param="steering.strength",
+        )
+    most = profile.profile.max_strength
+    if not 0.0 <= choice.strength <= most and KeyScope.INLINE not in caller.scopes:
+        raise StrengthOutOfRangeError(
+            f"strength is {choice.strength:g}; expected 0 to {most:g} for profile {profile.name!r} "
+            "(other values need the scope 'inline')",
+            param="steering.strength",
+        )
+    return choice.strength

@@ -1,0 +1,48 @@
+"""What a request's choice of steering came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steering.plan import SteeringPlan
+
+__all__ = ["UNSTEERED", "ResolvedSteering"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSteering:
+    """Steering looked up, allowed, and compiled.
+
+    Attributes:
+        profile: Name of the profile, not of an alias; None for none.
+        version: Its version.
+        plan: What the engine is given; None where nothing is edited and nothing read.
+        strength: Factor the request put on the profile's strengths.
+        is_inline: Whether the request brought interventions of its own.
+        is_compared: Whether unsteered answers are wanted as well.
+        prompt_tokens: As in `SteeringChoice`.
+    """
+
+    profile: str | None = None
+    version: int | None = None
+    plan: SteeringPlan | None = None
+    strength: float = 1.0
+    is_inline: bool = False
+    is_compared: bool = False
+    prompt_tokens: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """For metrics: the profile's name, `inline` or `none`."""
+        return self.profile or ("inline" if self.is_inline else "none")
+
+    @property
+    def header(self) -> str:
+        """For the header `x-steering-applied`: like `cheerful@2+inline`."""
+        parts = [] if self.profile is None else [f"{self.profile}@{self.version}"]
+        if self.is_inline:
+            parts.append("inline")
+        return "+".join(parts) or "none"
+
+
+UNSTEERED = ResolvedSteering()

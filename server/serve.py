@@ -1,0 +1,82 @@
+"""Running the application under uvicorn: start, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from types import FrameType
+from typing import Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from .api.deps import Services
+from .api.protocol import BoundedProtocol
+from .settings import Settings
+
+__all__ = ["DrainingServer", "uvicorn_config"]
+
+_MAX_EVENT_BYTES: Final = 256 * 1024  # beyond it 400; the application refuses far smaller heads
+_CLOSE_SECONDS: Final = 5
+_log = structlog.get_logger(__name__)
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How `app` is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        limit_concurrency=settings.max_connections,
+        h11_max_incomplete_event_size=_MAX_EVENT_BYTES,
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """Stops in order: not ready, running requests finish, then the sockets close.
+
+    The first SIGTERM or SIGINT begins it; a second one ends the process at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, services: Services, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._services = services
+        self._drain_seconds = drain_seconds
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until stopped."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal; uvicorn's own way would close running streams first."""
+        del frame
+        assert self._loop is not None, "a signal before the server runs"
+        if self._services.lifecycle.is_draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._services.lifecycle.begin_drain()
+        self._loop.call_soon_threadsafe(self._start_drain, signal.Signals(sig).name)
+
+    def _start_drain(self, reason: str) -> None:
+        self._drain = asyncio.create_task(self._stop(reason))
+
+    async def _stop(self, reason: str) -> None:
+        _log.info("draining", reason=reason, seconds=self._drain_seconds)
+        try:
+            await self._services.engine.drain(self._drain_seconds)
+        finally:
+            self.should_exit = True

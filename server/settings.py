@@ -1,0 +1,133 @@
+"""What the process is told by its environment and its command line, read once at start."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .engine.config import EngineConfig
+
+__all__ = ["DEMO_DIR", "ENV_PREFIX", "Settings"]
+
+ENV_PREFIX = "COXSWAIN_"
+_EMBEDDED = Path(__file__).parent / "embedded"
+_EMBEDDED_MODEL = _EMBEDDED / "checkpoint"
+_EMBEDDED_NAME = "coxswain-chat"
+DEMO_DIR = _EMBEDDED / "demo"
+"""Demo directions and profiles of the embedded model."""
+
+
+class Settings(BaseSettings):
+    """Process-wide settings; each is `COXSWAIN_<NAME>` in the environment.
+
+    Only `cli.py` and `app.py` read them; everything else receives values built from them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", allow_inf_nan=False
+    )
+
+    # Where it listens
+    host: str = Field("127.0.0.1", description="Address to bind; other than loopback needs a key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    trusted_hosts: list[str] = Field(
+        default=[],
+        description="Host headers accepted beside loopback names; empty on another address: any.",
+    )
+    max_connections: int = Field(1024, ge=1, description="Open connections; more get 503.")
+
+    # What it serves
+    model: Path = Field(_EMBEDDED_MODEL, description="Checkpoint in Hugging Face format.")
+    served_name: str | None = Field(
+        None,
+        description="Name of the model; none: its folder's (the embedded model's: coxswain-chat).",
+    )
+    data_dir: Path = Field(Path("data"), description="Database and artifacts.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; none: SQLite under data_dir."
+    )
+    default_profile: str | None = Field(
+        None, description="Profile of requests that choose none, as `name` or `name@version`."
+    )
+    load_demo: bool = Field(True, description="Create the demo profiles of the embedded model.")
+
+    # Engine
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:<i>.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Data type of weights and activations; auto: the checkpoint's."
+    )
+    device_map: str = Field("none", description="none, or a strategy of accelerate.")
+    threads: int = Field(0, ge=0, description="CPU threads of one operation; 0: physical cores.")
+    max_model_len: int = Field(0, ge=0, description="Prompt plus answer in tokens; 0: model's.")
+    max_num_seqs: int = Field(256, ge=1, description="Requests running at once.")
+    max_num_batched_tokens: int = Field(2048, ge=1, description="Tokens in one step.")
+    max_queued_requests: int = Field(1024, ge=1, description="Requests waiting; more get 429.")
+    max_queued_tokens: int = Field(
+        1_000_000, ge=1, description="Prompt tokens waiting; more get 429."
+    )
+    max_live_edits: int = Field(1024, ge=1, description="Distinct interventions live at once.")
+    block_size: int = Field(16, ge=1, description="Tokens in one block of the KV cache.")
+    kv_cache_bytes: int = Field(0, ge=0, description="Memory of the KV cache; 0: a free share.")
+    prefix_cache: bool = Field(True, description="Share keys and values of equal prefixes.")
+    stream_queue_size: int = Field(
+        1024, ge=1, description="Outputs a slow reader may be behind before its request fails."
+    )
+    step_timeout_seconds: float = Field(
+        30.0, gt=0, description="Longest step before the process counts as hung."
+    )
+    seed: int | None = Field(None, description="Of seeds drawn for requests without; none: random.")
+
+    # Requests
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Size of a JSON body.")
+    max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Size of an uploaded direction.")
+    max_choices: int = Field(16, ge=1, description="n times prompts, of one request.")
+    body_timeout_seconds: float = Field(30.0, gt=0, description="Time to send a request's body.")
+    send_timeout_seconds: float = Field(30.0, gt=0, description="Time a reader may take a chunk.")
+    keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")
+    drain_timeout_seconds: float = Field(
+        30.0, ge=0, description="Time running requests have to finish after SIGTERM."
+    )
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level.")
+    log_format: Literal["json", "text"] = Field("json", description="One JSON object, or text.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def _default_name(self) -> str | None:
+        return _EMBEDDED_NAME if self.model == _EMBEDDED_MODEL else None
+
+    def engine_config(self) -> EngineConfig:
+        """The part of the settings the engine is built from."""
+        return EngineConfig(
+            model=str(self.model),
+            served_name=self.served_name or self._default_name(),
+            device=self.device,
+            dtype=self.dtype,
+            device_map=self.device_map,
+            num_threads=self.threads,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            max_queued_requests=self.max_queued_requests,
+            max_queued_tokens=self.max_queued_tokens,
+            max_live_edits=self.max_live_edits,
+            block_size=self.block_size,
+            kv_cache_bytes=self.kv_cache_bytes,
+            enable_prefix_cache=self.prefix_cache,
+            stream_queue_size=self.stream_queue_size,
+            step_timeout_seconds=self.step_timeout_seconds,
+            seed=self.seed,
+        )

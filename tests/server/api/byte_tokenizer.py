@@ -1,0 +1,61 @@
+"""A tokenizer whose tokens are bytes, with the three special tokens of a chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from steering.scopes import Region
+
+START, END = 256, 257
+VOCAB_SIZE = 258
+
+
+@dataclass(frozen=True)
+class RenderedChat:
+    token_ids: tuple[int, ...]
+    regions: bytes
+
+
+class ByteTokenizer:
+    eos_token = "<|im_end|>"
+    bos_token = None
+    pad_token = "<|im_end|>"
+    chat_template = "<|im_start|>role\ncontent<|im_end|>\n"
+    adds_bos_token = False
+    end_token_ids = frozenset({END})
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        specials = {START: "<|im_start|>", END: "<|im_end|>"}
+        parts: list[bytes] = [
+            specials[i].encode() if i in specials else bytes([i]) for i in token_ids
+        ]
+        return b"".join(parts).decode(errors="replace")
+
+    def token_text(self, token_id: int) -> str:
+        return self.decode([token_id])
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> RenderedChat:
+        ids: list[int] = []
+        regions: list[int] = []
+        for index, turn in enumerate(messages):
+            is_open = continue_final_message and index == len(messages) - 1
+            turn_ids = [START, *self.encode(f"{turn['role']}\n{turn['content']}")]
+            turn_ids += [] if is_open else [END, 10]
+            ids += turn_ids
+            region = Region.ASSISTANT | Region.ANSWER if turn["role"] == "assistant" else 0
+            regions += [int(region)] * len(turn_ids)
+        if add_generation_prompt:
+            opening = [START, *self.encode("assistant\n")]
+            ids += opening
+            regions += [0] * len(opening)
+        return RenderedChat(tuple(ids), bytes(regions))

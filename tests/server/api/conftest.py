@@ -1,0 +1,89 @@
+"""The application over the echo engine, reached without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.auth import LOCAL_USER, KeyScope
+from server.registry.library import load_direction_blob
+from server.settings import Settings
+from server.store import SYSTEM, KeySpec, Store
+
+from .echo_engine import EchoEngine
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "data", load=load_direction_blob, low_water_bytes=0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def engine() -> EchoEngine:
+    return EchoEngine()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", max_body_bytes=2**20, max_upload_bytes=2**20)
+
+
+@pytest.fixture
+def app(settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
+    return create_app(settings, engine, store)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(app) as http:
+        yield http
+
+
+def connect(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
+
+
+def make_key(store: Store, *scopes: KeyScope, **limits: Any) -> str:
+    spec = KeySpec("test", frozenset(scopes), **limits)
+    return store.keys.create(spec, minter=LOCAL_USER, by=SYSTEM).secret
+
+
+def chat(content: str = "hello", **fields: Any) -> dict[str, Any]:
+    return {"model": "echo", "messages": [{"role": "user", "content": content}], **fields}
+
+
+def vector(name: str = "cheer", layers: tuple[int, ...] = (1,), **fields: Any) -> dict[str, Any]:
+    """A direction as JSON: the first axis of the echo model."""
+    return {
+        "name": name,
+        "kind": "vector",
+        "site": "resid_post",
+        "layers": list(layers),
+        "tensors": {"vector": [1.0, 0, 0, 0, 0, 0, 0, 0]},
+        **fields,
+    }
+
+
+def profile(name: str = "cheerful", direction: str = "cheer", **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "interventions": [{"operation": "add", "direction": direction, "strength": 2.0}],
+        "publish": True,
+        **fields,
+    }
+
+
+async def create_cheerful(client: httpx.AsyncClient) -> None:
+    for path, body in (("directions", vector()), ("profiles", profile())):
+        response = await client.post(f"/v1/steering/{path}", json=body)
+        assert response.status_code == 201, response.text
