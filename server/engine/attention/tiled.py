@@ -25,8 +25,8 @@ class TiledLayer:
         self, spec: AttentionSpec, num_blocks: int, block_size: int, holder: StepHolder[TiledStep]
     ) -> None:
         shape = (spec.num_kv_heads, num_blocks, block_size)
-        self.keys = torch.zeros(*shape, spec.key_dim, dtype=spec.dtype, device=spec.device)
-        self.values = torch.zeros(*shape, spec.value_dim, dtype=spec.dtype, device=spec.device)
+        self.keys = torch.empty(*shape, spec.key_dim, dtype=spec.dtype, device=spec.device)
+        self.values = torch.empty(*shape, spec.value_dim, dtype=spec.dtype, device=spec.device)
         self._spec = spec
         self._holder = holder
 

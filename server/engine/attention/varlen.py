@@ -96,8 +96,8 @@ class VarlenLayer:
         self, spec: AttentionSpec, num_blocks: int, block_size: int, holder: StepHolder[VarlenStep]
     ) -> None:
         shape = (num_blocks, block_size, spec.num_kv_heads, spec.key_dim)
-        self.keys = torch.zeros(shape, dtype=spec.dtype, device=spec.device)
-        self.values = torch.zeros(shape, dtype=spec.dtype, device=spec.device)
+        self.keys = torch.empty(shape, dtype=spec.dtype, device=spec.device)
+        self.values = torch.empty(shape, dtype=spec.dtype, device=spec.device)
         self._spec = spec
         self._holder = holder
         self._window = (-1 if spec.window is None else spec.window - 1, 0)
