@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +20,7 @@ from .tables import AuditHeadRow, AuditRow
 __all__ = ["SYSTEM", "Actor", "AuditEvent", "AuditStore"]
 
 _GENESIS: Final = "0" * 64
+_BATCH: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class AuditStore:
         after: str | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> AuditEvent:
-        """Append within a caller's write transaction; call it last, it locks the log's end."""
+        """Append within a caller's write transaction; other writers then wait for its end."""
         head = session.get(AuditHeadRow, 1, with_for_update=True)
         if head is None:
             head = AuditHeadRow(id=1, sequence=0, hash=_GENESIS)
@@ -149,26 +150,41 @@ class AuditStore:
             rows = session.scalars(query).all()
             return listing.page(rows, lambda row: row.sequence, _event)
 
+    def sequence(self) -> int:
+        """Number of the last event, 0 where there is none; costs one small query.
+
+        As long as it stays the same, nothing in the registry and no key's rights have changed.
+        """
+        with self._database.reading() as session:
+            return session.scalars(select(AuditHeadRow.sequence)).one_or_none() or 0
+
     def verify(self) -> int:
         """Recompute the chain; returns the number of events.
 
         Raises:
             AuditTamperedError: An event was changed, removed or inserted; names the first.
         """
-        previous, sequence = _GENESIS, 0
         with self._database.reading() as session:
-            query = select(AuditRow).order_by(AuditRow.sequence)
-            for row in session.scalars(query.execution_options(yield_per=500)):
-                sequence += 1
-                fits = row.sequence == sequence and row.previous_hash == previous
-                if not fits or row.hash != _hash(row):
-                    raise _tampered(sequence)
-                previous = row.hash
             head = session.get(AuditHeadRow, 1)
-        end = (0, _GENESIS) if head is None else (head.sequence, head.hash)
+            end = (0, _GENESIS) if head is None else (head.sequence, head.hash)
+            sequence, previous = 0, _GENESIS
+            # Events after the head that was read are those of writers since.
+            while rows := _after(session, sequence, up_to=max(end[0], 1)):
+                for row in rows:
+                    sequence += 1
+                    fits = row.sequence == sequence and row.previous_hash == previous
+                    if not fits or row.hash != _hash(row):
+                        raise _tampered(sequence)
+                    previous = row.hash
+                session.expunge_all()
         if end != (sequence, previous):
             raise _tampered(sequence + 1)
         return sequence
+
+
+def _after(session: Session, sequence: int, *, up_to: int) -> Sequence[AuditRow]:
+    query = select(AuditRow).where(AuditRow.sequence > sequence, AuditRow.sequence <= up_to)
+    return session.scalars(query.order_by(AuditRow.sequence).limit(_BATCH)).all()
 
 
 def _tampered(sequence: int) -> AuditTamperedError:

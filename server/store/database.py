@@ -162,6 +162,8 @@ def _create_engine(url: str | URL) -> Engine:
             f"the database URL is for {parsed.get_backend_name()!r}; expected sqlite or postgresql"
         )
     is_remote = parsed.get_backend_name() != "sqlite"
+    if is_remote:
+        parsed = parsed.update_query_dict({"client_encoding": "utf8"})
     engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=is_remote)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

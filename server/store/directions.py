@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from steering.directions import Direction, DirectionKind
@@ -197,13 +197,11 @@ class DirectionStore:
         self, session: Session, upload: _Upload, expected: str | None
     ) -> Saved[DirectionRecord]:
         name = claim(session, Noun.DIRECTION, upload.direction.name, expected)
-        self._lift_quarantine(session, upload.sha256)
+        self._repair(session, upload)
         query = select(DirectionRow).where(DirectionRow.name == name.name)
         rows = session.scalars(query.order_by(DirectionRow.version)).all()
         for row in rows:
             if row.archived_at is None and row.identity == upload.identity:
-                if row.quarantined_at is not None:
-                    self._replace_file(session, row, upload)
                 return Saved(DirectionRecord.from_row(row, name.revision), created=False)
         row = self._new_row(upload, rows[-1].version + 1 if rows else 1)
         session.add(row)
@@ -213,23 +211,22 @@ class DirectionStore:
         self._audit.record(session, "direction.create", subject, by=upload.by, after=row.digest)
         return Saved(DirectionRecord.from_row(row, name.revision), created=True)
 
-    def _lift_quarantine(self, session: Session, sha256: str) -> None:
-        """The file is whole again, for every version that shares it."""
+    def _repair(self, session: Session, upload: _Upload) -> None:
+        """Lift the quarantine of versions that this file, or these tensors, make whole again."""
+        same_file = DirectionRow.sha256 == upload.sha256
+        same_tensors = and_(
+            DirectionRow.name == upload.direction.name, DirectionRow.identity == upload.identity
+        )
         query = select(DirectionRow).where(
-            DirectionRow.sha256 == sha256, DirectionRow.quarantined_at.is_not(None)
+            DirectionRow.quarantined_at.is_not(None), or_(same_file, same_tensors)
         )
-        for row in session.scalars(query):
+        for row in session.scalars(query).all():
+            before, row.sha256, row.size_bytes = row.sha256, upload.sha256, upload.size_bytes
             row.quarantined_at = None
-
-    def _replace_file(self, session: Session, row: DirectionRow, upload: _Upload) -> None:
-        """Give a version whose file is lost another file with the same tensors."""
-        before, row.sha256, row.size_bytes = row.sha256, upload.sha256, upload.size_bytes
-        row.quarantined_at = None
-        session.flush()
-        subject = f"direction {row.name}@{row.version}"
-        self._audit.record(
-            session, "direction.repair", subject, by=upload.by, before=before, after=row.sha256
-        )
+            subject = f"direction {row.name}@{row.version}"
+            self._audit.record(
+                session, "direction.repair", subject, by=upload.by, before=before, after=row.sha256
+            )
 
     def _new_row(self, upload: _Upload, version: int) -> DirectionRow:
         direction = upload.direction

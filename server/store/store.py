@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,7 +10,7 @@ from sqlalchemy import URL, select
 from sqlalchemy.orm import Session
 
 from .aliases import AliasStore
-from .audit import AuditStore
+from .audit import SYSTEM, AuditStore
 from .blobs import DEFAULT_LOW_WATER_BYTES, BlobStore
 from .clock import WallClock, utc_now
 from .database import Database, upgrade
@@ -117,13 +116,25 @@ class Store:
         damaged = [digest for digest in digests if not self.blobs.is_intact(digest)]
         for digest in damaged:
             self.blobs.quarantine(digest)
-        self.database.write(_mark(damaged, self.clock))
+        self.database.write(lambda session: self._mark(session, damaged))
         directions, profiles = self._unavailable()
         return StoreCheck(len(digests), directions, profiles, self._audit_fault())
 
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
+
+    def _mark(self, session: Session, damaged: list[str]) -> None:
+        """Set the quarantine of every listed direction to what was found now."""
+        query = select(DirectionRow).where(DirectionRow.archived_at.is_(None))
+        for row in session.scalars(query).all():
+            is_damaged = row.sha256 in damaged
+            if is_damaged == (row.quarantined_at is not None):
+                continue
+            row.quarantined_at = self.clock() if is_damaged else None
+            action = "direction.quarantine" if is_damaged else "direction.restore"
+            subject = f"direction {row.name}@{row.version}"
+            self.audit.record(session, action, subject, by=SYSTEM, before=row.sha256)
 
     def _unavailable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         with self.database.reading() as session:
@@ -152,16 +163,3 @@ class Store:
         except AuditTamperedError as error:
             return str(error)
         return None
-
-
-def _mark(damaged: list[str], clock: WallClock) -> Callable[[Session], None]:
-    """Set the quarantine of every listed direction to what was found now."""
-
-    def work(session: Session) -> None:
-        for row in session.scalars(select(DirectionRow).where(DirectionRow.archived_at.is_(None))):
-            if row.sha256 not in damaged:
-                row.quarantined_at = None
-            elif row.quarantined_at is None:
-                row.quarantined_at = clock()
-
-    return work

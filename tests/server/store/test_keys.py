@@ -1,0 +1,216 @@
+"""API keys: what is stored, who may make which, and what is compared."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from server.auth import LOCAL_USER, AuthenticationError, KeyScope, PermissionDeniedError, Principal
+from server.store import SYSTEM, KeySpec, MintedKey, Store
+from server.store.errors import InsufficientStorageError, KeyNotFoundError
+from server.store.key_token import KeyToken
+from steering.errors import InvalidFieldError
+
+from .conftest import Clock
+
+CHAT = frozenset({KeyScope.CHAT})
+ADMIN = frozenset({KeyScope.ADMIN, KeyScope.CHAT})
+
+
+def mint(store: Store, minter: Principal = LOCAL_USER, **fields: object) -> MintedKey:
+    spec = KeySpec(**{"name": "test", "scopes": CHAT, **fields})  # type: ignore[arg-type]
+    return store.keys.create(spec, minter=minter, by=SYSTEM)
+
+
+def test_a_key_identifies_its_holder(store: Store) -> None:
+    key = mint(
+        store,
+        name="app 1",
+        profiles_allow=frozenset({"careful"}),
+        default_profile="careful",
+        requests_per_minute=60,
+    )
+    principal = store.keys.authenticate(key.secret.encode())
+    assert principal == Principal(
+        key.record.id, "app 1", CHAT, frozenset({"careful"}), "careful", 60
+    )
+    assert store.keys.get(key.record.id).spec == key.record.spec
+
+
+def test_the_secret_is_stored_nowhere_and_shown_once(sqlite_store: Store, tmp_path: Path) -> None:
+    key = mint(sqlite_store)
+    _, _, key_id, secret, checksum = key.secret.split("-")
+    sqlite_store.keys.authenticate(key.secret.encode())
+    sqlite_store.close()
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert key_id.encode() in kept
+    assert secret.encode() not in kept
+    assert checksum.encode() not in kept
+    assert secret not in repr(key) + repr(KeyToken.parse(key.secret.encode()))
+
+
+def test_keys_do_not_repeat_and_have_their_form() -> None:
+    tokens = [KeyToken.mint() for _ in range(200)]
+    assert len({t.key_id for t in tokens}) == len({t.text for t in tokens}) == 200
+    assert {len(t.text) for t in tokens} == {len("sk-cox-") + 8 + 1 + 43 + 1 + 6}
+    assert all(KeyToken.parse(t.text.encode()) == t for t in tokens)
+
+
+def test_one_wrong_character_fails_the_checksum() -> None:
+    text = KeyToken.mint().text
+    for index, character in enumerate(text):
+        other = "b" if character == "a" else "a"
+        assert KeyToken.parse(f"{text[:index]}{other}{text[index + 1 :]}".encode()) is None
+
+
+def forged(key: MintedKey) -> bytes:
+    """The id of `key` with the secret of another, and a good checksum."""
+    while True:
+        other = KeyToken.mint()
+        body = f"sk-cox-{key.record.id}-{other.text.split('-')[3]}"
+        from server.store.key_token import _checksum
+
+        return f"{body}-{_checksum(body.encode())}".encode()
+
+
+def test_every_refusal_reads_the_same(store: Store, clock: Clock) -> None:
+    expired = mint(store, expires_at=clock.now + timedelta(minutes=1))
+    store.keys.authenticate(expired.secret.encode())
+    clock.now += timedelta(minutes=2)
+    revoked = mint(store)
+    store.keys.revoke(revoked.record.id, by=SYSTEM)
+    tokens = [
+        b"",
+        b"sk-cox-",
+        b"\xff\x00",
+        expired.secret.encode()[:-1],
+        b"x" * 100_000,
+        KeyToken.mint().text.encode(),
+        forged(expired),
+        expired.secret.encode(),
+        revoked.secret.encode(),
+    ]
+    messages = set()
+    for token in tokens:
+        with pytest.raises(AuthenticationError) as caught:
+            store.keys.authenticate(token)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_an_unknown_id_is_compared_like_a_known_one(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = mint(sqlite_store)
+    compared: list[tuple[type, int, type, int]] = []
+
+    def spy(left: bytes, right: bytes) -> bool:
+        compared.append((type(left), len(left), type(right), len(right)))
+        return real(left, right)
+
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    for token in (KeyToken.mint().text.encode(), forged(key)):
+        with pytest.raises(AuthenticationError):
+            sqlite_store.keys.authenticate(token)
+    sqlite_store.keys.authenticate(key.secret.encode())
+    assert compared == [(bytes, 32, bytes, 32)] * 3
+
+
+def test_revoking_is_final_and_at_once(store: Store) -> None:
+    key = mint(store)
+    store.keys.authenticate(key.secret.encode())
+    first = store.keys.revoke(key.record.id, by=SYSTEM)
+    assert store.keys.revoke(key.record.id, by=SYSTEM) == first
+    with pytest.raises(AuthenticationError):
+        store.keys.authenticate(key.secret.encode())
+    with pytest.raises(KeyNotFoundError):
+        store.keys.revoke("nobody00", by=SYSTEM)
+    assert [e.action for e in store.audit.list().items] == ["key.revoke", "key.create"]
+
+
+def test_a_key_mints_only_what_it_holds(sqlite_store: Store) -> None:
+    key = mint(sqlite_store, scopes=ADMIN)
+    admin = sqlite_store.keys.authenticate(key.secret.encode())
+    mint(sqlite_store, admin, scopes=ADMIN)
+    for scope in (KeyScope.RESTRICTED, KeyScope.INLINE, KeyScope.READ):
+        with pytest.raises(PermissionDeniedError, match=scope):
+            mint(sqlite_store, admin, scopes=frozenset({KeyScope.CHAT, scope}))
+    plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode())
+    with pytest.raises(PermissionDeniedError, match="admin"):
+        mint(sqlite_store, plain)
+    assert len(sqlite_store.keys.list().items) == 3
+
+
+def test_an_allow_list_binds_the_keys_it_mints(sqlite_store: Store) -> None:
+    key = mint(sqlite_store, scopes=ADMIN, profiles_allow=frozenset({"a", "b"}))
+    admin = sqlite_store.keys.authenticate(key.secret.encode())
+    mint(sqlite_store, admin, profiles_allow=frozenset({"b"}))
+    for wider in (None, frozenset({"a", "c"})):
+        with pytest.raises(PermissionDeniedError) as caught:
+            mint(sqlite_store, admin, profiles_allow=wider)
+        assert caught.value.param == "profiles_allow"
+
+
+def test_the_first_key_is_made_once(store: Store) -> None:
+    assert not store.keys.exist()
+    key = store.keys.create_first()
+    assert key is not None
+    assert key.record.spec.scopes == frozenset(KeyScope) - {KeyScope.RESTRICTED}
+    store.keys.revoke(key.record.id, by=SYSTEM)
+    assert store.keys.exist()
+    assert store.keys.create_first() is None
+
+
+def test_last_use_is_kept_to_the_minute(
+    sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [100.0]
+    monkeypatch.setattr(sqlite_store.keys, "_monotonic", lambda: seconds[0])
+    key = mint(sqlite_store)
+
+    def used_at() -> datetime | None:
+        sqlite_store.keys.authenticate(key.secret.encode())
+        return sqlite_store.keys.get(key.record.id).last_used_at
+
+    first = used_at()
+    seconds[0] += 59
+    assert used_at() == first
+    seconds[0] += 1
+    assert used_at() != first
+
+
+def test_a_full_disk_does_not_refuse_a_key(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = mint(sqlite_store)
+
+    def full(_work: object) -> None:
+        raise InsufficientStorageError("full")
+
+    monkeypatch.setattr(sqlite_store.database, "write", full)
+    assert sqlite_store.keys.authenticate(key.secret.encode()).key_id == key.record.id
+    assert key.secret not in caplog.text
+    assert "was not recorded" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"name": " "}, "name"),
+        ({"name": "a\x1b[31m"}, "name"),
+        ({"scopes": frozenset()}, "scopes"),
+        ({"scopes": frozenset({"root"})}, "scopes"),
+        ({"profiles_allow": frozenset({"../x"})}, "profiles_allow"),
+        ({"default_profile": "A"}, "default_profile"),
+        ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"expires_at": datetime(2030, 1, 1)}, "expires_at"),
+    ],
+)
+def test_a_bad_spec_names_its_field(fields: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        KeySpec(**{"name": "test", "scopes": CHAT, **fields})  # type: ignore[arg-type]
+    assert caught.value.param == param
