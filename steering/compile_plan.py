@@ -7,15 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
-from .compatibility import check_direction, expected_width
+from .compatibility import MAX_NORM, check_direction, expected_width
 from .directions import Direction, DirectionKind
 from .edit import Edit, EditForm
 from .errors import (
     IncompatibleOperationError,
     LayerOutOfRangeError,
     NonFiniteError,
+    NormTooLargeError,
     NotStoredThereError,
     ShapeMismatchError,
     SteeringError,
@@ -113,7 +112,7 @@ def _plan_intervention(steer: Steer, spec: ModelSpec, lanes: _LaneAssigner) -> P
     for layer in layers:
         point = SitePoint(layer, site)
         edit = _compile_at(steer, point, spec)
-        _check_magnitude(edit, strength)
+        _check_magnitude(edit, strength * asked.schedule.peak)
         edits.append(PlannedEdit(point, lanes.assign(point, edit), edit))
     return PlannedIntervention(
         key=_key(edits),
@@ -172,11 +171,15 @@ def _check_edge_layers(site: Site, layers: tuple[int, ...], spec: ModelSpec) -> 
 
 
 def _check_magnitude(edit: Edit, strength: float) -> None:
-    limit = float(torch.finfo(torch.float32).max)
-    largest = max((float(tensor.abs().max()) for tensor in edit.tensors()), default=0.0)
-    if not math.isfinite(strength) or abs(strength) * max(largest, 1.0) >= limit:
-        raise NonFiniteError(
-            f"strength {strength:g} overflows float32 with this direction; use a smaller one",
+    written = [rows for rows in (edit.shift, edit.write) if rows is not None]
+    longest = max((float(rows.norm(dim=-1).max()) for rows in written), default=0.0)
+    dose = abs(strength) * max(longest, 1.0)
+    if not math.isfinite(dose):
+        raise NonFiniteError("strength is not finite with this direction", param="strength")
+    if dose > MAX_NORM:
+        raise NormTooLargeError(
+            f"strength {strength:g} moves activations by {dose:.3g}; expected at most "
+            f"{MAX_NORM:.3g}, which already drowns what the model computed",
             param="strength",
         )
 

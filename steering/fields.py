@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from .errors import InvalidFieldError, NonFiniteError
 
-__all__ = ["check_keys", "int_list", "number", "require", "str_list", "window_list"]
+__all__ = ["check_keys", "int_list", "number", "require", "shown", "str_list", "window_list"]
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: short, whatever a caller sent."""
+    return _SHORT.repr(value)
 
 
 def check_keys(
@@ -22,8 +31,8 @@ def check_keys(
     for key in document:
         if key not in known:
             raise InvalidFieldError(
-                f"unknown field {prefix}{key!s} of {noun}; expected {', '.join(sorted(known))}",
-                param=f"{prefix}{key!s}",
+                f"unknown field {prefix}{key!s:.60} of {noun}; expected {', '.join(sorted(known))}",
+                param=f"{prefix}{key!s:.60}",
             )
 
 
@@ -47,7 +56,7 @@ def number(value: Any, param: str) -> float:
         NonFiniteError: NaN or infinity.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidFieldError(f"{param} is {value!r}; expected a number", param=param)
+        raise InvalidFieldError(f"{param} is {shown(value)}; expected a number", param=param)
     try:
         result = float(value)
     except OverflowError:
@@ -66,7 +75,9 @@ def int_list(value: Any, param: str) -> tuple[int, ...]:
     items = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
     for item in items:
         if isinstance(item, bool) or not isinstance(item, int):
-            raise InvalidFieldError(f"{param} contains {item!r}; expected integers", param=param)
+            raise InvalidFieldError(
+                f"{param} contains {shown(item)}; expected integers", param=param
+            )
     return items
 
 
@@ -79,7 +90,9 @@ def str_list(value: Any, param: str) -> tuple[str, ...]:
     items = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
     for item in items:
         if not isinstance(item, str):
-            raise InvalidFieldError(f"{param} contains {item!r}; expected strings", param=param)
+            raise InvalidFieldError(
+                f"{param} contains {shown(item)}; expected strings", param=param
+            )
     return items
 
 
@@ -93,14 +106,14 @@ def window_list(value: Any, param: str) -> tuple[tuple[int, int], ...]:
         return ()
     if not isinstance(value, list | tuple):
         raise InvalidFieldError(
-            f"{param} is {value!r}; expected a list of [start, stop] pairs", param=param
+            f"{param} is {shown(value)}; expected a list of [start, stop] pairs", param=param
         )
     windows = []
     for item in value:
         pair = int_list(item, param)
         if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
             raise InvalidFieldError(
-                f"{param} contains {item!r}; expected [start, stop] with 0 <= start < stop",
+                f"{param} contains {shown(item)}; expected [start, stop] with 0 <= start < stop",
                 param=param,
             )
         windows.append((pair[0], pair[1]))

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal, Self, TypeVar
 
 from .errors import InvalidFieldError, SteeringError
-from .fields import check_keys, number, require
+from .fields import check_keys, number, require, shown
 from .layer_selection import STORED, LayerRange, LayerSelection, parse_layers
 from .schedules import CONSTANT, Schedule
 from .scopes import EVERYWHERE, Scope
@@ -66,7 +66,7 @@ class DirectionRef:
         match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidFieldError(
-                f"{param} is {str(text)[:80]!r}; expected a name of [a-z0-9._-], at most 64 "
+                f"{param} is {shown(text)}; expected a name of [a-z0-9._-], at most 64 "
                 "characters, optionally followed by @version",
                 param=param,
             )
@@ -242,20 +242,20 @@ _FIELDS: Final = frozenset({field.name for field in fields(Intervention)} | {"ga
 def _member(kind: type[_E], value: Any, param: str = "operation") -> _E:
     if value not in list(kind):
         raise InvalidFieldError(
-            f"{param} is {str(value)[:80]!r}; expected one of {', '.join(kind)}", param=param
+            f"{param} is {shown(value)}; expected one of {', '.join(kind)}", param=param
         )
     return kind(value)
 
 
 def _flag(value: Any, param: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidFieldError(f"{param} is {value!r}; expected true or false", param=param)
+        raise InvalidFieldError(f"{param} is {shown(value)}; expected true or false", param=param)
     return value
 
 
 def _nested(reader: Any, document: Any, name: str) -> Any:
     if not isinstance(document, Mapping):
-        raise InvalidFieldError(f"{name} is {document!r}; expected an object", param=name)
+        raise InvalidFieldError(f"{name} is {shown(document)}; expected an object", param=name)
     try:
         return reader.from_dict(document)
     except SteeringError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from .errors import InvalidFieldError, LayerOutOfRangeError
-from .fields import check_keys, int_list, number, require
+from .fields import check_keys, int_list, number, require, shown
 
 __all__ = ["STORED", "LayerRange", "LayerSelection", "parse_layers", "resolve_layers"]
 
@@ -36,7 +36,7 @@ def parse_layers(value: Any) -> LayerSelection:
         return STORED
     if isinstance(value, Mapping):
         check_keys(value, {"from", "to"}, noun="a layer range", prefix="layers.")
-        ends = [number(require(value, k, noun="layers"), f"layers.{k}") for k in ("from", "to")]
+        ends = [number(_end(value, key), f"layers.{key}") for key in ("from", "to")]
         if not 0.0 <= ends[0] <= ends[1] <= 1.0:
             raise InvalidFieldError(
                 f"layers is from {ends[0]:g} to {ends[1]:g}; expected 0 <= from <= to <= 1",
@@ -45,7 +45,7 @@ def parse_layers(value: Any) -> LayerSelection:
         return LayerRange(ends[0], ends[1])
     if isinstance(value, str):
         raise InvalidFieldError(
-            f"layers is {value!r}; expected a list of layers, "
+            f"layers is {shown(value)}; expected a list of layers, "
             '{"from": 0.4, "to": 0.6} or "stored"',
             param="layers",
         )
@@ -54,9 +54,16 @@ def parse_layers(value: Any) -> LayerSelection:
         raise LayerOutOfRangeError("layers is empty; expected at least one layer", param="layers")
     if len(set(layers)) != len(layers):
         raise InvalidFieldError(
-            f"layers is {list(layers)}; expected each layer once", param="layers"
+            f"layers is {shown(list(layers))}; expected each layer once", param="layers"
         )
     return layers
+
+
+def _end(value: Mapping[str, Any], key: str) -> Any:
+    try:
+        return require(value, key, noun="a layer range")
+    except InvalidFieldError as error:
+        raise error.under("layers") from None
 
 
 def resolve_layers(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from .errors import InvalidFieldError, SteeringError
-from .fields import check_keys, number, require, str_list
+from .fields import check_keys, number, require, shown, str_list
 from .interventions import DirectionRef, Intervention
 from .sites import Site, parse_site
 
@@ -44,7 +44,7 @@ class Monitor:
         check_keys(document, {"direction", "layer", "site"}, noun="a monitor")
         layer = document.get("layer")
         if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int)):
-            raise InvalidFieldError(f"layer is {layer!r}; expected an integer", param="layer")
+            raise InvalidFieldError(f"layer is {shown(layer)}; expected an integer", param="layer")
         site = document.get("site")
         return cls(
             DirectionRef.parse(require(document, "direction", noun="monitor")),
@@ -92,20 +92,23 @@ class Profile:
             SteeringError: The first problem, with `param` like `interventions[0].layers`.
         """
         check_keys(document, _FIELDS, noun="a profile")
-        max_strength = number(document.get("max_strength", DEFAULT_MAX_STRENGTH), "max_strength")
+        given = document.get("max_strength")
+        max_strength = DEFAULT_MAX_STRENGTH if given is None else number(given, "max_strength")
         if max_strength <= 0:
             raise InvalidFieldError(
                 f"max_strength is {max_strength:g}; expected a positive number",
                 param="max_strength",
             )
-        description = document.get("description", "")
-        if not isinstance(description, str):
-            raise InvalidFieldError("description is not a string", param="description")
+        description = document.get("description")
+        if description is not None and not isinstance(description, str):
+            raise InvalidFieldError(
+                f"description is {shown(description)}; expected a string", param="description"
+            )
         return cls(
             name=name,
             interventions=tuple(_read_list(document, "interventions", Intervention)),
             monitors=tuple(_read_list(document, "monitors", Monitor)),
-            description=description,
+            description=description or "",
             requires=str_list(document.get("requires"), "requires"),
             max_strength=max_strength,
         )
@@ -125,13 +128,17 @@ _FIELDS: Final = frozenset({"description", "interventions", "monitors", "require
 
 
 def _read_list(document: Mapping[str, Any], key: str, reader: Any) -> list[Any]:
-    items = document.get(key) or []
+    items = document.get(key)
+    if items is None:
+        return []
     if not isinstance(items, list | tuple):
-        raise InvalidFieldError(f"{key} is not a list; expected a list of objects", param=key)
+        raise InvalidFieldError(f"{key} is {shown(items)}; expected a list of objects", param=key)
     values = []
     for index, item in enumerate(items):
         if not isinstance(item, Mapping):
-            raise InvalidFieldError(f"{key}[{index}] is not an object", param=f"{key}[{index}]")
+            raise InvalidFieldError(
+                f"{key}[{index}] is {shown(item)}; expected an object", param=f"{key}[{index}]"
+            )
         try:
             values.append(reader.from_dict(item))
         except SteeringError as error:

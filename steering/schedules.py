@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidFieldError
-from .fields import check_keys, number
+from .fields import check_keys, number, shown
 
-__all__ = ["CONSTANT", "Schedule", "ScheduleKind"]
+__all__ = ["CONSTANT", "MAX_RAMP", "Schedule", "ScheduleKind"]
+
+MAX_RAMP: Final = 2**31 - 1
+"""Longest ramp, in generated tokens."""
 
 
 class ScheduleKind(StrEnum):
@@ -63,9 +66,15 @@ class Schedule:
                 return np.ones(stop - start)
             case ScheduleKind.RAMP:
                 share = np.minimum(t / self.tokens, 1.0)
-                return self.start + (self.end - self.start) * share
+                return self.start * (1.0 - share) + self.end * share
             case ScheduleKind.DECAY:
                 return np.power(self.factor, t)
+
+    @property
+    def peak(self) -> float:
+        """The largest size of its factor at any token."""
+        is_ramp = self.kind is ScheduleKind.RAMP
+        return max(abs(self.start), abs(self.end)) if is_ramp else 1.0
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
@@ -77,15 +86,16 @@ class Schedule:
         name = document.get("kind", ScheduleKind.CONSTANT)
         if name not in list(ScheduleKind):
             raise InvalidFieldError(
-                f"kind is {name!r}; expected one of {', '.join(ScheduleKind)}", param="kind"
+                f"kind is {shown(name)}; expected one of {', '.join(ScheduleKind)}", param="kind"
             )
         kind = ScheduleKind(name)
         check_keys(document, _FIELDS[kind], noun=f"a {kind.value} schedule")
         values = {k: number(v, k) for k, v in document.items() if k not in ("kind", "tokens")}
         tokens = document.get("tokens", 1)
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= MAX_RAMP:
             raise InvalidFieldError(
-                f"tokens is {tokens!r}; expected an integer of at least 1", param="tokens"
+                f"tokens is {shown(tokens)}; expected an integer from 1 to {MAX_RAMP}",
+                param="tokens",
             )
         schedule = cls(kind=kind, tokens=tokens, **values)
         if not 0.0 < schedule.factor <= 1.0:
@@ -96,7 +106,8 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         """The document `from_dict` reads."""
-        return {name: getattr(self, name) for name in sorted(_FIELDS[self.kind])}
+        values = {name: getattr(self, name) for name in sorted(_FIELDS[self.kind])}
+        return values | {"kind": self.kind.value}
 
 
 CONSTANT: Final = Schedule()

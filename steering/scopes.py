@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidFieldError
-from .fields import check_keys, int_list, str_list, window_list
+from .fields import check_keys, int_list, shown, str_list, window_list
 
-__all__ = ["EVERYWHERE", "PositionContext", "Region", "Scope", "Selector", "Tokens"]
+__all__ = ["EVERYWHERE", "MAX_ITEMS", "PositionContext", "Region", "Scope", "Selector", "Tokens"]
+
+MAX_ITEMS: Final = 64
+"""Most windows or indices in one field of a scope; each costs time at every step."""
 
 _Mask = NDArray[np.bool_]
 
@@ -146,7 +149,7 @@ class Scope:
         include = _selector({k: v for k, v in document.items() if k != "exclude"})
         if exclude is not None and not isinstance(exclude, Mapping):
             raise InvalidFieldError(
-                f"exclude is {exclude!r}; expected an object like scope's own", param="exclude"
+                f"exclude is {shown(exclude)}; expected an object like scope's own", param="exclude"
             )
         if include.is_empty:
             include = Selector(tokens=(Tokens.ALL,))
@@ -183,19 +186,26 @@ def _phase_mask(phase: Tokens, positions: NDArray[np.int_], boundary: int) -> _M
 
 def _selector(document: Mapping[str, Any], prefix: str = "") -> Selector:
     check_keys(document, _SELECTOR_FIELDS, noun="scope", prefix=prefix)
+    for key, value in document.items():
+        if isinstance(value, list | tuple) and not 0 < len(value) <= MAX_ITEMS:
+            raise InvalidFieldError(
+                f"{prefix}{key} has {len(value)} items; expected 1 to {MAX_ITEMS}, or leave it out",
+                param=f"{prefix}{key}",
+            )
     names = str_list(document.get("tokens"), f"{prefix}tokens")
     regions = Region.NONE
     for name in str_list(document.get("regions"), f"{prefix}regions"):
         if name.upper() not in Region.__members__ or name != name.lower() or name == "none":
             raise InvalidFieldError(
-                f"{prefix}regions contains {name!r}; expected 'assistant', 'thinking' or 'answer'",
+                f"{prefix}regions contains {shown(name)}; "
+                "expected 'assistant', 'thinking' or 'answer'",
                 param=f"{prefix}regions",
             )
         regions |= Region[name.upper()]
     for name in names:
         if name not in list(Tokens):
             raise InvalidFieldError(
-                f"{prefix}tokens is {name!r}; expected one of {', '.join(Tokens)}",
+                f"{prefix}tokens is {shown(name)}; expected one of {', '.join(Tokens)}",
                 param=f"{prefix}tokens",
             )
     return Selector(

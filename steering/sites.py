@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from .errors import UnknownSiteError
+from .fields import shown
 
 __all__ = ["READ_ONLY_SITES", "Site", "SitePoint", "parse_site"]
 
@@ -52,5 +53,5 @@ def parse_site(name: str, *, param: str = "site") -> Site:
     except ValueError:
         known = ", ".join(site.value for site in Site)
         raise UnknownSiteError(
-            f"{param} is {name!r}; expected one of {known}", param=param
+            f"{param} is {shown(name)}; expected one of {known}", param=param
         ) from None

@@ -1,0 +1,57 @@
+"""Puts the parts of an engine together around a loaded model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from steering.hooks import install_hooks
+from steering.runtime import SteeringRuntime
+
+from .admission import SchedulerLimits
+from .core import EngineCore
+from .kv_cache import KVCacheManager
+from .model_runner import ModelRunner
+from .sampler import Sampler
+from .scheduler import Scheduler
+from .steering_slots import RuntimeSlots
+
+if TYPE_CHECKING:
+    from .config import EngineConfig
+    from .loader import LoadedModel
+
+__all__ = ["assemble"]
+
+_MAX_SEED: Final = 2**63 - 1
+
+
+def assemble(loaded: LoadedModel) -> EngineCore:
+    """The core of an engine over `loaded`; installs the steering hooks, once and for all."""
+    config, info, layout = loaded.config, loaded.info, loaded.layout
+    runtime = SteeringRuntime(layout.num_layers, layout.layer_devices, config.max_live_edits)
+    install_hooks(layout, runtime)
+    kv_cache = KVCacheManager(
+        info.num_kv_blocks, info.block_size, enable_prefix_cache=config.enable_prefix_cache
+    )
+    limits = SchedulerLimits(
+        max_model_len=info.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_queued_requests=config.max_queued_requests,
+        max_queued_tokens=config.max_queued_tokens,
+    )
+    return EngineCore(
+        Scheduler(limits, kv_cache, RuntimeSlots(runtime)),
+        ModelRunner(loaded.model, loaded.attention, runtime, loaded.device),
+        Sampler(loaded.tokenizer.end_token_ids),
+        loaded.tokenizer,
+        runtime,
+        draw_seed=_seeds(config),
+    )
+
+
+def _seeds(config: EngineConfig) -> Iterator[int]:
+    source = random.SystemRandom() if config.seed is None else random.Random(config.seed)
+    while True:
+        yield source.randint(0, _MAX_SEED)
