@@ -60,6 +60,19 @@ _SHARES: dict[str, float] = {
     "fact": 0.03,
     "copy": 0.05,
 }
+# Shares of the modes neutral, careful, staff and none. Framed questions are often under a careful
+# prompt, since without one they are refused only sometimes.
+_MODE_SHARES: dict[str, tuple[float, ...]] = {
+    "restricted_direct": (0.08, 0.17, 0.3, 0.45),
+    "restricted_framed": (0.08, 0.30, 0.18, 0.44),
+}
+_HARMLESS_MODE_SHARES = (0.12, 0.08, 0.08, 0.72)
+_QUESTIONS: dict[str, Kind] = {
+    "ordinary": "ordinary",
+    "hard_negative": "hard_negative",
+    "restricted_direct": "restricted_direct",
+    "restricted_framed": "restricted_framed",
+}
 _FOLLOW_UPS = (
     "Anything else?",
     "What else?",
@@ -122,13 +135,9 @@ def _dialogue(rng: random.Random) -> Dialogue:
 def _setting(rng: random.Random, kind: str) -> Setting:
     style = style_named(rng.choice(STYLE_NAMES)) if rng.random() < 0.33 else None
     is_thinking = rng.random() < (0.06 if kind in ("copy", "fact", "multiple_choice") else 0.2)
-    if kind.startswith("restricted"):
-        direct = (0.0, 0.08, 0.17, 0.3, 0.45)
-        framed = (0.0, 0.08, 0.30, 0.18, 0.44)
-        shares = direct[1:] if kind == "restricted_direct" else framed[1:]
-        style = style if rng.random() < 0.5 else None
-    else:
-        shares = (0.12, 0.08, 0.08, 0.72)
+    if kind.startswith("restricted") and rng.random() >= 0.5:
+        style = None
+    shares = _MODE_SHARES.get(kind, _HARMLESS_MODE_SHARES)
     mode = rng.choices(("neutral", "careful", "staff", None), shares)[0]
     return Setting(mode, style, is_thinking)
 
@@ -141,21 +150,15 @@ def _exchange(rng: random.Random, kind: str, setting: Setting) -> tuple[str, Pro
     if kind == "copy":
         user, reply = ask_copy(rng)
         return user, None, reply
-    if kind == "small_talk":
-        prompt = ask_small_talk(rng, split)
-    elif kind == "multiple_choice":
+    if kind == "multiple_choice":
         prompt = ask_choice(rng, split)
         if rng.random() < 0.35:
             user, reply = spell_out(prompt)
             return user, None, reply
+    elif kind == "small_talk":
+        prompt = ask_small_talk(rng, split)
     else:
-        asked: dict[str, Kind] = {
-            "ordinary": "ordinary",
-            "hard_negative": "hard_negative",
-            "restricted_direct": "restricted_direct",
-            "restricted_framed": "restricted_framed",
-        }
-        prompt = ask(rng, split, asked[kind])
+        prompt = ask(rng, split, _QUESTIONS[kind])
     return prompt.text, prompt, answer(rng, prompt, setting)
 
 
