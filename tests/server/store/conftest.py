@@ -12,6 +12,7 @@ from sqlalchemy import URL
 from server.store import Store
 
 from . import postgres, samples
+from .uploading import Uploader
 
 
 class Clock:
@@ -36,6 +37,13 @@ def cluster() -> Iterator[postgres.Cluster]:
     if reason is not None:
         pytest.skip(reason)
     running = postgres.Cluster()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def uploader() -> Iterator[Uploader]:
+    running = Uploader()
     yield running
     running.stop()
 
