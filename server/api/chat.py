@@ -66,13 +66,15 @@ async def create_chat_completion(
 
 def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:
     answer = run.head.document("chat.completion")
-    answer["choices"] = [_choice(index, tally, body) for index, tally in enumerate(run.choices)]
+    answer["choices"] = [
+        _choice(run, index, tally, body) for index, tally in enumerate(run.choices)
+    ]
     answer["usage"] = run.usage()
     answer["steering"] = run.report()
     if run.baseline_choices:
         answer["steering"]["baseline"] = {
             "choices": [
-                _choice(index, tally, body) for index, tally in enumerate(run.baseline_choices)
+                _choice(run, index, tally, body) for index, tally in enumerate(run.baseline_choices)
             ]
         }
     first = run.choices[0]
@@ -83,11 +85,12 @@ def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:
     return answer
 
 
-def _choice(index: int, tally: Tally, body: ChatRequest) -> dict[str, Any]:
+def _choice(run: Run, index: int, tally: Tally, body: ChatRequest) -> dict[str, Any]:
+    token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,
         "message": {"role": "assistant", "content": tally.text, "refusal": None},
-        "logprobs": chat_logprobs(tally.logprobs) if body.logprobs else None,
+        "logprobs": chat_logprobs(tally.logprobs, token_bytes) if body.logprobs else None,
         "finish_reason": tally.finish_reason,
         "stop_reason": tally.stop_reason,
     }
@@ -134,10 +137,11 @@ def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:
 
 def _chunk(run: Run, index: int, output: RequestOutput, body: ChatRequest) -> dict[str, Any]:
     chunk = run.head.document("chat.completion.chunk")
+    token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,
         "delta": {"content": output.text} if output.text else {},
-        "logprobs": chat_logprobs(output.logprobs) if body.logprobs else None,
+        "logprobs": chat_logprobs(output.logprobs, token_bytes) if body.logprobs else None,
         "finish_reason": output.finish_reason,
     }
     if output.finish_reason is not None:

@@ -61,9 +61,7 @@ async def create_completion(
         asked.baselines,
     )
     echo = _Echo(body, prompts, services)
-    return await respond(
-        request, services, run, echo.answer, echo.events, is_stream=body.stream
-    )
+    return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
 
 
 class _Echo:

@@ -72,8 +72,8 @@ def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...
     """The profiles chosen by the model's name and by the header."""
     named = []
     if model != base:
-        prefix, _, profile = model.rpartition(f"{base}:")
-        if prefix or not profile:
+        profile = model.removeprefix(f"{base}:")
+        if profile in ("", model):
             raise ModelNotFoundError(
                 "model is not served here; GET /v1/models lists those that are", param="model"
             )
@@ -101,7 +101,6 @@ def _fields(body: GenerationFields) -> SteeringFields:
 
 def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> SteeringChoice:
     own = () if fields.profile is None else (NamedProfile(fields.profile, "steering.profile"),)
-    boundary = fields.prompt_tokens
     return SteeringChoice(
         named=own + named,
         strength=fields.strength,
@@ -109,9 +108,5 @@ def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> Steering
         monitors=read_monitors(fields.monitors, "steering.monitors"),
         compose=Compose(fields.compose),
         is_compared=fields.compare,
-        prompt_tokens=()
-        if boundary is None
-        else (boundary,)
-        if isinstance(boundary, int)
-        else tuple(boundary),
+        prompt_tokens=tuple(fields.prompt_tokens),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from server.engine.outputs import TokenLogprob, TokenLogprobs
@@ -13,10 +13,17 @@ __all__ = ["chat_logprobs", "completion_logprobs", "prompt_logprobs"]
 _LEAST: Final = -9999.0  # JSON has no minus infinity; vLLM writes the same
 
 
-def chat_logprobs(entries: Sequence[TokenLogprobs]) -> dict[str, Any]:
-    """The `logprobs` of a chat choice."""
+def chat_logprobs(
+    entries: Sequence[TokenLogprobs], token_bytes: Callable[[int], bytes]
+) -> dict[str, Any]:
+    """The `logprobs` of a chat choice; a token may be part of a character, hence its bytes."""
+
+    def entry(token: TokenLogprob) -> dict[str, Any]:
+        data = list(token_bytes(token.token_id))
+        return {"token": token.text, "logprob": _finite(token.logprob), "bytes": data}
+
     content = [
-        {**_entry(item.chosen), "top_logprobs": [_entry(token) for token in item.top]}
+        {**entry(item.chosen), "top_logprobs": [entry(token) for token in item.top]}
         for item in entries
     ]
     return {"content": content, "refusal": None}
@@ -70,12 +77,6 @@ def _by_id(item: TokenLogprobs) -> dict[str, Any]:
             "decoded_token": token.text,
         }
     return by_id
-
-
-def _entry(token: TokenLogprob) -> dict[str, Any]:
-    # A token may be part of a character; its bytes cannot be told from its text then.
-    data = None if "\ufffd" in token.text else list(token.text.encode())
-    return {"token": token.text, "logprob": _finite(token.logprob), "bytes": data}
 
 
 def _finite(value: float) -> float:

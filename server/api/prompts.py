@@ -35,7 +35,7 @@ class Prompt:
     Attributes:
         token_ids: At least one.
         text: As given, where it was given as text.
-        regions: Region bits per token, for chats.
+        regions: Region bits per token, for chats whose template marks turns.
     """
 
     token_ids: tuple[int, ...]
@@ -72,7 +72,7 @@ def render_chat(tokenizer: Tokenizer, chat: Chat, max_model_len: int) -> Prompt:
         add_generation_prompt=chat.add_generation_prompt and not chat.continue_final_message,
         continue_final_message=chat.continue_final_message,
     )
-    return Prompt(tuple(rendered.token_ids), regions=bytes(rendered.regions))
+    return Prompt(rendered.token_ids, regions=rendered.regions)
 
 
 def check_message_count(document: Mapping[str, Any], most: int) -> None:

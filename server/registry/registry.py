@@ -76,8 +76,8 @@ class Registry:
         factor = _strength(choice, chosen, caller)
         steers, monitors = self._parts(profiles, factor, choice)
         requires = {scope for record in profiles for scope in record.requires}
-        for part in (*steers, *monitors):
-            requires.update(part.direction.requires)
+        for direction in (*(s.direction for s in steers), *(m.direction for m in monitors)):
+            requires.update(direction.requires)
         caller.require(*requires, param="steering")
         if KeyScope.RESTRICTED in requires:
             self._audit(profiles, choice, actor)

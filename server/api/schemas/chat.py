@@ -84,7 +84,10 @@ class ChatRequest(GenerationFields):
                 "top_logprobs is given without logprobs; set logprobs to true",
                 param="top_logprobs",
             )
-        asked_for_both = {"add_generation_prompt", "continue_final_message"} <= self.model_fields_set
+        asked_for_both = {
+            "add_generation_prompt",
+            "continue_final_message",
+        } <= self.model_fields_set
         if asked_for_both and self.add_generation_prompt and self.continue_final_message:
             raise InvalidParameterError(
                 "add_generation_prompt and continue_final_message are both true; choose one",

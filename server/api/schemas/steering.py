@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from .fields import Count, Wire
 
 __all__ = ["SteeringFields"]
 
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Boundaries = Annotated[list[Count], Field(max_length=256), BeforeValidator(_one_or_many)]
 Documents = Annotated[list[dict[str, Any]], Field(max_length=64)]
 
 
@@ -17,7 +23,8 @@ class SteeringFields(Wire):
     """How an answer is to be steered.
 
     Interventions and monitors are the objects that profiles hold; `steering.interventions` reads
-    them, so that there is one definition of each.
+    them, so that there is one definition of each. `prompt_tokens` is one number, or one for each
+    prompt.
     """
 
     profile: Annotated[str, Field(max_length=160)] | None = None
@@ -26,4 +33,4 @@ class SteeringFields(Wire):
     monitors: Documents = Field(default_factory=list)
     compose: Literal["replace", "add"] = "replace"
     compare: bool = False
-    prompt_tokens: Count | Annotated[list[Count], Field(min_length=1, max_length=256)] | None = None
+    prompt_tokens: Boundaries = Field(default_factory=list)

@@ -35,6 +35,9 @@ class ByteTokenizer:
         ]
         return b"".join(parts).decode(errors="replace")
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"" if token_id > 255 else bytes([token_id])
+
     def token_text(self, token_id: int) -> str:
         return self.decode([token_id])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from server.app import create_app
@@ -17,6 +18,13 @@ from server.settings import Settings
 from server.store import SYSTEM, KeySpec, Store
 
 from .echo_engine import EchoEngine
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[Any]]:
+    """What was logged, instead of rendering it."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
 
 
 @pytest.fixture
@@ -44,6 +52,25 @@ def app(settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connect(app) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """One application for a table of requests that change nothing; it has one profile."""
+    folder = tmp_path_factory.mktemp("shared")
+    opened = Store.open(folder, load=load_direction_blob, low_water_bytes=0)
+    settings = Settings(data_dir=folder, max_body_bytes=2**20, max_upload_bytes=2**20)
+    yield create_app(settings, EchoEngine(), opened)  # type: ignore[arg-type]
+    opened.close()
+
+
+@pytest.fixture
+async def shared(shared_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(shared_app) as http:
+        existing = (await http.get("/v1/steering/profiles")).json()["data"]
+        if not existing:
+            await create_cheerful(http)
         yield http
 
 

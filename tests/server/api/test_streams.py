@@ -1,0 +1,291 @@
+"""The shapes of streams, chunk by chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from server.engine.errors import GenerationError, NonFiniteOutputError, QueueFullError
+from server.engine.outputs import FinishReason
+
+from .conftest import chat, connect, create_cheerful
+from .echo_engine import EchoEngine
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+
+
+async def read(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> list[Any]:
+    """The data of each event of a stream."""
+    response = await client.post(path, json={**body, "stream": True})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    return events(response.text)
+
+
+def events(text: str) -> list[Any]:
+    assert text.endswith("\n\n")
+    found = []
+    for event in text.removesuffix("\n\n").split("\n\n"):
+        assert event.startswith("data: "), event
+        data = event.removeprefix("data: ")
+        found.append(data if data == "[DONE]" else json.loads(data))
+    return found
+
+
+async def test_a_chat_stream_is_role_content_finish_done(client: httpx.AsyncClient) -> None:
+    *chunks, done = await read(client, CHAT, chat("hi"))
+    assert done == "[DONE]"
+    heads = {tuple(c[k] for k in ("id", "object", "created", "model")) for c in chunks}
+    assert len(heads) == 1
+    assert chunks[0]["object"] == "chat.completion.chunk"
+    assert len({c["system_fingerprint"] for c in chunks}) == 1
+    choices = [chunk["choices"] for chunk in chunks]
+    plain = {"index": 0, "logprobs": None, "finish_reason": None}
+    assert choices == [
+        [{**plain, "delta": {"role": "assistant", "content": ""}}],
+        [{**plain, "delta": {"content": "h"}}],
+        [{**plain, "delta": {"content": "i"}}],
+        [{**plain, "delta": {}, "finish_reason": "stop", "stop_reason": None}],
+    ]
+    assert ["steering" in chunk for chunk in chunks] == [False, False, False, True]
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+async def test_usage_comes_in_a_chunk_of_its_own_with_the_steering(
+    client: httpx.AsyncClient,
+) -> None:
+    await create_cheerful(client)
+    body = chat("hi", model="echo:cheerful", stream_options={"include_usage": True})
+    *chunks, usage, done = await read(client, CHAT, body)
+    assert done == "[DONE]"
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 3
+    assert usage["steering"]["profile"] == "cheerful"
+    assert usage["steering"]["steered_tokens"]["generated"] == 2
+    assert all("steering" not in chunk for chunk in chunks)
+
+
+async def test_usage_can_come_with_every_chunk(client: httpx.AsyncClient) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *chunks, _ = await read(client, CHAT, chat("hi", stream_options=options))
+    counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+    assert counts == [1, 1, 2, 3, 3]
+
+
+async def test_choices_begin_each_with_a_role_and_end_each_once(
+    client: httpx.AsyncClient,
+) -> None:
+    *chunks, _ = await read(client, CHAT, chat("hi", n=3))
+    texts, roles, finishes = ["", "", ""], [0, 0, 0], [0, 0, 0]
+    for chunk in chunks:
+        [choice] = chunk["choices"]
+        index = choice["index"]
+        assert finishes[index] == 0
+        roles[index] += "role" in choice["delta"]
+        assert roles[index] == 1, "content before the role"
+        texts[index] += choice["delta"].get("content", "")
+        finishes[index] += choice["finish_reason"] is not None
+    assert texts == ["hi", "hi #1", "hi #2"]
+    assert finishes == [1, 1, 1]
+    assert [("steering" in chunk) for chunk in chunks].index(True) == len(chunks) - 1
+
+
+async def test_a_character_of_several_tokens_is_sent_whole(client: httpx.AsyncClient) -> None:
+    *chunks, _ = await read(client, CHAT, chat("aé😀"))
+    contents = [c["choices"][0]["delta"].get("content") for c in chunks]
+    assert contents == ["", "a", "é", "😀", None]
+
+
+async def test_logprobs_stream_with_every_token_even_without_text(
+    client: httpx.AsyncClient,
+) -> None:
+    *chunks, _ = await read(client, CHAT, chat("é", logprobs=True))
+    tokens = [
+        entry["bytes"]
+        for chunk in chunks
+        for entry in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]
+    ]
+    assert tokens == [[0xC3], [0xA9], []]
+
+
+async def test_a_completion_stream_is_text_finish_done(client: httpx.AsyncClient) -> None:
+    body = {"model": "echo", "prompt": ["ab", "c"], "n": 2, "echo": True, "max_tokens": 8}
+    *chunks, done = await read(client, TEXT, body)
+    assert done == "[DONE]"
+    texts = {0: "", 1: "", 2: "", 3: ""}
+    for chunk in chunks:
+        assert chunk["object"] == "text_completion"
+        [choice] = chunk["choices"]
+        texts[choice["index"]] += choice["text"]
+    assert texts == {0: "abab", 1: "abab #1", 2: "cc", 3: "cc #1"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (QueueFullError("full"), 429, "rate_limit_exceeded"),
+        (NonFiniteOutputError("NaN", is_steered=True), 422, "steering_nonfinite"),
+        (NonFiniteOutputError("NaN", is_steered=False), 500, "engine_nonfinite"),
+        (GenerationError("it broke"), 500, "engine_request_failed"),
+        (RuntimeError("secret"), 500, "server_error"),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_fault_before_the_first_token_keeps_its_status(
+    client: httpx.AsyncClient,
+    engine: EchoEngine,
+    error: Exception,
+    status: int,
+    code: str,
+    is_stream: bool,
+) -> None:
+    engine.faults.errors[0] = error
+    response = await client.post(CHAT, json=chat(stream=is_stream))
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert "secret" not in response.text
+    if status == 429:
+        assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_fault_after_the_first_token_is_one_event_and_no_done(
+    client: httpx.AsyncClient, engine: EchoEngine
+) -> None:
+    engine.faults.errors[2] = NonFiniteOutputError("NaN", is_steered=True)
+    chunks = await read(client, CHAT, chat("hello"))
+    assert "[DONE]" not in chunks
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks[:-1]] == ["", "h", "e"]
+    assert chunks[-1]["error"]["code"] == "steering_nonfinite"
+    metrics = (await client.get("/metrics")).text
+    assert 'coxswain_nonfinite_total{profile="none"} 1.0' in metrics
+
+
+async def test_one_failing_choice_ends_the_others(
+    client: httpx.AsyncClient, engine: EchoEngine
+) -> None:
+    engine.faults.errors[1] = GenerationError("it broke")
+    engine.faults.only_choice = 1
+    response = await client.post(CHAT, json=chat("hello", n=3))
+    assert response.status_code == 500
+    assert not engine.running
+
+
+async def test_silence_is_filled_with_comments(app: FastAPI, engine: EchoEngine) -> None:
+    from dataclasses import replace
+
+    services = app.state.services
+    app.state.services = replace(services, limits=replace(services.limits, keep_alive_seconds=0.01))
+    engine.faults.gate, engine.faults.gate_from = asyncio.Event(), 1
+    seen = asyncio.Event()
+
+    async def send(message: dict[str, Any]) -> None:
+        bodies.append(message.get("body", b""))
+        if message.get("body") == b": keep-alive\n\n":
+            seen.set()
+
+    bodies: list[bytes] = []
+    serving = asyncio.create_task(_call(app, chat("hi", stream=True), send, asyncio.Event()))
+    await seen.wait()
+    engine.faults.gate.set()
+    await serving
+    assert b"".join(bodies).endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_reader_that_takes_nothing_loses_its_stream(
+    app: FastAPI, engine: EchoEngine
+) -> None:
+    from dataclasses import replace
+
+    services = app.state.services
+    app.state.services = replace(
+        services, limits=replace(services.limits, send_timeout_seconds=0.01)
+    )
+    sent: list[Any] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        if len(sent) == 2:
+            await asyncio.Event().wait()
+        sent.append(message)
+
+    await _call(app, chat("hello", stream=True), send, asyncio.Event())
+    assert not engine.running
+    assert len(engine.aborted) == 1
+    assert all(message.get("more_body", True) for message in sent), "ended as if it were whole"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("gate_from", [0, 2])
+async def test_a_client_that_leaves_frees_its_place(
+    app: FastAPI, engine: EchoEngine, is_stream: bool, gate_from: int
+) -> None:
+    engine.faults.gate, engine.faults.gate_from = asyncio.Event(), gate_from
+    left = asyncio.Event()
+    serving = asyncio.create_task(_call(app, chat("hello", n=2, stream=is_stream), _drop, left))
+    while len(engine.running) < 2:
+        await asyncio.sleep(0)
+    left.set()
+    await serving
+    assert not engine.running
+    assert len(engine.aborted) == 2
+    async with connect(app) as client:
+        metrics = (await client.get("/metrics")).text
+    assert 'coxswain_requests_total{finish="abort"} 1.0' in metrics
+
+
+async def test_200_random_leavers_leave_nothing_behind(app: FastAPI, engine: EchoEngine) -> None:
+    tasks = []
+    for index in range(200):
+        left = asyncio.Event()
+        body = chat("hello there", stream=bool(index % 2))
+        tasks.append(asyncio.create_task(_call(app, body, _drop, left)))
+        for _ in range(index % 7):
+            await asyncio.sleep(0)
+        left.set()
+    await asyncio.gather(*tasks)
+    assert not engine.running
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert len(names) == 1, names
+
+
+async def _drop(message: dict[str, Any]) -> None:
+    await asyncio.sleep(0)
+
+
+async def _call(app: FastAPI, body: dict[str, Any], send: Any, left: asyncio.Event) -> None:
+    """One request at the ASGI interface; `left` is the client's going."""
+    content = json.dumps(body).encode()
+    is_read = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal is_read
+        if not is_read:
+            is_read = True
+            return {"type": "http.request", "body": content, "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "raw_path": CHAT.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+    }
+    await app(scope, receive, send)
+
+
+def test_finish_reasons_are_those_clients_know() -> None:
+    assert {reason.value for reason in FinishReason} <= {"stop", "length"}
