@@ -173,10 +173,12 @@ class EngineCore:
                 [Region.NONE] * len(spec.prompt_token_ids)
             )
             request.regions = bytearray(prompt_regions)
-            regions = self._tokenizer.region_tracker(prompt_regions)
+            regions = self._tokenizer.region_tracker(spec.prompt_token_ids, prompt_regions)
         reads_cache = sampling.prompt_logprobs is None and not spec.capture_points
         self._scheduler.add(request, reads_cache=reads_cache)
-        detokenizer = self._tokenizer.detokenizer(spec.prompt_token_ids, sampling.stop)
+        detokenizer = self._tokenizer.detokenizer(
+            spec.prompt_token_ids, sampling.stop, min_tokens=sampling.min_tokens
+        )
         return RequestProgress(request, detokenizer, self._tokenizer.end_token_ids, regions)
 
     def _record(

@@ -123,7 +123,8 @@ class _WantedLogits:
         self.sampled_from = len(prompt_rows)
 
     def split_prompts(self, logits: Tensor) -> tuple[tuple[ScheduledRequest, Tensor], ...]:
-        pieces = logits[: self.sampled_from].split([count for _, count in self._prompts])
+        counts = [count for _, count in self._prompts]
+        pieces = torch.split(logits[: self.sampled_from], counts)
         return tuple((part, piece) for (part, _), piece in zip(self._prompts, pieces, strict=True))
 
 

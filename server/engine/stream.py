@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from .errors import EngineError, SlowClientError
 from .outputs import RequestOutput
@@ -42,7 +42,7 @@ class OutputStream:
             self._on_overflow()
         self._items.put_nowait(item)
 
-    async def outputs(self) -> AsyncIterator[RequestOutput]:
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
         """Outputs until the one with a finish reason.
 
         Raises:
