@@ -204,7 +204,7 @@ def test_tensors_cannot_be_replaced_and_reads_are_float32_copies() -> None:
     item.at(1)["vector"].zero_()
     assert item.at(4)["vector"].tolist() == [1.0, 2.0, 3.0]
     with pytest.raises(TypeError):
-        item.tensors["vector"] = original  # type: ignore[index]
+        item.tensors["vector"] = original
     half = direction(tensors={"vector": original.to(torch.float16)})
     assert half.at(1)["vector"].dtype == torch.float32
 

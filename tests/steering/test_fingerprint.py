@@ -14,7 +14,7 @@ from steering.fingerprint import model_fingerprint
 CONFIG: dict[str, Any] = {"hidden_size": 8, "rope": {"theta": 1e4}, "layers": ["a", "b"]}
 
 
-def small_model(seed: int = 0) -> nn.Module:
+def small_model(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 8, bias=False))
 
@@ -42,7 +42,7 @@ class TestContent:
         model = small_model()
         before = model_fingerprint(model, CONFIG)
         with torch.no_grad():
-            weight = model[0].weight.view(-1)  # type: ignore[index, operator, union-attr]
+            weight = model[0].weight.view(-1)
             weight[index] = torch.nextafter(weight[index], torch.tensor(9.0))
         assert model_fingerprint(model, CONFIG) != before
 
@@ -55,16 +55,14 @@ class TestContent:
         buffered.register_buffer("scale", torch.ones(1, dtype=torch.bool))
         fingerprints.add(model_fingerprint(buffered, CONFIG))
         reshaped = small_model()
-        reshaped[2].weight = nn.Parameter(  # type: ignore[index, assignment, union-attr]
-            reshaped[2].weight.reshape(16, 8)  # type: ignore[index, operator, union-attr]
-        )
+        reshaped[2].weight = nn.Parameter(reshaped[2].weight.reshape(16, 8))
         fingerprints.add(model_fingerprint(reshaped, CONFIG))
         assert len(fingerprints) == 6
 
     def test_memory_layout_does_not_count(self) -> None:
         model, strided = small_model(), small_model()
-        weight = strided[0].weight  # type: ignore[index]
-        weight.data = weight.data.t().contiguous().t()  # type: ignore[union-attr, operator]
+        weight = strided[0].weight
+        weight.data = weight.data.t().contiguous().t()
         assert model_fingerprint(strided, CONFIG) == model_fingerprint(model, CONFIG)
 
 
@@ -99,6 +97,6 @@ def test_exchanged_elements_between_the_samples_are_the_documented_blind_spot(
     model = small_model()
     before = model_fingerprint(model, CONFIG)
     with torch.no_grad():
-        weight = model[0].weight.view(-1)  # type: ignore[index, operator, union-attr]
+        weight = model[0].weight.view(-1)
         weight[[5, 6]] = weight[[6, 5]]
     assert model_fingerprint(model, CONFIG) == before

@@ -35,7 +35,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def document(operation: str = "add", **fields: Any) -> dict[str, Any]:
+def document(operation: Any = "add", **fields: Any) -> dict[str, Any]:
     return {"operation": operation, "direction": "refusal@2", **fields}
 
 
@@ -67,7 +67,7 @@ def test_defaults() -> None:
 def test_null_is_the_same_as_absent() -> None:
     names = ["layers", "site", "strength", "unit", "scope", "gate", "schedule", "restore_norm"]
     names += ["value", "minimum", "maximum", "reference", "angle", "mean_strength"]
-    nulls = dict.fromkeys(names)
+    nulls: dict[str, Any] = dict.fromkeys(names)
     assert Intervention.from_dict(document(**nulls)) == Intervention.from_dict(document())
 
 
@@ -93,7 +93,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"direction": "a"}, "operation", "has no operation"),
     (document("subtract"), "operation", "'subtract'; expected one of add, ablate"),
     (document("ADD"), "operation", "expected one of"),
-    (document(["add"]), "operation", "expected one of"),  # type: ignore[arg-type]
+    (document(["add"]), "operation", "expected one of"),
     (document(factor=2), "factor", "unknown field factor of an intervention"),
     (document(layers="all"), "layers", "'all'"),
     (document(layers={"from": 0.5}), "layers.to", "has no to"),

@@ -81,7 +81,7 @@ def test_the_prompt_ends_where_it_ended_also_after_preemption(
     context = PositionContext(num_prompt_tokens)
     stop = num_prompt_tokens + num_generated
 
-    def mask(phase: str) -> list[bool]:
+    def mask(phase: str) -> Any:
         return Scope.from_dict({"tokens": phase}).mask(0, stop, context).tolist()
 
     prompt = [True] * num_prompt_tokens + [False] * num_generated

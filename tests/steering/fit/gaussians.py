@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from steering.directions import Direction
 
-FloatArray = np.ndarray
+FloatArray = Any
 
 
 def samples(

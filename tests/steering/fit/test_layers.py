@@ -45,6 +45,6 @@ def test_only_like_directions_of_different_layers_are_combined() -> None:
     with pytest.raises(FitError, match=r"stored for layers \[1, 2\]"):
         combine_layers([dataclasses.replace(vector(1), layers=(1, 2))], name="set")
     for change in ({"site": Site.MLP_OUT}, {"model_fingerprint": None}, {"requires": ("x",)}):
-        other = dataclasses.replace(vector(2), **change)  # type: ignore[arg-type]
+        other = dataclasses.replace(vector(2), **change)
         with pytest.raises(FitError, match=f"differs from the first in {next(iter(change))}"):
             combine_layers([vector(1), other], name="set")

@@ -205,7 +205,7 @@ def test_the_result_says_how_it_was_made_and_does_not_vary() -> None:
 )
 def test_numbers_out_of_range(option: str, value: float) -> None:
     with pytest.raises(InvalidFieldError, match=option) as caught:
-        fitted(*sets(), **{option: value})
+        fitted(*sets(), **{option: value})  # type: ignore[arg-type]
     assert caught.value.param == option
 
 

@@ -24,6 +24,13 @@ from steering.sites import Site
 
 from .files import ARRAY, BF16, I64, Q4_0, UINT32, control_vector, gguf, string, tensor_info
 
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the processor limit depends on the machine's own speed, not on what else it does."""
+    monkeypatch.setattr(gguf_control_vector, "TIMEOUT_SECONDS", 60.0)
+
+
 ONE = np.array([3.0, 4.0], dtype=np.float32)
 
 
@@ -177,7 +184,7 @@ def test_a_file_greedy_for_memory_is_stopped_by_the_memory_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gguf_control_vector, "MEMORY_BYTES", 200 * 2**20)
-    with pytest.raises(FormatError, match=r"MemoryError|could not be parsed"):
+    with pytest.raises(FormatError, match=r"MemoryError|without an answer|ended with status"):
         load_control_vector(gguf([INFO], RAW, fields=[bomb(3_000_000)]), "v")
 
 
@@ -236,9 +243,10 @@ def test_export_is_read_back_here_and_by_the_library(tmp_path: Path) -> None:
     path = tmp_path / "v.gguf"
     path.write_bytes(data)
     reader = library.GGUFReader(path)
-    assert reader.get_field("general.architecture").contents() == "controlvector"
-    assert reader.get_field("controlvector.model_hint").contents() == "llama"
-    assert reader.get_field("controlvector.layer_count").contents() == 2
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.architecture"] == "controlvector"
+    assert fields["controlvector.model_hint"] == "llama"
+    assert fields["controlvector.layer_count"] == 2
     assert {t.name: t.data.tolist() for t in reader.tensors} == {
         "direction.1": [1.0, 2.0, 3.0, 4.0, 5.0],
         "direction.5": [5.0, 10.0, 15.0, 20.0, 25.0],

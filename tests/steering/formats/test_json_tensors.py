@@ -14,7 +14,7 @@ from steering.errors import SteeringError, UnsupportedDtypeError
 from steering.formats import tensors_from_json, tensors_to_json
 
 
-def packed(array: np.ndarray, dtype: str = "F32", **changes: Any) -> dict[str, Any]:
+def packed(array: np.ndarray, dtype: Any = "F32", **changes: Any) -> dict[str, Any]:
     data = base64.b64encode(array.tobytes()).decode()
     return {"dtype": dtype, "shape": list(array.shape), "data": data, **changes}
 
