@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_FAILED_STEPS: Final = 3
 _DRAIN_POLL_SECONDS: Final = 0.02
+_STOPPED: Final = "the engine has stopped; restart the server"
 
 
 class AsyncEngine:
@@ -58,10 +59,9 @@ class AsyncEngine:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._outbox: list[tuple[OutputStream, StreamItem]] = []
-        self._num_open = 0
         self._is_draining = False
         self._is_stopping = False
-        self._is_dead = False
+        self._is_over = False
         self._thread = threading.Thread(target=self._run, name="coxswain-engine", daemon=True)
         self._thread.start()
 
@@ -84,7 +84,7 @@ class AsyncEngine:
     async def generate(self, request: GenerationRequest) -> AsyncIterator[RequestOutput]:
         """Generate; see `Engine.generate`."""
         sink = self._sink(request)
-        self._submit(partial(self._core.add, request, sink))
+        self._submit_or_raise(partial(self._core.add, request, sink))
         is_finished = False
         try:
             async with aclosing(sink.stream.outputs()) as outputs:
@@ -100,7 +100,7 @@ class AsyncEngine:
         parts = capture_requests(request)
         sinks = [self._sink(part) for part in parts]
         for part, sink in zip(parts, sinks, strict=True):
-            self._submit(partial(self._core.add, part, sink))
+            self._submit_or_raise(partial(self._core.add, part, sink))
         try:
             for sink in sinks:
                 async with aclosing(sink.stream.outputs()) as outputs:
@@ -123,7 +123,7 @@ class AsyncEngine:
         """What changes while serving."""
         core = self._core.stats(is_healthy=True, is_draining=self._is_draining)
         is_hung = core.seconds_since_step > self._config.step_timeout_seconds
-        is_healthy = self._thread.is_alive() and not is_hung and not self._is_dead
+        is_healthy = not is_hung and not self._is_over
         return self._core.stats(is_healthy=is_healthy, is_draining=self._is_draining)
 
     async def drain(self, timeout_seconds: float) -> None:
@@ -131,7 +131,7 @@ class AsyncEngine:
         self._is_draining = True
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         while self._core.has_work or self._commands:
-            if asyncio.get_running_loop().time() >= deadline or not self._thread.is_alive():
+            if asyncio.get_running_loop().time() >= deadline or self._is_over:
                 break
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         error = EngineDrainingError("the server is shutting down; send the request again elsewhere")
@@ -148,17 +148,23 @@ class AsyncEngine:
         self._is_stopping = True
 
     def _sink(self, request: GenerationRequest) -> _Sink:
-        if self._is_dead or not self._thread.is_alive():
-            raise EngineDeadError("the engine has stopped; restart the server")
-        if self._is_draining:
-            raise EngineDrainingError("the server is shutting down; send the request elsewhere")
         on_overflow = partial(self.abort, request.request_id)
         return _Sink(OutputStream(self._config.stream_queue_size, on_overflow), self._outbox)
 
-    def _submit(self, command: Callable[[], None]) -> None:
+    def _submit_or_raise(self, command: Callable[[], None]) -> None:
+        if self._is_draining:
+            raise EngineDrainingError("the server is shutting down; send the request elsewhere")
+        if not self._submit(command):
+            raise EngineDeadError(_STOPPED)
+
+    def _submit(self, command: Callable[[], None]) -> bool:
+        """Have the engine's thread do something; False when it never will."""
         with self._wake:
+            if self._is_over:
+                return False
             self._commands.append(command)
             self._wake.notify()
+            return True
 
     def _run(self) -> None:
         torch.set_num_threads(self._info.num_threads)  # of this thread's own OpenMP team
@@ -166,26 +172,28 @@ class AsyncEngine:
             self._serve()
         except Exception:
             _log.exception("the engine's loop failed")
-            self._die()
+        with self._wake:
+            self._is_over = True  # from here on nothing is submitted, so nothing waits forever
+        self._do_commands()
+        self._core.fail_all(EngineDeadError(_STOPPED))
+        self._flush()
 
     def _serve(self) -> None:
         while not self._is_stopping:
             with self._wake:
                 while not self._commands and not self._core.has_work:
                     self._wake.wait()
-            while self._commands:
-                self._commands.popleft()()
+            self._do_commands()
             if self._core.has_work:
                 self._core.step()
             self._flush()
             if self._core.num_failed_steps >= _MAX_FAILED_STEPS:
                 _log.critical("%d steps failed", self._core.num_failed_steps)
-                self._die()
+                return
 
-    def _die(self) -> None:
-        self._is_dead = self._is_stopping = True
-        self._core.fail_all(EngineDeadError("the engine has stopped; restart the server"))
-        self._flush()
+    def _do_commands(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
 
     def _flush(self) -> None:
         outbox = self._outbox[:]

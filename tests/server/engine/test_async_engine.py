@@ -1,0 +1,248 @@
+"""The engine behind an event loop: every request ends, faults stay where they belong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from server.engine.assembly import assemble
+from server.engine.async_engine import AsyncEngine
+from server.engine.errors import (
+    EngineDeadError,
+    EngineDrainingError,
+    GenerationError,
+    PromptTooLongError,
+    RequestAbortedError,
+    SlowClientError,
+)
+from server.engine.loader import LoadedModel
+from server.engine.outputs import FinishReason, RequestOutput
+from server.engine.request import CaptureRequest, GenerationRequest, Pooling
+from server.engine.sampling import SamplingParams
+from steering.sites import Site, SitePoint
+from tests.models import tiny_model
+
+from .harness import _remove_hooks, load_tiny
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_tiny("llama", tmp_path_factory.mktemp("llama"), max_model_len=256)
+
+
+@pytest.fixture
+async def engine(loaded: LoadedModel) -> AsyncIterator[AsyncEngine]:
+    _remove_hooks(loaded.model)
+    engine = AsyncEngine(assemble(loaded), loaded.tokenizer, loaded.info, loaded.config)
+    yield engine
+    engine.close()
+
+
+def request(request_id: str, **sampling: Any) -> GenerationRequest:
+    params = {"temperature": 0.0, "max_tokens": 8, "ignore_eos": True, **sampling}
+    return GenerationRequest(request_id, (5, 6, 7), SamplingParams(**params))
+
+
+async def collect(engine: AsyncEngine, asked: GenerationRequest) -> list[RequestOutput]:
+    return [output async for output in engine.generate(asked)]
+
+
+async def drained_of(outputs: AsyncIterator[RequestOutput]) -> None:
+    async for _ in outputs:
+        pass
+
+
+async def until_idle(engine: AsyncEngine) -> None:
+    while engine.stats().num_requests_running or engine.stats().num_requests_waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def test_outputs_are_deltas_and_the_last_one_says_why(engine: AsyncEngine) -> None:
+    outputs = await collect(engine, request("a"))
+    assert sum(len(output.token_ids) for output in outputs) == 8
+    assert [output.finish_reason for output in outputs[:-1]] == [None] * (len(outputs) - 1)
+    assert outputs[-1].finish_reason is FinishReason.LENGTH
+    text = engine.tokenizer.decode(
+        [token for output in outputs for token in output.token_ids], skip_special_tokens=True
+    )
+    replacement = "\ufffd"  # a character still incomplete at the end becomes one of these
+    assert "".join(o.text for o in outputs).rstrip(replacement) == text.rstrip(replacement)
+
+
+async def test_a_rejected_request_fails_before_any_output(engine: AsyncEngine) -> None:
+    asked = GenerationRequest("long", tuple([1] * 300), SamplingParams(max_tokens=4))
+    with pytest.raises(PromptTooLongError):
+        await collect(engine, asked)
+
+
+async def test_closing_the_iterator_frees_the_request_within_a_step(engine: AsyncEngine) -> None:
+    """F1: a client that goes away."""
+    outputs = engine.generate(request("gone", max_tokens=200))
+    await anext(outputs)
+    steps = engine.stats().num_steps
+    await outputs.aclose()
+    await until_idle(engine)
+    assert engine.stats().num_steps <= steps + 3
+    assert engine.stats().kv_cache_usage_ratio == 0.0
+
+
+async def test_abort_ends_the_stream_with_an_error(engine: AsyncEngine) -> None:
+    outputs = engine.generate(request("stop", max_tokens=200))
+    await anext(outputs)
+    engine.abort("stop")
+    with pytest.raises(RequestAbortedError):
+        await drained_of(outputs)
+
+
+async def test_a_fault_in_one_request_leaves_the_others_alone(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F3: the failing one gets its error; the other gets what it gets without it."""
+    alone = await collect(engine, request("alone"))
+    original = engine.tokenizer.detokenizer
+
+    def detokenizer(prompt: Any, stops: Any = (), **options: Any) -> Any:
+        made = original(prompt, stops, **options)
+        if stops == ("boom",):
+            monkeypatch.setattr(made, "add", fail, raising=False)
+        return made
+
+    def fail(_token_id: int) -> str:
+        raise RuntimeError("a bug in one request")
+
+    monkeypatch.setattr(engine.tokenizer, "detokenizer", detokenizer)
+    failing, beside = await asyncio.gather(
+        collect(engine, request("bad", stop=("boom",))),
+        collect(engine, request("good")),
+        return_exceptions=True,
+    )
+    assert isinstance(failing, GenerationError)
+    assert not isinstance(beside, BaseException)
+    assert [o.token_ids for o in beside] == [o.token_ids for o in alone]
+
+
+async def test_a_failed_step_ends_its_requests_and_the_engine_goes_on(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4: an exception nobody owns."""
+    runner = engine._core._runner
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run", lambda _: 1 / 0)
+        with pytest.raises(EngineDeadError):
+            await collect(engine, request("doomed"))
+    assert (await collect(engine, request("after")))[-1].finish_reason is not None
+    assert engine.stats().is_healthy
+
+
+async def test_failing_steps_in_a_row_end_the_engine(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._core._runner, "run", lambda _: 1 / 0)
+    for attempt in range(4):
+        with pytest.raises(EngineDeadError):
+            await collect(engine, request(f"doomed-{attempt}"))
+    assert not engine.stats().is_healthy
+
+
+async def test_a_reader_too_far_behind_fails_alone(loaded: LoadedModel) -> None:
+    """F2: the engine does not wait for it, and its memory is bounded."""
+    _remove_hooks(loaded.model)
+    config = replace(loaded.config, stream_queue_size=4)
+    engine = AsyncEngine(assemble(loaded), loaded.tokenizer, loaded.info, config)
+    try:
+        outputs = engine.generate(request("slow", max_tokens=200))
+        await anext(outputs)
+        await until_idle(engine)
+        with pytest.raises(SlowClientError):
+            await drained_of(outputs)
+    finally:
+        engine.close()
+
+
+async def test_draining_lets_running_requests_finish_and_takes_no_more(
+    engine: AsyncEngine,
+) -> None:
+    """F8: what runs finishes; what is left at the deadline fails with a named error."""
+    running = asyncio.ensure_future(collect(engine, request("running", max_tokens=40)))
+    while not engine.stats().num_requests_running:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    drained = asyncio.ensure_future(engine.drain(30.0))
+    await asyncio.sleep(0)
+    with pytest.raises(EngineDrainingError):
+        await collect(engine, request("late"))
+    assert (await running)[-1].finish_reason is FinishReason.LENGTH
+    await drained
+
+
+async def test_draining_fails_what_is_left_at_the_deadline(engine: AsyncEngine) -> None:
+    outputs = engine.generate(request("endless", max_tokens=200))
+    await anext(outputs)
+    await engine.drain(0.0)
+    with pytest.raises(EngineDrainingError):
+        await drained_of(outputs)
+
+
+@pytest.mark.parametrize("pooling", list(Pooling))
+async def test_capture_reads_what_the_bare_model_computes(
+    engine: AsyncEngine, pooling: Pooling
+) -> None:
+    prompts = ((1, 2, 3, 4), (9, 8, 7, 6, 5, 4, 3))
+    points = (SitePoint(1, Site.RESID_POST), SitePoint(2, Site.RESID_PRE))
+    result = await engine.capture(CaptureRequest("c", prompts, points, pooling))
+    model = tiny_model("llama")
+    for index, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            hidden = model(
+                input_ids=torch.tensor([prompt]), output_hidden_states=True
+            ).hidden_states[2][0]
+        for point in points:  # the input of block 2 is the output of block 1
+            if pooling is Pooling.ALL:
+                torch.testing.assert_close(
+                    result.sequences[point][index], hidden, rtol=1e-4, atol=1e-4
+                )
+            else:
+                want = hidden[-1] if pooling is Pooling.LAST else hidden.mean(dim=0)
+                torch.testing.assert_close(result.pooled[point][index], want, rtol=1e-4, atol=1e-4)
+
+
+async def test_scores_of_a_prompt_equal_the_bare_model(engine: AsyncEngine) -> None:
+    asked = request("score", max_tokens=0, prompt_logprobs=3)
+    output = (await collect(engine, asked))[-1]
+    model = tiny_model("llama")
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0].log_softmax(-1)
+    assert output.prompt_logprobs is not None
+    assert output.prompt_logprobs[0] is None
+    for position in (1, 2):
+        entry = output.prompt_logprobs[position]
+        assert entry is not None
+        token_id = (5, 6, 7)[position]
+        assert entry.chosen.token_id == token_id
+        assert entry.chosen.logprob == pytest.approx(
+            float(logits[position - 1, token_id]), abs=1e-4
+        )
+        assert [t.token_id for t in entry.top] == logits[position - 1].topk(3).indices.tolist()
+    assert output.num_output_tokens == 0
+
+
+async def test_stop_strings_and_stop_tokens_end_the_answer(engine: AsyncEngine) -> None:
+    plain = await collect(engine, request("plain"))
+    token_ids = [token for output in plain for token in output.token_ids]
+    by_token = await collect(engine, request("token", stop_token_ids=(token_ids[3],)))
+    assert by_token[-1].finish_reason is FinishReason.STOP
+    assert by_token[-1].stop_reason == token_ids[3]
+    assert by_token[-1].num_output_tokens == token_ids.index(token_ids[3]) + 1
+
+
+async def test_seeds_choose_the_same_tokens_in_any_batch(engine: AsyncEngine) -> None:
+    asked = {"temperature": 1.0, "seed": 11, "max_tokens": 12}
+    alone = await collect(engine, request("alone", **asked))
+    crowd = [collect(engine, request(f"x{i}", temperature=1.0, seed=i)) for i in range(5)]
+    results = await asyncio.gather(*crowd, collect(engine, request("again", **asked)))
+    tokens = [[t for o in outputs for t in o.token_ids] for outputs in (alone, results[-1])]
+    assert tokens[0] == tokens[1]
