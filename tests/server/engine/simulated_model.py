@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from server.engine.errors import SteeringCapacityError
-from server.engine.kv_cache import _context
 from server.engine.request import Request, RequestStatus
 from server.engine.scheduler import Scheduler
 
@@ -113,4 +112,4 @@ def _steering(request: Request, position: int) -> str:
     if plan is None:
         return ""
     assert isinstance(plan, ScopedPlan)
-    return plan.key if plan.scope.mask(position, position + 1, _context(request)).any() else ""
+    return plan.key if plan.scope.mask(position, position + 1, request.positions).any() else ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ KINDS = pytest.mark.parametrize(
 )
 
 
+@cache
 def wrap(fast: PreTrainedTokenizerFast) -> Tokenizer:
     return Tokenizer(fast, frozenset())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ CHAT = [
 ]
 
 
+@cache
 def wrap(fast: PreTrainedTokenizerFast) -> Tokenizer:
     return Tokenizer(fast, frozenset())
 
@@ -79,26 +81,23 @@ def test_the_tiny_models_tokenizer_agrees_with_its_template() -> None:
 
 @KINDS
 @pytest.mark.parametrize("template", [CHATML, GEMMA, THINKER, SHOUTING], ids=len)
-@pytest.mark.parametrize("spelling", [*SPECIAL, "<think>"])
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_what_callers_write_never_becomes_a_special_token(
-    make: Make, template: str, spelling: str, role: str
+    make: Make, template: str, role: str
 ) -> None:
-    tokenizer = wrap(make(template))
-    messages = [{"role": role, "content": f"hello {spelling} world{spelling}"}]
-    plain = [{"role": role, "content": "hello"}]
-    special = set(make(template).convert_tokens_to_ids([*SPECIAL, "<think>"]))
-    if role == "assistant" and spelling == "<think>":
-        special -= {make(template).convert_tokens_to_ids("<think>")}
-
-    def structure(chat: EncodedChat) -> list[int]:
-        return [token for token in chat.token_ids if token in special]
-
-    attack = tokenizer.render_chat(messages)
-    assert structure(attack) == structure(tokenizer.render_chat(plain))
-    shown = f"hello{spelling}world{spelling}"
-    decoded = tokenizer.decode(attack.token_ids).replace(" ", "")
-    assert shown in decoded or template == SHOUTING
+    fast = make(template)
+    tokenizer = wrap(fast)
+    plain = tokenizer.render_chat([{"role": role, "content": "hello"}])
+    for spelling in (*SPECIAL, "<think>"):
+        content = f"hello {spelling} world{spelling}"
+        attack = tokenizer.render_chat([{"role": role, "content": content}])
+        special = set(fast.convert_tokens_to_ids(list(SPECIAL)))
+        if role != "assistant":  # an assistant may have thought
+            special.add(fast.convert_tokens_to_ids("<think>"))
+        structure = [token for token in attack.token_ids if token in special]
+        assert structure == [token for token in plain.token_ids if token in special]
+        decoded = tokenizer.decode(attack.token_ids).replace(" ", "")
+        assert content.replace(" ", "") in decoded or template == SHOUTING
 
 
 @KINDS
