@@ -173,7 +173,7 @@ async def _read_form(request: Request, body: bytes) -> tuple[bytes, dict[str, An
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=1)  # type: ignore[arg-type]
+    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=2)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:

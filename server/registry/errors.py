@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from steering.errors import FormatError
+
 __all__ = [
+    "InvalidGgufError",
     "InvalidProfileError",
+    "InvalidSafetensorsError",
     "NothingToCompareError",
     "Problem",
     "RegistryError",
@@ -78,3 +82,15 @@ class InvalidProfileError(RegistryError):
         super().__init__(first.message + more, param=first.param)
         self.problems = tuple(problems)
         self.code = first.code  # type: ignore[misc]
+
+
+class InvalidGgufError(FormatError):
+    """An uploaded GGUF file cannot be read as a control vector."""
+
+    code = "invalid_gguf"
+
+
+class InvalidSafetensorsError(FormatError):
+    """An uploaded file cannot be read as safetensors."""
+
+    code = "invalid_safetensors"

@@ -9,17 +9,20 @@ from typing import Any, Final
 from server.store import Actor, DirectionRecord, Saved, Store
 from steering.compatibility import check_direction
 from steering.directions import Direction, DirectionKind
-from steering.errors import InvalidFieldError
+from steering.errors import FormatError, InvalidFieldError, UnsafeFormatError
 from steering.fields import check_keys, int_list, require, str_list
 from steering.formats import dump_direction, load_upload, tensors_from_json
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint, parse_site
+
+from .errors import InvalidGgufError, InvalidSafetensorsError
 
 __all__ = ["DirectionUpload", "Uploader"]
 
 _METADATA: Final = frozenset(
     {"name", "kind", "site", "layers", "model_fingerprint", "requires", "provenance", "tags"}
 )
+_GGUF_MAGIC: Final = b"GGUF"
 _LARGE_DOSE: Final = 3.0
 _LENGTHS: Final = frozenset({"vector", "shift"})
 
@@ -78,9 +81,15 @@ class Uploader:
         """
         check_keys(metadata, _METADATA, noun="metadata", prefix="metadata.")
         known = _read_metadata(metadata)
-        direction = load_upload(data, known.pop("name"), **known)
-        is_native = not data.startswith(b"GGUF")
-        return self._put(direction, data if is_native else dump_direction(direction), by, expected)
+        is_gguf = data.startswith(_GGUF_MAGIC)
+        try:
+            direction = load_upload(data, known.pop("name"), **known)
+        except UnsafeFormatError:
+            raise
+        except FormatError as error:
+            kind = InvalidGgufError if is_gguf else InvalidSafetensorsError
+            raise kind(str(error), param=error.param) from error
+        return self._put(direction, dump_direction(direction) if is_gguf else data, by, expected)
 
     def _put(
         self, direction: Direction, blob: bytes, by: Actor, expected: str | None

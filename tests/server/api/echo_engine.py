@@ -78,6 +78,8 @@ class EchoEngine:
         self._tokenizer = ByteTokenizer()
         self._idle = asyncio.Event()
         self._cut = asyncio.Event()
+        self._arrival = asyncio.Event()
+        self._num_waiting = 0
         self._info = EngineInfo(
             model_name=MODEL,
             spec=SPEC,
@@ -120,6 +122,12 @@ class EchoEngine:
 
     async def capture(self, request: CaptureRequest) -> CaptureResult:
         raise NotImplementedError
+
+    async def has_running(self, count: int) -> None:
+        """Wait until `count` requests are at their gate."""
+        while self._num_waiting < count:
+            self._arrival.clear()
+            await self._arrival.wait()
 
     async def drain(self, timeout_seconds: float) -> None:
         self.is_draining = True
@@ -169,10 +177,13 @@ class EchoEngine:
         if index in faults.errors and is_hit:
             raise faults.errors[index]
         if faults.gate is not None and index >= faults.gate_from:
+            self._num_waiting += 1
+            self._arrival.set()
             waits = [asyncio.ensure_future(e.wait()) for e in (faults.gate, self._cut)]
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._num_waiting -= 1
                 for wait in waits:
                     wait.cancel()
             if self._cut.is_set():
@@ -218,7 +229,7 @@ def _outputs(
         is_last = is_end or stop is not None or index == len(answer) - 1
         finish = None
         if is_last:
-            finish = FinishReason.STOP if is_end and token or stop else FinishReason.LENGTH
+            finish = FinishReason.STOP if (is_end and token) or stop else FinishReason.LENGTH
         outputs.append(
             RequestOutput(
                 request_id=request.request_id,

@@ -231,8 +231,7 @@ async def test_a_client_that_leaves_frees_its_place(
     engine.faults.gate, engine.faults.gate_from = asyncio.Event(), gate_from
     left = asyncio.Event()
     serving = asyncio.create_task(_call(app, chat("hello", n=2, stream=is_stream), _drop, left))
-    while len(engine.running) < 2:
-        await asyncio.sleep(0)
+    await engine.has_running(2)
     left.set()
     await serving
     assert not engine.running

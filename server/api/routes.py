@@ -1,0 +1,45 @@
+"""Every route of an application: what the documentation and the tests go through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from .deps import SCOPE_KEY
+
+__all__ = ["RouteInfo", "list_routes"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RouteInfo:
+    """One method of one path.
+
+    Attributes:
+        path: With its parameters in braces.
+        method: In capitals.
+        scope: What a key needs, `public`, or None where it was forgotten.
+        summary: First line of what the route says of itself.
+    """
+
+    path: str
+    method: str
+    scope: str | None
+    summary: str
+
+
+def list_routes(app: FastAPI) -> list[RouteInfo]:
+    """Routes by path and method; the documentation's own are not among them."""
+    found = []
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute):
+            continue
+        summary = (route.endpoint.__doc__ or "").strip().partition("\n")[0]
+        scope = (route.openapi_extra or {}).get(SCOPE_KEY)
+        found += [
+            RouteInfo(context.path or route.path, method, scope, summary)
+            for method in route.methods
+        ]
+    return sorted(found)

@@ -1,0 +1,339 @@
+"""Who may do what: keys, scopes, defaults, limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from server.api.deps import PUBLIC
+from server.api.keys_gate import KeysGate
+from server.api.routes import list_routes
+from server.app import create_app
+from server.auth import KeyScope, RateLimitedError
+from server.settings import Settings
+from server.store import Store
+
+from .conftest import chat, connect, create_cheerful, make_key, profile, vector
+from .echo_engine import EchoEngine
+
+CHAT = "/v1/chat/completions"
+INLINE = {"operation": "add", "direction": "cheer"}
+
+
+@pytest.fixture
+def admin(store: Store) -> str:
+    return make_key(store, *KeyScope)
+
+
+@pytest.fixture
+def closed(admin: str, settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
+    """The application of a store that has keys."""
+    return create_app(settings, engine, store)  # type: ignore[arg-type]
+
+
+def test_every_route_declares_its_scope(app: FastAPI) -> None:
+    routes = list_routes(app)
+    assert len(routes) > 35
+    for route in routes:
+        assert route.scope in {PUBLIC, *KeyScope}, route
+        assert (route.scope == PUBLIC) is route.path.startswith("/health"), route
+        assert route.summary.endswith((".", ":")), route
+
+
+def test_nothing_is_served_beside_the_routes_but_their_documentation(app: FastAPI) -> None:
+    others = {
+        context.path
+        for context in iter_route_contexts(app.routes)
+        if not isinstance(context.original_route, APIRoute)
+    }
+    assert others == {"/docs", "/openapi.json", "/docs/oauth2-redirect"}
+
+
+async def test_a_route_without_a_scope_answers_nobody(app: FastAPI) -> None:
+    @app.get("/forgotten")
+    async def forgotten() -> str:
+        return "secret"
+
+    async with connect(app) as client:
+        response = await client.get("/forgotten")
+    assert response.status_code == 403
+    assert "secret" not in response.text
+
+
+async def test_every_route_but_health_needs_a_key(closed: FastAPI) -> None:
+    async with connect(closed) as client:
+        for route in list_routes(closed):
+            response = await client.request(route.method, route.path)
+            if route.scope == PUBLIC:
+                assert response.status_code == 200
+                continue
+            assert response.status_code == 401, route
+            assert response.headers["www-authenticate"] == "Bearer"
+            assert response.json()["error"]["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer ", "Basic x", "Bearer sk-cox-nope", "Bearer schlüssel", "\x80\xff"],
+)
+async def test_every_bad_key_gets_one_answer(closed: FastAPI, authorization: str) -> None:
+    async with connect(closed) as client:
+        bare = await client.get("/v1/models")
+        headers = {"authorization": authorization.encode("latin-1")}
+        response = await client.get("/v1/models", headers=headers)
+    assert response.status_code == 401
+    assert response.json() == bare.json()
+
+
+async def test_a_revoked_key_ends_at_once(closed: FastAPI, store: Store, admin: str) -> None:
+    key = make_key(store, KeyScope.CHAT)
+    key_id = key.split("-")[2]
+    async with connect(closed, key) as client, connect(closed, admin) as other:
+        assert (await client.get("/v1/models")).status_code == 200
+        assert (await other.delete(f"/v1/admin/keys/{key_id}")).json()["revoked_at"]
+        assert (await client.get("/v1/models")).status_code == 401
+
+
+@pytest.mark.parametrize("scope", KeyScope)
+async def test_a_key_opens_only_the_routes_of_its_scope(
+    closed: FastAPI, store: Store, scope: KeyScope
+) -> None:
+    async with connect(closed, make_key(store, scope)) as client:
+        for route in list_routes(closed):
+            status = (await client.request(route.method, route.path)).status_code
+            assert (status == 403) is (route.scope not in (PUBLIC, scope)), (route, status)
+
+
+async def test_a_key_makes_no_key_above_itself(closed: FastAPI, store: Store) -> None:
+    async with connect(closed, make_key(store, KeyScope.ADMIN, KeyScope.CHAT)) as client:
+        made = await client.post("/v1/admin/keys", json={"name": "x", "scopes": ["chat"]})
+        assert made.status_code == 201
+        assert made.json()["secret"].startswith("sk-cox-")
+        assert made.headers["cache-control"] == "no-store"
+        above = await client.post("/v1/admin/keys", json={"name": "x", "scopes": ["restricted"]})
+        assert (above.status_code, above.json()["error"]["param"]) == (403, "scopes")
+        listed = (await client.get("/v1/admin/keys")).text
+    assert "secret" not in listed
+    assert made.json()["secret"].split("-")[3] not in listed
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"scopes": ["chat"]}, "name"),
+        ({"name": "", "scopes": ["chat"]}, "name"),
+        ({"name": "x", "scopes": []}, "scopes"),
+        ({"name": "x", "scopes": ["root"]}, "scopes"),
+        ({"name": "x", "scopes": ["chat"], "requests_per_minute": 0}, "requests_per_minute"),
+        ({"name": "x", "scopes": ["chat"], "expires_at": "soon"}, "expires_at"),
+        ({"name": "x", "scopes": ["chat"], "expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+        ({"name": "x", "scopes": ["chat"], "profiles_allow": ["A B"]}, "profiles_allow"),
+    ],
+)
+async def test_a_bad_key_request_is_named(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str
+) -> None:
+    response = await client.post("/v1/admin/keys", json=body)
+    assert response.status_code in (400, 422)
+    assert response.json()["error"]["param"] == param
+
+
+async def test_inline_steering_needs_its_scope(closed: FastAPI, store: Store, admin: str) -> None:
+    async with connect(closed, admin) as client:
+        await create_cheerful(client)
+    cases = [
+        ({"interventions": [INLINE]}, 403, "permission_denied", "steering.interventions"),
+        ({"profile": "cheerful", "strength": 1.5}, 200, "", ""),
+        (
+            {"profile": "cheerful", "strength": 1.6},
+            400,
+            "strength_out_of_range",
+            "steering.strength",
+        ),
+        (
+            {"profile": "cheerful", "strength": -0.1},
+            400,
+            "strength_out_of_range",
+            "steering.strength",
+        ),
+    ]
+    for steering, status, code, param in cases:
+        async with connect(closed, make_key(store, KeyScope.CHAT)) as client:
+            response = await client.post(CHAT, json=chat(steering=steering))
+        assert response.status_code == status, response.text
+        if code:
+            error = response.json()["error"]
+            assert (error["code"], error["param"]) == (code, param)
+        async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+            assert (await client.post(CHAT, json=chat(steering=steering))).status_code == 200
+
+
+async def test_an_allow_list_confines_a_key(closed: FastAPI, store: Store, admin: str) -> None:
+    async with connect(closed, admin) as client:
+        await create_cheerful(client)
+        await client.post("/v1/steering/profiles", json=profile("other"))
+    key = make_key(store, KeyScope.CHAT, profiles_allow=frozenset({"other"}))
+    async with connect(closed, key) as client:
+        for choice in ({"model": "echo:cheerful"}, {"steering": {"profile": "cheerful@1"}}):
+            response = await client.post(CHAT, json=chat(**choice))
+            assert (response.status_code, response.json()["error"]["code"]) == (
+                403,
+                "profile_not_allowed",
+            )
+        assert (await client.post(CHAT, json=chat(model="echo:other"))).status_code == 200
+        models = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+        assert models == ["echo", "echo:other"]
+        assert (await client.get("/v1/models/echo:cheerful")).status_code == 404
+
+
+async def test_restricted_steering_needs_its_scope_and_is_audited(
+    closed: FastAPI, store: Store, admin: str
+) -> None:
+    restricted = vector("bypass", tensors={"vector": [3.0] * 8}, requires=["restricted"])
+    async with connect(closed, admin) as client:
+        assert (await client.post("/v1/steering/directions", json=restricted)).status_code == 201
+        saved = await client.post("/v1/steering/profiles", json=profile("red", "bypass"))
+        assert saved.json()["requires"] == ["restricted"], "inherited from its direction"
+    inline = {"interventions": [{**INLINE, "direction": "bypass"}]}
+    scopes = (KeyScope.CHAT, KeyScope.INLINE)
+    for steering in ({"profile": "red"}, inline):
+        async with connect(closed, make_key(store, *scopes)) as client:
+            response = await client.post(CHAT, json=chat(steering=steering))
+            assert response.status_code == 403
+        async with connect(closed, make_key(store, *scopes, KeyScope.RESTRICTED)) as client:
+            assert (await client.post(CHAT, json=chat(steering=steering))).status_code == 200
+    async with connect(closed, admin) as client:
+        query = {"action": "steering.restricted_use"}
+        events = (await client.get("/v1/admin/audit", params=query)).json()["data"]
+    assert [event["subject"] for event in events] == ["profile inline", "profile red@1"]
+    assert all(event["key_id"] and event["request_id"] for event in events)
+
+
+async def test_defaults_apply_beneath_explicit_choices(
+    store: Store, engine: EchoEngine, settings: Settings, admin: str
+) -> None:
+    chosen = settings.model_copy(update={"default_profile": "server"})
+    app = create_app(chosen, engine, store)  # type: ignore[arg-type]
+    async with connect(app, admin) as client:
+        await create_cheerful(client)
+        for name in ("server", "key"):
+            await client.post("/v1/steering/profiles", json=profile(name))
+    plain = make_key(store, KeyScope.CHAT, KeyScope.INLINE)
+    keyed = make_key(store, KeyScope.CHAT, KeyScope.INLINE, default_profile="key")
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        (plain, {}, "server@1"),
+        (keyed, {}, "key@1"),
+        (keyed, {"model": "echo:none"}, "none"),
+        (keyed, {"steering": {"profile": "none"}}, "none"),
+        (keyed, {"steering": {"profile": "cheerful"}}, "cheerful@1"),
+        (keyed, {"steering": {"strength": 0.5}}, "key@1"),
+        (keyed, {"steering": {"interventions": [INLINE]}}, "inline"),
+        (keyed, {"steering": {"interventions": [INLINE], "compose": "add"}}, "key@1+inline"),
+        (keyed, {"steering": {"profile": "none", "interventions": [INLINE]}}, "inline"),
+    ]
+    for key, fields, applied in cases:
+        async with connect(app, key) as client:
+            response = await client.post(CHAT, json=chat(**fields))
+        assert response.headers["x-steering-applied"] == applied, fields
+
+
+async def test_adding_to_a_default_applies_both_in_order(
+    store: Store, engine: EchoEngine, settings: Settings, admin: str
+) -> None:
+    chosen = settings.model_copy(update={"default_profile": "server"})
+    app = create_app(chosen, engine, store)  # type: ignore[arg-type]
+    async with connect(app, admin) as client:
+        await create_cheerful(client)
+        item = {**INLINE, "strength": 7.0}
+        await client.post("/v1/steering/profiles", json=profile("server", interventions=[item]))
+        steering = {"profile": "cheerful", "compose": "add", "strength": 0.5}
+        answer = (await client.post(CHAT, json=chat(steering=steering))).json()
+    assert [item["strength"] for item in answer["steering"]["applied"]] == [7.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"model": "echo:cheerful", "steering": {"profile": "other"}}, {}),
+        ({"model": "echo:cheerful"}, {"x-steering-profile": "other"}),
+        ({"model": "echo:cheerful"}, {"x-steering-profile": "none"}),
+        ({"steering": {"profile": "cheerful@1"}}, {"x-steering-profile": "cheerful"}),
+    ],
+)
+async def test_choices_that_disagree_are_a_conflict(
+    client: httpx.AsyncClient, fields: dict[str, Any], headers: dict[str, str]
+) -> None:
+    await create_cheerful(client)
+    await client.post("/v1/steering/profiles", json=profile(description="v2"))
+    await client.post("/v1/steering/profiles", json=profile("other"))
+    response = await client.post(CHAT, json=chat(**fields), headers=headers)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "steering_conflict")
+
+
+async def test_keys_share_no_cache_entries(
+    closed: FastAPI, store: Store, engine: EchoEngine
+) -> None:
+    for _ in range(2):
+        async with connect(closed, make_key(store, KeyScope.CHAT)) as client:
+            await client.post(CHAT, json=chat())
+    salts = {request.cache_salt for request in engine.requests}
+    assert len(salts) == 2
+    assert b"" not in salts
+
+
+def test_a_rate_is_a_burst_and_then_a_drip(store: Store) -> None:
+    now = 1000.0
+    gate = KeysGate(store.keys, is_open=False, monotonic=lambda: now)
+    key = f"Bearer {make_key(store, KeyScope.CHAT, requests_per_minute=3)}".encode()
+    for _ in range(3):
+        gate.admit(key)
+    with pytest.raises(RateLimitedError) as refused:
+        gate.admit(key)
+    assert refused.value.retry_after_seconds == 20
+    now += 20
+    gate.admit(key)
+    with pytest.raises(RateLimitedError):
+        gate.admit(key)
+    now += 10_000
+    for _ in range(3):
+        gate.admit(key)
+
+
+async def test_a_limited_key_is_told_when_to_come_back(closed: FastAPI, store: Store) -> None:
+    key = make_key(store, KeyScope.CHAT, requests_per_minute=1)
+    async with connect(closed, key) as client:
+        assert (await client.get("/v1/models")).status_code == 200
+        response = await client.get("/v1/models")
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "60"
+    assert response.json()["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "::", "example.org"])
+def test_without_keys_only_loopback_is_served(
+    host: str, settings: Settings, engine: EchoEngine, store: Store
+) -> None:
+    wide = settings.model_copy(update={"host": host})
+    with pytest.raises(ValueError, match="coxswain keys create"):
+        create_app(wide, engine, store)  # type: ignore[arg-type]
+    make_key(store, KeyScope.CHAT)
+    app = create_app(wide, engine, store)  # type: ignore[arg-type]
+    assert app.docs_url is None
+    assert app.openapi_url is None
+
+
+async def test_nothing_secret_is_logged(
+    closed: FastAPI, store: Store, logs: list[Any], admin: str
+) -> None:
+    key = make_key(store, KeyScope.CHAT)
+    async with connect(closed, key) as client:
+        await client.post(CHAT, json=chat("my secret text"))
+        await client.post(CHAT, json=chat("my secret text", temperature=9))
+    assert {entry["event"] for entry in logs} >= {"generation", "request_refused"}
+    assert "secret text" not in repr(logs)
+    assert key not in repr(logs)

@@ -1,0 +1,192 @@
+"""Health, metrics, models, capabilities, the tokenizer, the documentation, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from server.api.limits import Limits
+from server.api.routes import list_routes
+from server.settings import Settings
+
+from .conftest import chat, connect, create_cheerful
+from .echo_engine import EchoEngine
+
+CHAT = "/v1/chat/completions"
+
+
+async def test_health_follows_the_engine(client: httpx.AsyncClient, engine: EchoEngine) -> None:
+    for path in ("/health", "/health/live", "/health/ready"):
+        assert (await client.get(path)).status_code == 200
+    engine.seconds_since_step = 31.0
+    for path in ("/health", "/health/live", "/health/ready"):
+        response = await client.get(path)
+        assert response.status_code == 503
+        assert "step" in response.json()["error"]["message"]
+    engine.seconds_since_step = 0.0
+    engine.is_healthy = False
+    assert (await client.get("/health/live")).status_code == 503
+
+
+async def test_while_stopping_new_requests_go_elsewhere_and_running_ones_finish(
+    app: FastAPI, engine: EchoEngine, client: httpx.AsyncClient
+) -> None:
+    engine.faults.gate, engine.faults.gate_from = asyncio.Event(), 1
+    running = asyncio.create_task(client.post(CHAT, json=chat("hello", stream=True)))
+    await engine.has_running(1)
+    app.state.services.lifecycle.begin_drain()
+    draining = asyncio.create_task(engine.drain(30))
+    assert (await client.get("/health/live")).status_code == 200
+    assert (await client.get("/health/ready")).status_code == 503
+    assert (await client.get("/metrics")).status_code == 200
+    refused = await client.post(CHAT, json=chat())
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert refused.headers["x-should-retry"] == "true"
+    engine.faults.gate.set()
+    assert (await running).text.endswith("data: [DONE]\n\n")
+    await draining
+
+
+async def test_what_does_not_finish_in_time_is_told_so(
+    app: FastAPI, engine: EchoEngine, client: httpx.AsyncClient
+) -> None:
+    engine.faults.gate, engine.faults.gate_from = asyncio.Event(), 1
+    running = asyncio.create_task(client.post(CHAT, json=chat("hello", stream=True)))
+    await engine.has_running(1)
+    app.state.services.lifecycle.begin_drain()
+    await engine.drain(0)
+    text = (await running).text
+    assert '"code":"server_shutdown"' in text
+    assert "[DONE]" not in text
+
+
+async def test_models_are_the_model_and_each_published_profile(
+    client: httpx.AsyncClient,
+) -> None:
+    await create_cheerful(client)
+    models = (await client.get("/v1/models")).json()
+    assert models["object"] == "list"
+    base, steered = models["data"]
+    assert (base["id"], base["object"], base["max_model_len"]) == ("echo", "model", 2048)
+    assert (steered["id"], steered["parent"], steered["root"]) == ("echo:cheerful", "echo", "echo")
+    await client.put("/v1/steering/aliases/live", json={"profile": "cheerful"})
+    for name in ("echo", "echo:cheerful", "echo:cheerful@1", "echo:live", "echo:none"):
+        assert (await client.get(f"/v1/models/{name}")).json()["id"] == name
+    for name in ("nope", "echo:nope", "echo:cheerful@2", "a/b:c", "echo:A B"):
+        response = await client.get(f"/v1/models/{name}")
+        assert response.status_code == 404
+        assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_capabilities_say_what_is_there_and_why_not(client: httpx.AsyncClient) -> None:
+    found = (await client.get("/v1/capabilities")).json()
+    sites = {site["site"]: site for site in found["sites"]}
+    assert sites["resid_mid"]["is_available"] is False
+    assert sites["resid_mid"]["reason"] == "its residual is parallel"
+    assert (sites["final"]["is_available"], sites["final"]["is_editable"]) == (True, False)
+    assert sites["resid_post"]["resid_norms"] == {"0": 2.0, "1": 3.0, "2": 4.0, "3": 5.0}
+    assert "rank_one" in found["operations"]
+    assert "gates" in found["not_available"]
+    assert found["limits"]["max_choices"] == Limits().max_choices
+
+
+async def test_text_and_chats_are_tokenized_and_back(client: httpx.AsyncClient) -> None:
+    for prefix in ("", "/v1"):
+        body = {"model": "echo", "prompt": "hé", "return_token_strs": True}
+        answer = (await client.post(f"{prefix}/tokenize", json=body)).json()
+        assert (answer["tokens"], answer["count"]) == ([104, 195, 169], 3)
+        assert answer["max_model_len"] == 2048
+        tokens = {"tokens": answer["tokens"]}
+        back = (await client.post(f"{prefix}/detokenize", json=tokens)).json()
+        assert back == {"prompt": "hé"}
+        info = (await client.get(f"{prefix}/tokenizer_info")).json()
+        assert info["eos_token"] == "<|im_end|>"
+    chat_tokens = (await client.post("/tokenize", json=chat("hi"))).json()["tokens"]
+    assert chat_tokens[0] == 256
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}, "prompt"),
+        ("/tokenize", {"prompt": "x", "model": "nope"}, "model"),
+        ("/detokenize", {"tokens": [258]}, "tokens"),
+        ("/detokenize", {"tokens": [-1]}, "tokens[0]"),
+        ("/detokenize", {}, "tokens"),
+    ],
+)
+async def test_bad_tokenizer_requests_are_named(
+    client: httpx.AsyncClient, path: str, body: dict[str, object], param: str
+) -> None:
+    response = await client.post(path, json=body)
+    assert response.status_code in (400, 404)
+    assert response.json()["error"]["param"] == param
+
+
+async def test_metrics_count_what_happened(client: httpx.AsyncClient) -> None:
+    await create_cheerful(client)
+    await client.post(CHAT, json=chat("hello", model="echo:cheerful", stream=True))
+    await client.post(CHAT, json=chat("hello", n=2))
+    await client.post(CHAT, json=chat(temperature=9))
+    lines = (await client.get("/metrics")).text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert values['coxswain_requests_total{finish="stop"}'] == "2.0"
+    assert values['coxswain_profile_requests_total{profile="cheerful",version="1"}'] == "1.0"
+    assert values['coxswain_generation_tokens_total{profile="cheerful"}'] == "6.0"
+    assert values['coxswain_generation_tokens_total{profile="none"}'] == str(6.0 + 9.0)
+    assert values['coxswain_requests_rejected_total{code="invalid_sampling"}'] == "1.0"
+    assert values["coxswain_time_to_first_token_seconds_count"] == "2.0"
+    assert values["coxswain_inter_token_latency_seconds_count"] == str(5.0 + 5.0 + 8.0)
+    assert values["coxswain_request_latency_seconds_count"] == "2.0"
+    assert values["coxswain_kv_cache_usage_ratio"] == "0.25"
+    assert values["coxswain_num_requests_running"] == "0.0"
+    assert values["coxswain_not_applied_total"] == "0.0"
+    assert values["coxswain_auth_disabled"] == "1.0"
+    assert float(values['coxswain_applied_tokens_total{profile="cheerful"}']) > 5
+
+
+async def test_the_openapi_document_is_whole(app: FastAPI, client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    for route in list_routes(app):
+        path = route.path.replace("{model:path}", "{model}")
+        operation = document["paths"][path][route.method.lower()]
+        assert operation["x-coxswain-scope"] == route.scope
+    names = set(document["components"]["schemas"])
+    text = str(document)
+    used = {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}
+    assert used <= names
+    assert "ChatRequest" in used
+
+
+async def test_the_documentation_is_there_on_loopback_only(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
+    assert (await client.get("/docs")).status_code == 200
+    assert settings.is_loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_loopback_is_told_from_the_rest(host: str, is_loopback: bool) -> None:
+    assert Settings(host=host).is_loopback is is_loopback
+
+
+async def test_a_trusted_name_is_answered_to(settings: Settings, app: FastAPI) -> None:
+    async with connect(app) as client:
+        refused = await client.get("/health", headers={"host": "chat.example.org"})
+    assert refused.status_code == 400
