@@ -23,7 +23,7 @@ def rows_of(count: int, width: int) -> LowRankRows:
     """Rank-one rows of `count` profiles."""
     zero = torch.zeros(count)
     read, write = torch.randn(count, width), torch.randn(count, width)
-    return LowRankRows(read, zero, write, torch.ones(count), None, zero, zero)
+    return LowRankRows(read, zero, write, None, None, zero, zero)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -12,6 +12,7 @@ higher price per row, so cost stays bounded as profiles multiply.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class Selection:
     gains: Tensor
     index: Tensor | None = None
 
+    @cached_property
+    def acts(self) -> Tensor:
+        """Where a gain is not zero, shaped as `gains`; shared by every point of a step."""
+        return self.gains != 0
+
     def of_rows(self, values: Tensor) -> Tensor:
         """A number per row [R] as the tokens see it: [R] when dense, [T, K] when sparse."""
         return values if self.index is None else values[self.index]
@@ -59,28 +65,31 @@ class LowRankRows:
 
     Attributes:
         read: V [R, d].
-        offset: m [R].
+        minus_offset: -m [R].
         write: C [R, d].
-        linear: Coefficient of z in phi, [R].
+        linear: Coefficient of z in phi, [R]; None where it is one everywhere.
         clip: Coefficient of clamp(z, low, high) in phi, [R]; None where it is zero everywhere.
         low: [R].
         high: [R].
     """
 
     read: Tensor
-    offset: Tensor
+    minus_offset: Tensor
     write: Tensor
-    linear: Tensor
+    linear: Tensor | None
     clip: Tensor | None
     low: Tensor
     high: Tensor
 
 
-def project(hidden: Tensor, rows: Tensor, selection: Selection) -> Tensor:
-    """hidden [T, d] . rows [R, d] for the selected pairs: [T, R] dense, [T, K] sparse."""
+def project(
+    hidden: Tensor, rows: Tensor, selection: Selection, bias: Tensor | None = None
+) -> Tensor:
+    """hidden [T, d] . rows [R, d] + bias [R] for the selected pairs: [T, R] dense, [T, K] sparse."""
     if selection.index is None:
-        return hidden @ rows.T
-    return torch.bmm(rows[selection.index], hidden[:, :, None])[:, :, 0]
+        return hidden @ rows.T if bias is None else torch.addmm(bias, hidden, rows.T)
+    products = torch.bmm(rows[selection.index], hidden[:, :, None])[:, :, 0]
+    return products if bias is None else products + bias[selection.index]
 
 
 def combine(hidden: Tensor, weights: Tensor, rows: Tensor, selection: Selection) -> Tensor:
@@ -103,12 +112,12 @@ def low_rank(
     """
     result = hidden
     if rows is not None and rank_selection is not None:
-        z = project(hidden, rows.read, rank_selection) - rank_selection.of_rows(rows.offset)
-        y = rank_selection.of_rows(rows.linear) * z
+        z = project(hidden, rows.read, rank_selection, rows.minus_offset)
+        y = z if rows.linear is None else rank_selection.of_rows(rows.linear) * z
         if rows.clip is not None:
             low, high = rank_selection.of_rows(rows.low), rank_selection.of_rows(rows.high)
             y = y + rank_selection.of_rows(rows.clip) * torch.clamp(z, low, high)
-        y = _gated(y, rank_selection.gains)
+        y = _gated(y, rank_selection)
         result = combine(result, y, rows.write, rank_selection)
     if shift is not None and shift_selection is not None:
         result = combine(result, shift_selection.gains, shift, shift_selection)
@@ -128,7 +137,7 @@ def turn(hidden: Tensor, read: Tensor, target: Tensor, selection: Selection) -> 
     z = flat.view(flat.shape[0], -1, 2)  # [T, R or K, 2]
     length = z.norm(dim=2, keepdim=True)
     y = (length * selection.of_rows(target) - z).flatten(1)
-    return combine(hidden, _gated(y, pairs.gains), read, pairs)
+    return combine(hidden, _gated(y, pairs), read, pairs)
 
 
 def restore_norm(before: Tensor, after: Tensor, active: Tensor) -> Tensor:
@@ -139,6 +148,6 @@ def restore_norm(before: Tensor, after: Tensor, active: Tensor) -> Tensor:
     return torch.where(active[:, None], after * ratio, after)
 
 
-def _gated(y: Tensor, gains: Tensor) -> Tensor:
+def _gated(y: Tensor, selection: Selection) -> Tensor:
     # A product alone would turn the infinity of a row that is not this token's into NaN.
-    return torch.where(gains != 0, y * gains, torch.zeros_like(y))
+    return torch.where(selection.acts, y * selection.gains, 0.0)

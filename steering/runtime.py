@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .hooks import hooked_point
 from .plan import PlannedIntervention, SteeringPlan
 from .readouts import Readouts
 from .sites import Site, SitePoint
@@ -46,14 +47,15 @@ class SteeringRuntime:
         self._devices = {
             SitePoint(layer, site): device for layer, device in devices.items() for site in Site
         }
-        # resid_pre[l] is edited where it is made: by the hook after block l - 1
         for layer in range(1, num_layers):
-            self._devices[SitePoint(layer, Site.RESID_PRE)] = devices[layer - 1]
+            point = SitePoint(layer, Site.RESID_PRE)
+            self._devices[point] = devices[hooked_point(point).layer]
         self.max_live_edits = max_live_edits
         self._live: dict[bytes, _Live] = {}
         self._tables = PackedTables((), {})
         self._edits: StepEdits | None = None
         self._readouts: Readouts | None = None
+        self._live_points: frozenset[SitePoint] = frozenset()
         self._last: tuple[PackedTables, NDArray[np.float32], StepEdits | None] | None = None
 
     @property
@@ -94,27 +96,17 @@ class SteeringRuntime:
             Which tokens of the batch have a gain other than zero: [T].
         """
         self._readouts = readouts
-        if not any(row.plan is not None and row.plan.interventions for row in rows):
-            self._edits = None
-            return np.zeros(sum(row.stop - row.start for row in rows), dtype=np.bool_)
-        self._ensure_packed(rows)
-        gains = gain_matrix(rows, self._tables)
-        self._edits = self._prepared(gains)
-        steered: NDArray[np.bool_] = np.any(gains, axis=1)
+        steered = self._prepare_edits(rows)
+        read = frozenset() if readouts is None else readouts.points
+        edited = frozenset() if self._edits is None else self._edits.points
+        self._live_points = frozenset(hooked_point(point) for point in read | edited)
         return steered
 
     def end_step(self) -> None:
         """Forget the step, so that a forward outside one is unsteered."""
         self._edits = None
         self._readouts = None
-
-    def is_live(self, point: SitePoint) -> bool:
-        """Whether a hook at `point` has anything to do in this step."""
-        return any(
-            (self._edits is not None and logical in self._edits.lanes)
-            or (self._readouts is not None and logical in self._readouts.points)
-            for logical in self._logical(point)
-        )
+        self._live_points = frozenset()
 
     def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
         """Read and edit the activation a hook at `point` sees.
@@ -127,14 +119,27 @@ class SteeringRuntime:
         Returns:
             A tensor like `hidden`, or `hidden` itself where nothing is live.
         """
-        for logical in self._logical(point):
-            if self._readouts is not None and logical in self._readouts.points:
+        if point not in self._live_points:
+            return hidden
+        for logical in self._realised_at(point):
+            if self._readouts is not None:
                 self._readouts.read(logical, hidden.flatten(0, -2))
-            if self._edits is not None and logical in self._edits.lanes:
-                hidden = self._edits.apply(logical, hidden.flatten(0, -2)).view_as(hidden)
+            if self._edits is not None:
+                hidden = self._edits.apply(logical, hidden)
         return hidden
 
-    def _logical(self, point: SitePoint) -> tuple[SitePoint, ...]:
+    def _prepare_edits(self, rows: Sequence[StepRow]) -> NDArray[np.bool_]:
+        if not any(row.plan is not None and row.plan.interventions for row in rows):
+            self._edits = None
+            return np.zeros(sum(row.stop - row.start for row in rows), dtype=np.bool_)
+        self._ensure_packed(rows)
+        gains = gain_matrix(rows, self._tables)
+        self._edits = self._prepared(gains)
+        steered: NDArray[np.bool_] = np.any(gains, axis=1)
+        return steered
+
+    def _realised_at(self, point: SitePoint) -> tuple[SitePoint, ...]:
+        """The points a hook realises, in order: the inverse of `hooked_point`."""
         if point.site is Site.RESID_POST and point.layer + 1 < self._num_layers:
             return (point, SitePoint(point.layer + 1, Site.RESID_PRE))
         return (point,)

@@ -78,15 +78,22 @@ class StepEdits:
     lanes: Mapping[SitePoint, tuple[LaneStep, ...]]
     tokens: Mapping[torch.device, Tensor] | None
 
+    @property
+    def points(self) -> frozenset[SitePoint]:
+        """Where something is edited."""
+        return frozenset(self.lanes)
+
     def apply(self, point: SitePoint, hidden: Tensor) -> Tensor:
-        """Edit hidden [T, d] of any float dtype; returns a new tensor, or hidden where idle."""
+        """Edit hidden [..., d] of any float dtype; returns a new tensor, or hidden where idle."""
         lanes = self.lanes.get(point)
         if lanes is None:
             return hidden
+        rows = hidden.flatten(0, -2)
         if self.tokens is None:
-            return self._edit(lanes, hidden)
+            return self._edit(lanes, rows).view_as(hidden)
         tokens = self.tokens[lanes[0].table.device]
-        return hidden.index_copy(0, tokens, self._edit(lanes, hidden.index_select(0, tokens)))
+        edited = self._edit(lanes, rows.index_select(0, tokens))
+        return rows.index_copy(0, tokens, edited).view_as(hidden)
 
     @staticmethod
     def _edit(lanes: Sequence[LaneStep], hidden: Tensor) -> Tensor:

@@ -121,13 +121,14 @@ def _pack_lane(
 
 def _pack_rows(edits: Sequence[Edit], device: torch.device) -> LowRankRows:
     responses = [edit.response for edit in edits if edit.response is not None]
-    clips = any(bool(response.clip.any()) for response in responses)
+    is_scaled = any(bool((response.linear != 1).any()) for response in responses)
+    is_clipped = any(bool(response.clip.any()) for response in responses)
     return LowRankRows(
         read=_cat([edit.read for edit in edits], device),
-        offset=_cat([edit.offset for edit in edits], device),
+        minus_offset=-_cat([edit.offset for edit in edits], device),
         write=_cat([edit.write for edit in edits], device),
-        linear=_cat([response.linear for response in responses], device),
-        clip=_cat([response.clip for response in responses], device) if clips else None,
+        linear=_cat([response.linear for response in responses], device) if is_scaled else None,
+        clip=_cat([response.clip for response in responses], device) if is_clipped else None,
         low=_cat([response.low for response in responses], device),
         high=_cat([response.high for response in responses], device),
     )
