@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["BlockPool"]
 
-Ranks = NDArray[np.int64]
+_Ranks = NDArray[np.int64]
 
 _BLANK: Final = 0
 _RESERVED: Final = 1 << 61
@@ -174,7 +174,7 @@ class BlockPool:
             self._hashes[block] = None
 
 
-def _sliding_max(ranks: Ranks, length: int) -> Ranks:
+def _sliding_max(ranks: _Ranks, length: int) -> _Ranks:
     """Maximum over each window of `length`, by doubling: [N] to [N - length + 1]."""
     width = 1
     while width * 2 <= length:

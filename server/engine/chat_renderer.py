@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from .protected_tokens import ProtectedTokens
 
-__all__ = ["ChatRenderer", "RenderedText", "TurnSpan"]
+__all__ = ["ChatRenderer", "Message", "RenderedText", "TurnSpan"]
 
 Message = Mapping[str, str]
 

@@ -78,9 +78,10 @@ def _draw_ordered(
     cumulative = weights.cumsum(dim=-1)
     total = torch.where(top_ks < vocab_size, cumulative[:, -1], _total(probabilities))
     wanted = torch.where(top_ps < 1.0, top_ps * total, torch.inf)[:, None]
-    weights = torch.where(cumulative - weights < wanted, weights, 0.0)
-    is_sure = (cumulative[:, -1:] >= wanted)[:, 0] | (top_ks <= count)
-    place, _ = _search(weights, uniforms * weights.sum(dim=-1))
+    is_kept = cumulative - weights < wanted
+    is_sure = (top_ks <= count) | ((top_ks == vocab_size) & (cumulative[:, -1:] >= wanted)[:, 0])
+    kept_mass = torch.where(is_kept, cumulative, 0.0).amax(dim=-1)
+    place, _ = _search(torch.where(is_kept, weights, 0.0), uniforms * kept_mass)
     value = ordered.gather(1, place[:, None])  # [R, 1]
     tie = place - (ordered > value).sum(dim=-1)
     return nth_equal(probabilities, value[:, 0], tie), is_sure

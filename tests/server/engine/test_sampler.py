@@ -162,14 +162,32 @@ def test_masked_vocabulary_is_finite_but_an_empty_row_is_not() -> None:
     assert outcomes[0].token_id < 100
 
 
-def test_wide_vocabularies_are_drawn_from_like_narrow_ones() -> None:
-    logits = torch.randn(4, 20_000, generator=torch.Generator().manual_seed(1))
-    requests = [
-        row_request(seed, top_p=top_p) for seed, top_p in enumerate((0.01, 0.3, 0.9, 0.999))
-    ]
-    for row, request, token in zip(logits, requests, chosen(logits, requests), strict=True):
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"top_p": 0.01},
+        {"top_p": 0.3},
+        {"top_p": 0.9},
+        {"top_p": 0.999},
+        {"top_k": 2000},
+        {"top_k": 2000, "top_p": 0.7},
+        {"top_k": 9000, "top_p": 0.99},
+        {"top_k": 1024},
+        {},
+    ],
+    ids=str,
+)
+def test_wide_vocabularies_are_drawn_from_like_narrow_ones(params: dict[str, Any]) -> None:
+    """Where the CPU first tries with the likeliest only, alone and beside rows that need all."""
+    logits = torch.randn(9, 20_000, generator=torch.Generator().manual_seed(1))
+    requests = [row_request(seed, **params) for seed in range(8)]
+    needs_all = row_request(9, top_p=0.9999)
+    alone = chosen(logits[:8], requests)
+    assert chosen(logits, [*requests, needs_all])[:8] == alone
+    for row, request, token in zip(logits, requests, alone, strict=False):
         expected = oracle.distribution(row.numpy(), request, END)
         order = np.argsort(-expected, kind="stable")
+        order = order if {"top_k", "top_p"} & set(params) else np.arange(len(expected))
         place = np.searchsorted(expected[order].cumsum(), uniform(request.seed, 0, 0))
         near = order[max(place - 1, 0) : place + 2]  # float32 sums move a boundary by a hair
         assert token in near
