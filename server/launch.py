@@ -7,7 +7,6 @@ import asyncio
 import structlog
 
 from .app import create_app
-from .engine.async_engine import AsyncEngine
 from .engine.engine import Engine
 from .logs import configure_logs
 from .registry.demo import import_demo
@@ -27,6 +26,8 @@ async def run(settings: Settings) -> None:
     Raises:
         ValueError: The settings do not fit together.
     """
+    from .engine.async_engine import AsyncEngine  # loads transformers: not for other engines
+
     configure_logs(settings.log_level, settings.log_format)
     store = await asyncio.to_thread(
         Store.open, settings.data_dir, settings.database_url, load=load_direction_blob
@@ -50,15 +51,6 @@ async def serve(settings: Settings, engine: Engine, store: Store) -> None:
     services = app.state.services
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
-    info = engine.info()
-    _log.info(
-        "serving",
-        url=f"http://{settings.host}:{settings.port}",
-        model=info.model_name,
-        device=info.device,
-        dtype=info.dtype,
-        max_model_len=info.max_model_len,
-    )
     server = DrainingServer(uvicorn_config(app, settings), services, settings.drain_timeout_seconds)
     await server.serve()
 

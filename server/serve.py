@@ -61,6 +61,20 @@ class DrainingServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bind, and say where."""
+        await super().startup(sockets)
+        info = self._services.engine.info()
+        bound = [sock.getsockname() for server in self.servers for sock in server.sockets]
+        _log.info(
+            "serving",
+            addresses=[f"http://{_in_url(host)}:{port}" for host, port, *_ in bound],
+            model=info.model_name,
+            device=info.device,
+            dtype=info.dtype,
+            max_model_len=info.max_model_len,
+        )
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal; uvicorn's own way would close running streams first."""
         del frame
@@ -80,3 +94,7 @@ class DrainingServer(uvicorn.Server):
             await self._services.engine.drain(self._drain_seconds)
         finally:
             self.should_exit = True
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
