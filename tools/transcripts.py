@@ -6,6 +6,7 @@ python -m tools.transcripts [file ...]
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,13 +17,13 @@ __all__ = ["main"]
 
 
 def main(names: list[str]) -> None:
-    """Rewrite the documents named, or all; each has a fresh server of its own."""
-    for path in [Path(name).resolve() for name in names] or documents():
-        with TemporaryDirectory() as data, local_server(Path(data)) as address:
-            folder = Path(data) / "examples"
+    """Rewrite the documents named, or all, one after the other against one server."""
+    with TemporaryDirectory() as data, local_server(Path(data)) as address:
+        for path in [Path(name).resolve() for name in names] or documents():
+            folder = Path(data) / path.stem
             folder.mkdir()
-            rewrite(path, lambda example, at=address, where=folder: run(example, at, where))  # type: ignore[misc]
-        print(path.name)
+            rewrite(path, partial(run, address=address, folder=folder))
+            print(path.name)
 
 
 if __name__ == "__main__":
