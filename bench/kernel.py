@@ -63,13 +63,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    lines = ["| tokens | profiles | dense ms | gathered ms | dense / gathered |", "|---|---|---|---|---|"]
+    lines = [
+        "| tokens | profiles | dense ms | gathered ms | dense / gathered |",
+        "|---|---|---|---|---|",
+    ]
     for num_tokens in (32, 256, 2048):
         for num_profiles in (1, 8, 32, 64, 128, 256):
             lines.append(
                 compare(num_tokens, num_profiles, options.width, getattr(torch, options.dtype))
             )
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class LowRankRows:
 def project(
     hidden: Tensor, rows: Tensor, selection: Selection, bias: Tensor | None = None
 ) -> Tensor:
-    """hidden [T, d] . rows [R, d] + bias [R] for the selected pairs: [T, R] dense, [T, K] sparse."""
+    """hidden [T, d] . rows [R, d] + bias [R] for selected pairs: [T, R] dense, [T, K] sparse."""
     if selection.index is None:
         return hidden @ rows.T if bias is None else torch.addmm(bias, hidden, rows.T)
     products = torch.bmm(rows[selection.index], hidden[:, :, None])[:, :, 0]

@@ -47,6 +47,7 @@ def assemble(loaded: LoadedModel) -> EngineCore:
         Sampler(loaded.tokenizer.end_token_ids),
         loaded.tokenizer,
         runtime,
+        vocab_size=info.vocab_size,
         draw_seed=_seeds(config),
     )
 

@@ -9,14 +9,13 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from steering.scopes import Region
-
 from .errors import (
     EngineDeadError,
     EngineError,
     GenerationError,
     NonFiniteOutputError,
     RequestAbortedError,
+    RequestRejectedError,
 )
 from .logprobs import prompt_logprobs
 from .outputs import EngineStats, RequestOutput
@@ -79,9 +78,11 @@ class EngineCore:
         tokenizer: Tokenizer,
         runtime: SteeringRuntime,
         *,
+        vocab_size: int,
         draw_seed: Iterator[int],
     ) -> None:
         """Take the parts; `draw_seed` gives seeds to requests without one."""
+        self._vocab_size = vocab_size
         self._scheduler = scheduler
         self._runner = runner
         self._sampler = sampler
@@ -287,6 +288,15 @@ class EngineCore:
         self._scheduler.kv_cache.clear()
         self._runner.clear()
         self._last_step_at = time.monotonic()
+
+
+def _check_prompt(spec: GenerationRequest, vocab_size: int) -> None:
+    outside = next((t for t in spec.prompt_token_ids if not 0 <= t < vocab_size), None)
+    if outside is not None:
+        raise RequestRejectedError(
+            f"prompt contains the token id {outside}; this model has ids 0 to {vocab_size - 1}",
+            param="prompt",
+        )
 
 
 def _non_finite(request: Request) -> NonFiniteOutputError:

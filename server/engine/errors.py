@@ -1,17 +1,17 @@
 """What can go wrong with a request in the engine.
 
-    EngineError
-    |-- RequestRejectedError          refused at admission; nothing ran
-    |   |-- PromptTooLongError        prompt (plus max_tokens) exceeds the model's context
-    |   |-- InvalidSamplingError      a sampling parameter out of range
-    |   |-- QueueFullError            too many requests or tokens wait already
-    |   |-- SteeringCapacityError     more distinct live edits than the tables can ever hold
-    |   `-- EngineDrainingError       shutting down; takes no new requests
-    |-- GenerationError               this request alone failed while running
-    |   |-- NonFiniteOutputError      NaN or infinity in this request's logits
-    |   |-- SlowClientError           the reader did not keep up with its stream
-    |   `-- RequestAbortedError       cancelled before it finished
-    `-- EngineDeadError               a fault nobody owns; the engine rebuilds or stops
+EngineError
+|-- RequestRejectedError          refused at admission; nothing ran
+|   |-- PromptTooLongError        prompt (plus max_tokens) exceeds the model's context
+|   |-- InvalidSamplingError      a sampling parameter out of range
+|   |-- QueueFullError            too many requests or tokens wait already
+|   |-- SteeringCapacityError     more distinct live edits than the tables can ever hold
+|   `-- EngineDrainingError       shutting down; takes no new requests
+|-- GenerationError               this request alone failed while running
+|   |-- NonFiniteOutputError      NaN or infinity in this request's logits
+|   |-- SlowClientError           the reader did not keep up with its stream
+|   `-- RequestAbortedError       cancelled before it finished
+`-- EngineDeadError               a fault nobody owns; the engine rebuilds or stops
 """
 
 from __future__ import annotations

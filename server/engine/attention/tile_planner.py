@@ -95,24 +95,28 @@ class TilePlanner:
         rows = np.array([p.row for p in group])[:, None] + np.arange(num_queries)
         # padded with a block of its own: another request's might hold NaN
         blocks = [[*p.blocks, *[p.blocks[0]] * (num_blocks - len(p.blocks))] for p in group]
-        num_keys = len(group) * num_blocks * self._block_size
-        most = self._max_elements // (self._num_heads * num_keys)
-        most = min(max(most, _MIN_QUERIES), _MAX_QUERIES)
+        num_keys = num_blocks * self._block_size
+        most = self._max_elements // (self._num_heads * len(group) * num_keys)
+        most = min(max(most, _MIN_QUERIES), _MAX_QUERIES, num_queries)
         return Tile(
             rows=self._tensor(rows.reshape(-1)),
             num_sequences=len(group),
             num_queries=num_queries,
             blocks=self._tensor(np.array(blocks).reshape(-1)),
             spans=tuple(
-                self._span(starts, first, min(first + most, num_queries), window)
+                self._span(starts, first, min(first + most, num_queries), num_keys, window)
                 for first in range(0, num_queries, most)
             ),
         )
 
-    def _span(self, starts: NDArray[np.int64], first: int, stop: int, window: int | None) -> Span:
+    def _span(
+        self, starts: NDArray[np.int64], first: int, stop: int, num_keys: int, window: int | None
+    ) -> Span:
         lowest, highest = int(starts.min()) + first, int(starts.max()) + stop - 1
-        k_start = 0 if window is None else max(lowest - window + 1, 0)
-        k_stop = highest + 1
+        k_start, k_stop = 0, num_keys
+        if stop - first > 1:  # worth the copy that a part of the gathered keys costs
+            k_start = 0 if window is None else max(lowest - window + 1, 0)
+            k_stop = highest + 1
         is_cut = window is not None and highest - window >= k_start
         hidden_start = k_start if is_cut else min(lowest + 1, k_stop)
         keys = np.arange(hidden_start, k_stop)

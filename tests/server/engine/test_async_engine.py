@@ -18,6 +18,7 @@ from server.engine.errors import (
     GenerationError,
     PromptTooLongError,
     RequestAbortedError,
+    RequestRejectedError,
     SlowClientError,
 )
 from server.engine.loader import LoadedModel
@@ -246,3 +247,20 @@ async def test_seeds_choose_the_same_tokens_in_any_batch(engine: AsyncEngine) ->
     results = await asyncio.gather(*crowd, collect(engine, request("again", **asked)))
     tokens = [[t for o in outputs for t in o.token_ids] for outputs in (alone, results[-1])]
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"prompt_token_ids": (5, 260)}, "prompt"),
+        ({"sampling": SamplingParams(logit_bias={9999: 1.0})}, "logit_bias"),
+        ({"sampling": SamplingParams(stop_token_ids=(260,))}, "stop_token_ids"),
+    ],
+)
+async def test_token_ids_the_model_does_not_have_are_refused(
+    engine: AsyncEngine, change: dict[str, Any], param: str
+) -> None:
+    """They would fail the step, and with it the requests beside."""
+    with pytest.raises(RequestRejectedError, match="260|9999") as caught:
+        await collect(engine, replace(request("bad"), **change))
+    assert caught.value.param == param
