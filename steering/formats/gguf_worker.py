@@ -47,7 +47,10 @@ def main(memory_bytes: int, cpu_seconds: int, max_tensors: int, max_layer: int) 
 
 
 def _convert(stream: Any, max_tensors: int, max_layer: int) -> bytes:
-    import gguf
+    try:
+        import gguf
+    except ImportError:
+        _refuse("FormatError", "reading GGUF needs the package gguf; install coxswain[server]")
     from safetensors.numpy import save
 
     reader = gguf.GGUFReader(stream)
