@@ -6,8 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from sqlalchemy import URL
 
@@ -17,14 +18,12 @@ from server.store.errors import InUseError, NotFoundError, PreconditionFailedErr
 from .samples import direction, profile, publish, put
 from .uploading import Uploader
 
-_T = TypeVar("_T")
 
-
-def together(calls: Sequence[Callable[[], _T]]) -> list[_T | StoreError]:
-    """Run every call in a thread of its own, all released at one moment."""
+def together(calls: Sequence[Callable[[], object]]) -> list[Any]:
+    """Run every call in a thread of its own, all at one moment; their results or store errors."""
     barrier = threading.Barrier(len(calls))
 
-    def run(call: Callable[[], _T]) -> _T | StoreError:
+    def run(call: Callable[[], object]) -> object:
         barrier.wait()
         try:
             return call()
@@ -36,8 +35,8 @@ def together(calls: Sequence[Callable[[], _T]]) -> list[_T | StoreError]:
 
 
 def test_threads_upload_under_one_name(store: Store) -> None:
-    saved = together([lambda n=n: put(store, direction(seed=n % 5)) for n in range(10)])
-    created = Counter(item.record.digest for item in saved if item.created)  # type: ignore[union-attr]
+    saved = together([partial(put, store, direction(seed=n % 5)) for n in range(10)])
+    created = Counter(item.record.digest for item in saved if item.created)
     assert list(created.values()) == [1] * 5
     records = store.directions.versions("refusal").items
     assert [r.version for r in records] == [5, 4, 3, 2, 1]
@@ -47,9 +46,9 @@ def test_threads_upload_under_one_name(store: Store) -> None:
 
 def test_threads_save_profiles_under_one_name(store: Store) -> None:
     saved = together(
-        [lambda n=n: store.profiles.save(profile(description=str(n)), by=SYSTEM) for n in range(8)]
+        [partial(store.profiles.save, profile(description=str(n)), by=SYSTEM) for n in range(8)]
     )
-    assert sorted(item.record.version for item in saved) == list(range(1, 9))  # type: ignore[union-attr]
+    assert sorted(item.record.version for item in saved) == list(range(1, 9))
     assert store.profiles.get("careful", 8).etag == "8"
 
 
@@ -57,7 +56,7 @@ def test_one_of_several_writers_meets_the_condition(store: Store) -> None:
     seen = publish(store).etag
     results = together(
         [
-            lambda n=n: store.profiles.save(profile(description=str(n)), by=SYSTEM, expected=seen)
+            partial(store.profiles.save, profile(description=str(n)), by=SYSTEM, expected=seen)
             for n in range(6)
         ]
     )
@@ -72,8 +71,8 @@ def test_a_direction_is_archived_or_used_but_not_both(store: Store) -> None:
         put(store, direction(name))
         archived, saved = together(
             [
-                lambda name=name: store.directions.archive(name, by=SYSTEM),  # type: ignore[misc]
-                lambda name=name: publish(store, f"p-{name}", name),  # type: ignore[misc]
+                partial(store.directions.archive, name, by=SYSTEM),
+                partial(publish, store, f"p-{name}", name),
             ]
         )
         assert isinstance(archived, InUseError) != isinstance(saved, NotFoundError)
@@ -85,8 +84,8 @@ def test_an_alias_and_a_profile_race_for_a_name(store: Store) -> None:
         name = f"n{number}"
         alias, made = together(
             [
-                lambda name=name: store.aliases.put(name, "careful", by=SYSTEM),  # type: ignore[misc]
-                lambda name=name: publish(store, name),  # type: ignore[misc]
+                partial(store.aliases.put, name, "careful", by=SYSTEM),
+                partial(publish, store, name),
             ]
         )
         assert isinstance(alias, StoreError) != isinstance(made, StoreError)

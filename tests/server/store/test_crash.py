@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.store import Store
+from server.store import DirectionRecord, Store
 
 from . import samples
 from .uploading import Uploader
@@ -35,7 +35,7 @@ def check(data_dir: Path) -> int:
     return len(records)
 
 
-def _versions(store: Store, name: str) -> tuple[samples.DirectionRecord, ...]:
+def _versions(store: Store, name: str) -> tuple[DirectionRecord, ...]:
     records = store.directions.versions(name, limit=200).items
     assert [r.version for r in records] == list(range(len(records), 0, -1))
     return records

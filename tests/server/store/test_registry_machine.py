@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -24,9 +25,9 @@ from server.store.errors import (
 
 from . import samples
 
-NAMES = st.sampled_from(["a", "b", "c"])
-SEEDS = st.integers(0, 3)
-VERSIONS = st.none() | st.integers(1, 4)
+NAMES = st.sampled_from(["a", "b"])
+SEEDS = st.integers(0, 2)
+VERSIONS = st.none() | st.integers(1, 3)
 
 
 @dataclass
@@ -64,6 +65,11 @@ class Registry(RuleBasedStateMachine):
     def begin(self) -> None:
         self.prefix = f"e{next(self.examples)}-"
         self.model = Model()
+        # Most calls on an empty registry only miss; begin where every rule has something to do.
+        for name in ("a", "b"):
+            self.upload(name, 0)
+            self.save(name, [(name, None)], publish=True)
+        self.point_alias("x", "a", None)
 
     @rule(name=NAMES, seed=SEEDS)
     def upload(self, name: str, seed: int) -> None:
@@ -85,7 +91,7 @@ class Registry(RuleBasedStateMachine):
             for number in listed(items, None)
             if set(items[number - 1].content) & {(name, n) for n in numbers}  # type: ignore[call-overload]
         }
-        call = lambda: self.store.directions.archive(self.prefix + name, version, by=SYSTEM)  # noqa: E731
+        call = partial(self.store.directions.archive, self.prefix + name, version, by=SYSTEM)
         if not numbers:
             with pytest.raises(DirectionNotFoundError):
                 call()
@@ -102,8 +108,8 @@ class Registry(RuleBasedStateMachine):
     def save(self, name: str, uses: list[tuple[str, int | None]], publish: bool) -> None:
         texts = [f"{self.prefix}{d}" + (f"@{v}" if v else "") for d, v in uses]
         value = samples.profile(self.prefix + name, *texts)
-        call = lambda: self.store.profiles.save(value, by=SYSTEM, publish=publish)  # noqa: E731
-        pinned = []
+        call = partial(self.store.profiles.save, value, by=SYSTEM, publish=publish)
+        pinned: list[tuple[str, int] | None] = []
         for used, version in uses:
             numbers = listed(self.model.directions.get(used, []), version)
             pinned += [(used, numbers[-1])] if numbers else [None]
@@ -149,7 +155,7 @@ class Registry(RuleBasedStateMachine):
             for alias, (target, pin) in self.model.aliases.items()
             if target == name and (pin in numbers or (pin is None and not left))
         }
-        call = lambda: self.store.profiles.archive(self.prefix + name, version, by=SYSTEM)  # noqa: E731
+        call = partial(self.store.profiles.archive, self.prefix + name, version, by=SYSTEM)
         if not numbers:
             with pytest.raises(ProfileNotFoundError):
                 call()
@@ -162,11 +168,10 @@ class Registry(RuleBasedStateMachine):
             for number in numbers:
                 versions[number - 1].is_archived = True
 
-    @rule(alias=st.sampled_from(["a", "x", "y"]), name=NAMES, version=VERSIONS)
+    @rule(alias=st.sampled_from(["a", "x"]), name=NAMES, version=VERSIONS)
     def point_alias(self, alias: str, name: str, version: int | None) -> None:
-        call = lambda: self.store.aliases.put(  # noqa: E731
-            self.prefix + alias, self.prefix + name, version, by=SYSTEM
-        )
+        target = self.prefix + name
+        call = partial(self.store.aliases.put, self.prefix + alias, target, version, by=SYSTEM)
         numbers = listed(self.model.profiles.get(name, []), version)
         refusal: type[StoreError] | None = None
         if self.model.profiles.get(alias):
@@ -216,9 +221,10 @@ def test_the_registry_behaves_like_its_model() -> None:
     with tempfile.TemporaryDirectory() as data_dir:
         Registry.store = Store.open(data_dir, load=samples.load, low_water_bytes=0)
         Registry.TestCase.settings = settings(
-            max_examples=15,
-            stateful_step_count=25,
+            max_examples=25,
+            stateful_step_count=30,
             deadline=None,
+            phases=[Phase.generate],  # a minimal failing sequence would take minutes to find
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save as save_safetensors
 
 from server.store import SYSTEM, Store
 from server.store.errors import CorruptArtifactError
@@ -78,7 +79,7 @@ def test_the_same_tensors_in_another_file_repair_a_version(store: Store, tmp_pat
     record = put(store, value).record
     damage(tmp_path, record.sha256)
     store.verify()
-    other = samples.save_safetensors(dict(value.tensors), metadata={"note": "another file"})
+    other = save_safetensors(dict(value.tensors), metadata={"note": "another file"})
     saved = store.directions.put(value, other, by=SYSTEM)
     assert (saved.created, saved.record.is_available) == (False, True)
     assert store.directions.read(store.directions.get("refusal", 1)) == other

@@ -49,9 +49,9 @@ def _arm(store: Store, point: str) -> None:
     if point == "write":
         os.write = _half_write  # type: ignore[assignment]
     elif point == "fsync":
-        os.fsync = _die  # type: ignore[assignment]
+        os.fsync = _die
     elif point == "rename":
-        os.replace = _die  # type: ignore[assignment]
+        os.replace = _die
     elif point == "renamed":
         os.replace = _after(os.replace)
     elif point == "row":
