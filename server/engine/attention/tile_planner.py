@@ -15,10 +15,10 @@ from .tiles import Span, Tile, TiledStep
 
 __all__ = ["TilePlanner"]
 
-_MAX_QUERIES: Final = 128
+_MAX_QUERIES: Final = 64
 _MIN_QUERIES: Final = 16
 # What is gathered or computed at once stays in a core's own cache until it is used.
-_CPU_ELEMENTS: Final = 1 << 19
+_CPU_ELEMENTS: Final = 1 << 21
 _CUDA_ELEMENTS: Final = 1 << 25
 
 
