@@ -168,13 +168,18 @@ class EngineCore:
             seed=next(self._draw_seed) if sampling.seed is None else sampling.seed,
             max_tokens=max(room, 0) if sampling.max_tokens is None else sampling.max_tokens,
         )
+        check_token_ids(sampling, self._vocab_size)
+        _check_prompt(spec, self._vocab_size)
         regions = None
         if spec.plan is not None and spec.plan.uses_regions:
-            prompt_regions = spec.prompt_regions or bytes(
-                [Region.NONE] * len(spec.prompt_token_ids)
-            )
-            request.regions = bytearray(prompt_regions)
-            regions = self._tokenizer.region_tracker(spec.prompt_token_ids, prompt_regions)
+            if spec.prompt_regions is None:
+                raise RequestRejectedError(
+                    "the steering's scope names regions, but the prompt has none; send messages "
+                    "to a model whose template keeps them apart, or use tokens and windows",
+                    param="steering",
+                )
+            request.regions = bytearray(spec.prompt_regions)
+            regions = self._tokenizer.region_tracker(spec.prompt_token_ids, spec.prompt_regions)
         reads_cache = sampling.prompt_logprobs is None and not spec.capture_points
         self._scheduler.add(request, reads_cache=reads_cache)
         detokenizer = self._tokenizer.detokenizer(
