@@ -42,7 +42,7 @@ test: check ## everything tested: lint, types, pytest (ARGS="..." is passed on)
 check: $(VENV)/.dev ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy steering server clients
+	$(BIN)/mypy steering server clients tools
 
 fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
