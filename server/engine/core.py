@@ -21,6 +21,7 @@ from .logprobs import prompt_logprobs
 from .outputs import EngineStats, RequestOutput
 from .progress import RequestProgress
 from .request import Request, RequestStatus
+from .sampling_batch import check_token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
