@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Final
 
@@ -42,13 +44,15 @@ from .api.middleware import ErrorBoundary, Gate, is_request_id
 from .engine.engine import Engine
 from .errors import reply_to
 from .metrics import Metrics
+from .registry.demo import import_demo
 from .registry.drafting import Drafting
 from .registry.registry import Registry
 from .registry.upload import Uploader
-from .settings import Settings
+from .serve import Binding, DrainingServer
+from .settings import DEMO_DIR, Settings
 from .store import Store
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "serve"]
 
 _ROUTERS: Final = (
     *(chat, completions, models, tokenize),
@@ -96,6 +100,30 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> FastAPI:
     app.add_middleware(ErrorBoundary, answer=answer)
     app.add_middleware(CorrelationIdMiddleware, validator=is_request_id)
     return app
+
+
+async def serve(settings: Settings, engine: Engine, store: Store) -> None:
+    """Check the store, create the demo profiles, and serve until stopped by a signal.
+
+    Raises:
+        ValueError: As `create_app`.
+    """
+    check = await asyncio.to_thread(store.verify)
+    if not check.is_sound:
+        _log.error("store_damaged", **asdict(check))
+    if settings.load_demo:
+        await asyncio.to_thread(import_demo, DEMO_DIR, store, engine.info().spec)
+    app = create_app(settings, engine, store)
+    services: Services = app.state.services
+    if services.keys.is_open:
+        _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
+    binding = Binding(
+        host=settings.host,
+        port=settings.port,
+        max_connections=settings.max_connections,
+        drain_timeout_seconds=settings.drain_timeout_seconds,
+    )
+    await DrainingServer(app, services, binding).serve()
 
 
 def _services(settings: Settings, engine: Engine, store: Store, *, is_open: bool) -> Services:

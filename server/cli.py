@@ -26,10 +26,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
-app.add_typer(keys_app, name="keys")
+_keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(_keys_app, name="keys")
 
-DataDir = Annotated[Path | None, typer.Option(help="Database and artifacts.")]
+_DataDir = Annotated[Path | None, typer.Option(help="Database and artifacts.")]
 
 
 @app.command()
@@ -41,7 +41,7 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<i>.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")] = None,
     device_map: Annotated[str | None, typer.Option(help="none, auto, balanced.")] = None,
-    data_dir: DataDir = None,
+    data_dir: _DataDir = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; 0: cores.")] = None,
     max_model_len: Annotated[int | None, typer.Option(help="Prompt plus answer.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
@@ -64,11 +64,11 @@ def serve(
         default_profile=default_profile,
         log_format=log_format,
     )
-    from .launch import run  # loads torch: not for --help
+    from .store.errors import StoreError  # loads torch: not for --help
 
     try:
-        asyncio.run(run(settings))
-    except ValueError as error:
+        asyncio.run(_run(settings))
+    except (ValueError, StoreError) as error:
         raise _failure(str(error)) from error
 
 
@@ -78,7 +78,7 @@ def version() -> None:
     typer.echo(package_version("coxswain"))
 
 
-@keys_app.command("create")
+@_keys_app.command("create")
 def create_key(
     name: Annotated[str, typer.Option(help="For people.")] = "admin",
     scope: Annotated[
@@ -93,7 +93,7 @@ def create_key(
     default_profile: Annotated[str | None, typer.Option(help="For requests without.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="Default: no limit.")] = None,
     only_first: Annotated[bool, typer.Option(help="Do nothing if any key exists.")] = False,
-    data_dir: DataDir = None,
+    data_dir: _DataDir = None,
 ) -> None:
     """Make an API key and print it, this once."""
     from .auth import LOCAL_USER, KeyScope
@@ -119,8 +119,8 @@ def create_key(
         typer.echo(store.keys.create(spec, minter=LOCAL_USER, by=SYSTEM).secret)
 
 
-@keys_app.command("list")
-def list_keys(data_dir: DataDir = None) -> None:
+@_keys_app.command("list")
+def list_keys(data_dir: _DataDir = None) -> None:
     """Print every key, without its secret, as a line of JSON."""
     from .api import records
 
@@ -135,10 +135,10 @@ def list_keys(data_dir: DataDir = None) -> None:
                 return
 
 
-@keys_app.command("revoke")
+@_keys_app.command("revoke")
 def revoke_key(
     key_id: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")],
-    data_dir: DataDir = None,
+    data_dir: _DataDir = None,
 ) -> None:
     """End a key for good, at once."""
     from .store import SYSTEM
@@ -154,6 +154,28 @@ def revoke_key(
 def main() -> None:
     """Run the command line."""
     app(prog_name="coxswain")
+
+
+async def _run(settings: Settings) -> None:
+    """Load the model, open the store and serve until stopped."""
+    from .app import serve
+    from .engine.async_engine import AsyncEngine
+    from .logs import configure_logs
+    from .registry.library import load_direction_blob
+    from .store import Store
+
+    configure_logs(settings.log_level, settings.log_format)
+    store = await asyncio.to_thread(
+        Store.open, settings.data_dir, settings.database_url, load=load_direction_blob
+    )
+    try:
+        engine = await asyncio.to_thread(AsyncEngine.start, settings.engine_config())
+        try:
+            await serve(settings, engine, store)
+        finally:
+            await asyncio.to_thread(engine.close)
+    finally:
+        store.close()
 
 
 def _settings(**options: Any) -> Settings:

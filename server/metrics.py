@@ -45,6 +45,15 @@ class Metrics:
     def __init__(self, engine_stats: Callable[[], EngineStats], *, is_auth_disabled: bool) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_EngineCollector(engine_stats))
+        self._add_times()
+        self._add_counts()
+        self._gauge("auth_disabled", "1 when requests need no key.").set(is_auth_disabled)
+        self.store_writable = self._gauge(
+            "store_writable", "1 unless the last write to the store failed."
+        )
+        self.store_writable.set(1)
+
+    def _add_times(self) -> None:
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds",
             "From a request's arrival to its first token.",
@@ -58,38 +67,21 @@ class Metrics:
             "From a request's arrival to its last token.",
             _LATENCY_BUCKETS,
         )
-        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens served.", ("profile",))
-        self.generation_tokens = self._counter(
-            "generation_tokens", "Tokens generated.", ("profile",)
+
+    def _add_counts(self) -> None:
+        add = self._counter
+        self.prompt_tokens = add("prompt_tokens", "Prompt tokens served.", "profile")
+        self.generation_tokens = add("generation_tokens", "Tokens generated.", "profile")
+        self.applied_tokens = add("applied_tokens", "Tokens an intervention acted on.", "profile")
+        self.requests = add("requests", "Requests by how they ended.", "finish")
+        self.rejected = add("requests_rejected", "Requests answered with an error.", "code")
+        self.profile_requests = add(
+            "profile_requests", "Requests by profile.", "profile", "version"
         )
-        self.applied_tokens = self._counter(
-            "applied_tokens", "Tokens an intervention acted on.", ("profile",)
-        )
-        self.requests = self._counter("requests", "Requests by how they ended.", ("finish",))
-        self.rejected = self._counter(
-            "requests_rejected", "Requests answered with an error before they ran.", ("code",)
-        )
-        self.profile_requests = self._counter(
-            "profile_requests", "Requests by profile.", ("profile", "version")
-        )
-        self.not_applied = self._counter(
+        self.not_applied = add(
             "not_applied", "Answers whose steering acted on no token; must stay 0."
         )
-        self.nonfinite = self._counter(
-            "nonfinite", "Requests that ended in NaN or infinity.", ("profile",)
-        )
-        auth_disabled = Gauge(
-            f"{METRIC_PREFIX}auth_disabled",
-            "1 when requests need no key.",
-            registry=self._registry,
-        )
-        auth_disabled.set(is_auth_disabled)
-        self.store_writable = Gauge(
-            f"{METRIC_PREFIX}store_writable",
-            "1 unless the last write to the store failed.",
-            registry=self._registry,
-        )
-        self.store_writable.set(1)
+        self.nonfinite = add("nonfinite", "Requests that ended in NaN or infinity.", "profile")
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -102,8 +94,11 @@ class Metrics:
             names.append(family.name + ("_total" if family.type == "counter" else ""))
         return sorted(names)
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{METRIC_PREFIX}{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"{METRIC_PREFIX}{name}", text, registry=self._registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"{METRIC_PREFIX}{name}", text, buckets=buckets, registry=self._registry)

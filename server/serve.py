@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -14,33 +15,48 @@ from fastapi import FastAPI
 
 from .api.deps import Services
 from .api.protocol import BoundedProtocol
-from .settings import Settings
 
-__all__ = ["DrainingServer", "uvicorn_config"]
+__all__ = ["Binding", "DrainingServer"]
 
 _MAX_EVENT_BYTES: Final = 256 * 1024  # beyond it 400; the application refuses far smaller heads
 _CLOSE_SECONDS: Final = 5
 _log = structlog.get_logger(__name__)
 
 
-def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How `app` is served."""
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=_CLOSE_SECONDS,
-        limit_concurrency=settings.max_connections,
-        h11_max_incomplete_event_size=_MAX_EVENT_BYTES,
-    )
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where and how an application is served.
+
+    Attributes:
+        host: Address to bind.
+        port: Port to bind; 0 takes a free one.
+        max_connections: Open connections; more get 503.
+        drain_timeout_seconds: Time running requests have to finish.
+    """
+
+    host: str
+    port: int
+    max_connections: int
+    drain_timeout_seconds: float
+
+    def config(self, app: FastAPI) -> uvicorn.Config:
+        """As uvicorn takes it."""
+        return uvicorn.Config(
+            app,
+            host=self.host,
+            port=self.port,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=_CLOSE_SECONDS,
+            limit_concurrency=self.max_connections,
+            h11_max_incomplete_event_size=_MAX_EVENT_BYTES,
+        )
 
 
 class DrainingServer(uvicorn.Server):
@@ -49,10 +65,10 @@ class DrainingServer(uvicorn.Server):
     The first SIGTERM or SIGINT begins it; a second one ends the process at once.
     """
 
-    def __init__(self, config: uvicorn.Config, services: Services, drain_seconds: float) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, services: Services, binding: Binding) -> None:
+        super().__init__(binding.config(app))
         self._services = services
-        self._drain_seconds = drain_seconds
+        self._drain_seconds = binding.drain_timeout_seconds
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

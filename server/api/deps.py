@@ -81,13 +81,13 @@ def operation(
     return extra
 
 
-def get_services(request: Request) -> Services:
+def _services(request: Request) -> Services:
     """The application's services."""
     services: Services = request.app.state.services
     return services
 
 
-ServicesDep = Annotated[Services, Depends(get_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
 
 
 async def authorize(request: Request, services: ServicesDep) -> None:
@@ -110,19 +110,19 @@ async def authorize(request: Request, services: ServicesDep) -> None:
     request.state.caller = caller
 
 
-def get_caller(request: Request) -> Principal:
+def _caller(request: Request) -> Principal:
     """Whom `authorize` let in."""
     caller: Principal = request.state.caller
     return caller
 
 
-CallerDep = Annotated[Principal, Depends(get_caller)]
+CallerDep = Annotated[Principal, Depends(_caller)]
 
 
-def get_actor(request: Request, caller: CallerDep) -> Actor:
+def _actor(request: Request, caller: CallerDep) -> Actor:
     """The caller, as the audit log names it."""
     address = None if request.client is None else request.client.host
     return Actor(caller.key_id, correlation_id.get(), address)
 
 
-ActorDep = Annotated[Actor, Depends(get_actor)]
+ActorDep = Annotated[Actor, Depends(_actor)]

@@ -23,7 +23,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ALWAYS_OPEN: Final = ("/health", "/metrics")
 _log = structlog.get_logger(__name__)
 
-Answer = Callable[[Exception, str], Response]
+_Answer = Callable[[Exception, str], Response]
 
 
 def is_request_id(text: str) -> bool:
@@ -36,7 +36,7 @@ class ErrorBoundary:
     """Turns whatever a request raises into the one error body; nothing passes beyond it."""
 
     app: ASGIApp
-    answer: Answer
+    answer: _Answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request."""

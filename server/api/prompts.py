@@ -43,7 +43,7 @@ class Prompt:
     regions: bytes | None = None
 
 
-class Chat(Protocol):
+class _Chat(Protocol):
     """Messages, and how they end."""
 
     @property
@@ -56,7 +56,7 @@ class Chat(Protocol):
     def continue_final_message(self) -> bool: ...
 
 
-def render_chat(tokenizer: Tokenizer, chat: Chat, max_model_len: int) -> Prompt:
+def render_chat(tokenizer: Tokenizer, chat: _Chat, max_model_len: int) -> Prompt:
     """A chat as the model's own template writes it; text of users never becomes special tokens.
 
     Raises:

@@ -20,7 +20,7 @@ __all__ = ["respond"]
 
 _log = structlog.get_logger(__name__)
 
-Events = AsyncGenerator[Mapping[str, Any] | str, None]
+_Events = AsyncGenerator[Mapping[str, Any] | str, None]
 
 
 async def respond(
@@ -28,7 +28,7 @@ async def respond(
     services: Services,
     run: Run,
     answer: Callable[[Run], Mapping[str, Any]],
-    events: Callable[[Run], Events],
+    events: Callable[[Run], _Events],
     *,
     is_stream: bool,
 ) -> Response:

@@ -40,6 +40,6 @@ def list_routes(app: FastAPI) -> list[RouteInfo]:
         scope = (route.openapi_extra or {}).get(SCOPE_KEY)
         found += [
             RouteInfo(context.path or route.path, method, scope, summary)
-            for method in route.methods
+            for method in route.methods or ()
         ]
     return sorted(found)

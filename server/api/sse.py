@@ -28,7 +28,7 @@ _HEADERS: Final = {
 }
 _COMMENT: Final = b": keep-alive\n\n"
 
-Events = AsyncGenerator[Mapping[str, Any] | str, None]
+_Events = AsyncGenerator[Mapping[str, Any] | str, None]
 
 
 class SendTimeoutError(Exception):
@@ -52,7 +52,7 @@ class EventStream(Response):
     def __init__(
         self,
         first: Mapping[str, Any] | str,
-        rest: Events,
+        rest: _Events,
         *,
         describe: Callable[[Exception], Mapping[str, Any]],
         keep_alive: float,

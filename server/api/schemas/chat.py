@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from server.api.errors import InvalidParameterError
 
 from .fields import UNSUPPORTED, Count, Wire
-from .sampling import GenerationFields, Refused, _only
+from .sampling import GenerationFields, Refused, only
 
 __all__ = ["ChatRequest", "Message", "MessageField"]
 
@@ -49,8 +49,8 @@ class Message(Wire):
     name: Refused = None
     refusal: Refused = None
     audio: Refused = None
-    annotations: Annotated[list[Any], _only([])] = Field(default_factory=list)
-    tool_calls: Annotated[list[Any], _only([])] = Field(default_factory=list)
+    annotations: Annotated[list[Any], only([])] = Field(default_factory=list)
+    tool_calls: Annotated[list[Any], only([])] = Field(default_factory=list)
     function_call: Refused = None
 
 
@@ -70,7 +70,7 @@ class ChatRequest(GenerationFields):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     parallel_tool_calls: bool = True
-    modalities: Annotated[list[str], _only(["text"])] = Field(default_factory=lambda: ["text"])
+    modalities: Annotated[list[str], only(["text"])] = Field(default_factory=lambda: ["text"])
     audio: Refused = None
     reasoning_effort: Refused = None
     verbosity: Refused = None

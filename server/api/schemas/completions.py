@@ -12,10 +12,10 @@ from .sampling import GenerationFields
 
 __all__ = ["CompletionRequest"]
 
-Prompt = str | tuple[int, ...]
+_Prompt = str | tuple[int, ...]
 
 
-def _prompts(value: Any) -> list[Prompt]:
+def _prompts(value: Any) -> list[_Prompt]:
     """A text, a list of texts, a list of token ids or a list of such lists."""
     if isinstance(value, str):
         return [_prompt(value)]
@@ -30,7 +30,7 @@ def _prompts(value: Any) -> list[Prompt]:
     raise ValueError("expected texts only, or token ids (integers from 0) only")
 
 
-def _prompt(value: str | list[Any]) -> Prompt:
+def _prompt(value: str | list[Any]) -> _Prompt:
     if not value:
         raise ValueError("a prompt is empty; expected at least one token")
     if isinstance(value, str):
@@ -52,9 +52,9 @@ class CompletionRequest(GenerationFields):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @property
-    def prompts(self) -> list[Prompt]:
+    def prompts(self) -> list[_Prompt]:
         """Each prompt: a text, or token ids."""
-        prompts: list[Prompt] = self.prompt
+        prompts: list[_Prompt] = self.prompt
         return prompts
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from .fields import Wire
 
 __all__ = ["AliasTarget", "KeyRequest", "ProfileDraft"]
 
-Name = Annotated[str, Field(max_length=256)]
+_Name = Annotated[str, Field(max_length=256)]
 
 
 def _moment(value: Any) -> Any:
@@ -24,7 +24,7 @@ def _moment(value: Any) -> Any:
 class ProfileDraft(Wire):
     """A profile to check or save; its parts are read by `steering.profiles`."""
 
-    name: Name
+    name: _Name
     description: str = ""
     interventions: list[Any] = Field(default_factory=list)
     monitors: list[Any] = Field(default_factory=list)
@@ -40,15 +40,15 @@ class ProfileDraft(Wire):
 class AliasTarget(Wire):
     """Where an alias is to point: `name` follows the newest version, `name@2` does not."""
 
-    profile: Name
+    profile: _Name
 
 
 class KeyRequest(Wire):
     """A key to make."""
 
-    name: Name
+    name: _Name
     scopes: list[str]
-    profiles_allow: list[Name] | None = None
-    default_profile: Name | None = None
+    profiles_allow: list[_Name] | None = None
+    default_profile: _Name | None = None
     requests_per_minute: int | None = None
     expires_at: Annotated[datetime, BeforeValidator(_moment)] | None = None

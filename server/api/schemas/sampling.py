@@ -12,7 +12,7 @@ from server.api.errors import InvalidParameterError, UnsupportedParameterError
 from .fields import UNSUPPORTED, Count, Wire
 from .steering import SteeringFields
 
-__all__ = ["GenerationFields", "StreamOptions"]
+__all__ = ["GenerationFields", "Refused", "StreamOptions", "only"]
 
 _MAX_STOPS: Final = 16
 _MAX_STOP_CHARS: Final = 1000
@@ -29,7 +29,7 @@ def _stops(value: Any) -> Any:
     return stops
 
 
-def _only(*accepted: Any) -> BeforeValidator:
+def only(*accepted: Any) -> BeforeValidator:
     """A field of the OpenAI API that may only have values that ask for nothing."""
 
     def check(value: Any) -> Any:
@@ -41,7 +41,7 @@ def _only(*accepted: Any) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Refused = Annotated[None, _only()]
+Refused = Annotated[None, only()]
 """A known parameter that is not offered; null counts as absent."""
 
 
@@ -90,20 +90,20 @@ class GenerationFields(Wire):
     prompt_cache_key: Annotated[str, Field(max_length=512)] | None = None
 
     # Known, and refused unless they ask for nothing
-    best_of: Annotated[int, _only(1)] = 1
-    bad_words: Annotated[list[str], _only([])] = Field(default_factory=list)
+    best_of: Annotated[int, only(1)] = 1
+    bad_words: Annotated[list[str], only([])] = Field(default_factory=list)
     suffix: Refused = None
-    tools: Annotated[list[Any], _only([])] = Field(default_factory=list)
-    tool_choice: Annotated[str, _only("none")] = "none"
-    functions: Annotated[list[Any], _only([])] = Field(default_factory=list)
-    function_call: Annotated[str, _only("none")] = "none"
-    response_format: Annotated[dict[str, Any], _only({"type": "text"})] = Field(
+    tools: Annotated[list[Any], only([])] = Field(default_factory=list)
+    tool_choice: Annotated[str, only("none")] = "none"
+    functions: Annotated[list[Any], only([])] = Field(default_factory=list)
+    function_call: Annotated[str, only("none")] = "none"
+    response_format: Annotated[dict[str, Any], only({"type": "text"})] = Field(
         default_factory=lambda: {"type": "text"}
     )
     guided_json: Refused = None
     structured_outputs: Refused = None
     chat_template: Refused = None
-    chat_template_kwargs: Annotated[dict[str, Any], _only({})] = Field(default_factory=dict)
+    chat_template_kwargs: Annotated[dict[str, Any], only({})] = Field(default_factory=dict)
     lora_path: Refused = None
 
     @field_validator("logit_bias")

@@ -15,8 +15,8 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Boundaries = Annotated[list[Count], Field(max_length=256), BeforeValidator(_one_or_many)]
-Documents = Annotated[list[dict[str, Any]], Field(max_length=64)]
+_Boundaries = Annotated[list[Count], Field(max_length=256), BeforeValidator(_one_or_many)]
+_Documents = Annotated[list[dict[str, Any]], Field(max_length=64)]
 
 
 class SteeringFields(Wire):
@@ -29,8 +29,8 @@ class SteeringFields(Wire):
 
     profile: Annotated[str, Field(max_length=160)] | None = None
     strength: float | None = None
-    interventions: Documents = Field(default_factory=list)
-    monitors: Documents = Field(default_factory=list)
+    interventions: _Documents = Field(default_factory=list)
+    monitors: _Documents = Field(default_factory=list)
     compose: Literal["replace", "add"] = "replace"
     compare: bool = False
-    prompt_tokens: Boundaries = Field(default_factory=list)
+    prompt_tokens: _Boundaries = Field(default_factory=list)

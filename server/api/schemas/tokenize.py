@@ -13,13 +13,13 @@ from .fields import Count, Wire
 
 __all__ = ["DetokenizeRequest", "TokenizeRequest"]
 
-Model = Annotated[str, Field(max_length=512)]
+_Model = Annotated[str, Field(max_length=512)]
 
 
 class TokenizeRequest(Wire):
     """A text or a chat to tokenize."""
 
-    model: Model | None = None
+    model: _Model | None = None
     prompt: str | None = None
     messages: Annotated[list[MessageField], Field(min_length=1, max_length=2048)] = Field(
         default_factory=list
@@ -38,5 +38,5 @@ class TokenizeRequest(Wire):
 class DetokenizeRequest(Wire):
     """Token ids to turn into text."""
 
-    model: Model | None = None
+    model: _Model | None = None
     tokens: Annotated[list[Count], Field(max_length=1_000_000)]

@@ -15,7 +15,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from server.launch import serve
+from server.app import serve
 from server.logs import configure_logs
 from server.registry.library import load_direction_blob
 from server.settings import Settings
