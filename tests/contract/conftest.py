@@ -1,0 +1,69 @@
+"""A server on a real socket of loopback, in a thread, for clients others wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+
+from server.app import create_app
+from server.registry.library import load_direction_blob
+from server.serve import Binding, DrainingServer
+from server.settings import Settings
+from server.store import Store
+from tests.server.api.conftest import profile, vector
+from tests.server.api.echo_engine import EchoEngine
+
+
+class Served:
+    """A server thread; knows when it listens and ends when told."""
+
+    def __init__(self, settings: Settings, engine: EchoEngine, store: Store) -> None:
+        app = create_app(settings, engine, store)  # type: ignore[arg-type]
+        binding = Binding("127.0.0.1", 0, 64, 5.0)
+        self.engine = engine
+        self.url = ""
+        self._is_bound = threading.Event()
+        self._server = _Announcing(app, app.state.services, binding)
+        self._server.announce = self._announce
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()))
+        self._thread.start()
+        assert self._is_bound.wait(60)
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def _announce(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._is_bound.set()
+
+
+class _Announcing(DrainingServer):
+    announce = staticmethod(lambda port: None)
+
+    async def startup(self, sockets: object = None) -> None:
+        await super().startup(None)
+        self.announce(self.servers[0].sockets[0].getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("contract")
+    with structlog.testing.capture_logs():
+        yield from _serve(folder)
+
+
+def _serve(folder: Path) -> Iterator[Served]:
+    store = Store.open(folder, load=load_direction_blob, low_water_bytes=0)
+    server = Served(Settings(data_dir=folder), EchoEngine(), store)
+    for path, body in (("directions", vector()), ("profiles", profile())):
+        httpx.post(f"{server.url}/v1/steering/{path}", json=body).raise_for_status()
+    yield server
+    server.close()
+    store.close()
