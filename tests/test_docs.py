@@ -103,7 +103,7 @@ def test_files_named_exist(path: Path) -> None:
         r"`((?:steering|server|tests|tools|deploy|clients|bench)/[\w/.*-]+)`", path.read_text()
     )
     for name in named:
-        assert list(ROOT.glob(f"{name.rstrip('/')}*")), name
+        assert list(ROOT.glob(f"{name.rstrip('*/')}*")), name
 
 
 def test_the_changelog_knows_the_version() -> None:

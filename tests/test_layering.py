@@ -168,7 +168,8 @@ def test_importing_starts_nothing() -> None:
     code = (
         "import importlib, os, sys, threading\n"
         "import torch, transformers, numpy\n"
-        "before, written = dict(os.environ), []\n"
+        "own = lambda: {n: v for n, v in os.environ.items() if not n.startswith('TORCH')}\n"
+        "before, written = own(), []\n"
         "def audit(event, args):\n"
         "    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'):\n"
         "        if '__pycache__' not in str(args[0]): written.append(str(args[0]))\n"
@@ -178,6 +179,6 @@ def test_importing_starts_nothing() -> None:
         f"for name in {names!r}: importlib.import_module(name)\n"
         "assert not written, written\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
-        "assert dict(os.environ) == before\n"
+        "assert own() == before\n"
     )
     _run(code)
