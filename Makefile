@@ -52,7 +52,7 @@ bench: $(VENV)/.dev ## measurements of docs/performance.md
 	$(OFFLINE) $(BIN)/python -m bench $(ARGS)
 
 embedded: $(VENV)/.dev ## train the embedded model again and say how close it came
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m server.embedded $(ARGS)
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m server.embedded reproduce --out build/embedded $(ARGS)
 
 reference: $(VENV)/.dev ## write docs/reference.md from the code
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.reference
