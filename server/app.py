@@ -52,7 +52,7 @@ from .serve import Binding, DrainingServer
 from .settings import DEMO_DIR, Settings
 from .store import Store
 
-__all__ = ["create_app", "serve"]
+__all__ = ["check_exposure", "create_app", "serve"]
 
 _ROUTERS: Final = (
     *(chat, completions, models, tokenize),
@@ -71,12 +71,7 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> FastAPI:
     Raises:
         ValueError: No key, and an address that others can reach.
     """
-    is_open = not store.keys.exist()
-    if is_open and not settings.is_loopback:
-        raise ValueError(
-            f"host is {settings.host!r}, which others can reach, and there is no API key; make one "
-            "with 'coxswain keys create', or bind to 127.0.0.1"
-        )
+    is_open = check_exposure(settings, store)
     services = _services(settings, engine, store, is_open=is_open)
     app = FastAPI(
         title="Coxswain",
@@ -100,6 +95,21 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> FastAPI:
     app.add_middleware(ErrorBoundary, answer=answer)
     app.add_middleware(CorrelationIdMiddleware, validator=is_request_id)
     return app
+
+
+def check_exposure(settings: Settings, store: Store) -> bool:
+    """Whether requests need no key.
+
+    Raises:
+        ValueError: They would not, at an address that others can reach.
+    """
+    is_open = not store.keys.exist()
+    if is_open and not settings.is_loopback:
+        raise ValueError(
+            f"host is {settings.host!r}, which others can reach, and there is no API key; make one "
+            "with 'coxswain keys create', or bind to 127.0.0.1"
+        )
+    return is_open
 
 
 async def serve(settings: Settings, engine: Engine, store: Store) -> None:

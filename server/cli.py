@@ -158,7 +158,7 @@ def main() -> None:
 
 async def _run(settings: Settings) -> None:
     """Load the model, open the store and serve until stopped."""
-    from .app import serve
+    from .app import check_exposure, serve
     from .engine.async_engine import AsyncEngine
     from .logs import configure_logs
     from .registry.library import load_direction_blob
@@ -169,6 +169,7 @@ async def _run(settings: Settings) -> None:
         Store.open, settings.data_dir, settings.database_url, load=load_direction_blob
     )
     try:
+        check_exposure(settings, store)  # before minutes of loading
         engine = await asyncio.to_thread(AsyncEngine.start, settings.engine_config())
         try:
             await serve(settings, engine, store)

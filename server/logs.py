@@ -32,7 +32,7 @@ def configure_logs(level: str, style: Literal["json", "text"]) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # loggers are made at import, before this is called
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -45,7 +45,8 @@ def import_demo(folder: Path, store: Store, spec: ModelSpec) -> list[str]:
         for name, document in missing.items():
             drafting.save(name, document, by=SYSTEM, publish=True)
     except IncompatibleModelError:
-        return []  # another model is served
+        _log.info("demo_not_loaded", reason="made for another model or data type")
+        return []
     except (SteeringError, InvalidProfileError) as error:
         _log.warning("demo_not_loaded", reason=str(error))
         return []

@@ -1,0 +1,81 @@
+"""The command line, without a model."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from server.cli import app
+from server.store import Store
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_it_says_its_version() -> None:
+    assert run("version").stdout.strip() == version("coxswain")
+
+
+def test_a_key_is_made_listed_and_revoked(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path))
+    made = run("keys", "create", "--name", "ci", "--scope", "chat", "--scope", "inline", *data)
+    assert made.exit_code == 0, made.output
+    secret = made.stdout.strip()
+    listed = run("keys", "list", *data).stdout
+    assert secret.split("-")[3] not in listed
+    record = json.loads(listed)
+    assert (record["name"], record["scopes"]) == ("ci", ["chat", "inline"])
+    assert run("keys", "revoke", record["id"], *data).exit_code == 0
+    assert json.loads(run("keys", "list", *data).stdout)["revoked_at"]
+    store = Store.open(tmp_path)
+    try:
+        events = [event.action for event in store.audit.list().items]
+    finally:
+        store.close()
+    assert events == ["key.revoke", "key.create"]
+
+
+def test_a_key_has_every_scope_but_restricted(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path))
+    run("keys", "create", *data)
+    assert json.loads(run("keys", "list", *data).stdout)["scopes"] == [
+        *("admin", "chat", "inline", "read")
+    ]
+    again = run("keys", "create", "--only-first", *data)
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert len(run("keys", "list", *data).stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("keys", "create", "--scope", "root"), "no such scope: root"),
+        (("keys", "create", "--name", " "), "name is empty"),
+        (("keys", "revoke", "nope"), "there is no key 'nope'"),
+        (("serve", "--port", "70000"), "COXSWAIN_PORT"),
+        (("serve", "--dtype", "int8"), "COXSWAIN_DTYPE"),
+        (("serve", "--host", "0.0.0.0"), "coxswain keys create"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = run(*arguments, "--data-dir", str(tmp_path))
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_the_environment_is_read_and_options_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COXSWAIN_DATA_DIR", str(tmp_path / "environment"))
+    run("keys", "create")
+    assert (tmp_path / "environment" / "coxswain.db").exists()
+    run("keys", "create", "--data-dir", str(tmp_path / "option"))
+    assert (tmp_path / "option" / "coxswain.db").exists()
