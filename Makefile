@@ -37,7 +37,7 @@ serve: $(VENV)/.server ## the server on http://127.0.0.1:8000 with the embedded 
 	$(OFFLINE) $(BIN)/coxswain serve $(ARGS)
 
 test: check ## everything tested: lint, types, pytest (ARGS="..." is passed on)
-	@$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	@$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## lint, format and types
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from importlib import metadata
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 _REPORTED = ("torch", "transformers", "fastapi", "starlette", "sqlalchemy", "openai", "httpx")
 
@@ -17,6 +18,10 @@ _REPORTED = ("torch", "transformers", "fastapi", "starlette", "sqlalchemy", "ope
 for _name in [name for name in os.environ if name.startswith("COXSWAIN_")]:
     del os.environ[_name]
 torch.set_num_threads(1)
+
+# A shared core makes any deadline a lottery; a failure must come back on the next run.
+settings.register_profile("project", deadline=None, derandomize=True, database=None)
+settings.load_profile("project")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
