@@ -88,15 +88,17 @@ def check_message_count(document: Mapping[str, Any], most: int) -> None:
         )
 
 
-def encode_text(tokenizer: Tokenizer, text: str, max_model_len: int) -> Prompt:
-    """A text, with the model's beginning token where it has one.
+def encode_text(
+    tokenizer: Tokenizer, text: str, max_model_len: int, *, add_special_tokens: bool = True
+) -> Prompt:
+    """A text, after the model's beginning token where it has one and that is wanted.
 
     Raises:
         PromptTooLongError: Far longer than the context, told without tokenizing.
         InvalidParameterError: It has no tokens.
     """
     _check_length(len(text), max_model_len, "prompt")
-    token_ids = tuple(tokenizer.encode(text))
+    token_ids = tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
     if not token_ids:
         raise InvalidParameterError("prompt has no tokens; send some text", param="prompt")
     return Prompt(token_ids, text)

@@ -28,7 +28,12 @@ async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
     _check_model(body.model, services.engine.info().model_name)
     tokenizer, info = services.engine.tokenizer, services.engine.info()
     if body.prompt is not None:
-        prompt = encode_text(tokenizer, body.prompt, info.max_model_len)
+        prompt = encode_text(
+            tokenizer,
+            body.prompt,
+            info.max_model_len,
+            add_special_tokens=body.add_special_tokens,
+        )
     else:
         prompt = render_chat(tokenizer, body, info.max_model_len)
     answer: dict[str, Any] = {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import structlog
 
 from server.app import create_app
+from server.engine.engine import Engine
 from server.registry.library import load_direction_blob
 from server.serve import Binding, DrainingServer
 from server.settings import Settings
@@ -23,10 +26,10 @@ from tests.server.api.echo_engine import EchoEngine
 class Served:
     """A server thread; knows when it listens and ends when told."""
 
-    def __init__(self, settings: Settings, engine: EchoEngine, store: Store) -> None:
-        app = create_app(settings, engine, store)  # type: ignore[arg-type]
+    def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
+        app = create_app(settings, engine, store)
         binding = Binding("127.0.0.1", 0, 64, 5.0)
-        self.engine = engine
+        self.engine: Any = engine
         self.url = ""
         self._is_bound = threading.Event()
         self._server = _Announcing(app, app.state.services, binding)
@@ -54,16 +57,19 @@ class _Announcing(DrainingServer):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("contract")
-    with structlog.testing.capture_logs():
-        yield from _serve(folder)
+    engine: Any = EchoEngine()
+    with serving(tmp_path_factory.mktemp("contract"), engine) as server:
+        for path, body in (("directions", vector()), ("profiles", profile())):
+            httpx.post(f"{server.url}/v1/steering/{path}", json=body).raise_for_status()
+        yield server
 
 
-def _serve(folder: Path) -> Iterator[Served]:
+@contextmanager
+def serving(folder: Path, engine: Engine) -> Iterator[Served]:
+    """A server over `engine` with an empty store."""
     store = Store.open(folder, load=load_direction_blob, low_water_bytes=0)
-    server = Served(Settings(data_dir=folder), EchoEngine(), store)
-    for path, body in (("directions", vector()), ("profiles", profile())):
-        httpx.post(f"{server.url}/v1/steering/{path}", json=body).raise_for_status()
-    yield server
-    server.close()
+    with structlog.testing.capture_logs():
+        server = Served(Settings(data_dir=folder), engine, store)
+        yield server
+        server.close()
     store.close()

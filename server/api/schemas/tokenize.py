@@ -17,7 +17,7 @@ _Model = Annotated[str, Field(max_length=512)]
 
 
 class TokenizeRequest(Wire):
-    """A text or a chat to tokenize."""
+    """A text or a chat to tokenize; `add_special_tokens` is of texts, a chat has its template's."""
 
     model: _Model | None = None
     prompt: str | None = None
@@ -26,6 +26,7 @@ class TokenizeRequest(Wire):
     )
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    add_special_tokens: bool = True
     return_token_strs: bool = False
 
     @model_validator(mode="after")
