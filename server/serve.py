@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from .api.deps import Services
-from .api.protocol import BoundedProtocol
+from .api.protocol import bounded_protocol
 
 __all__ = ["Binding", "DrainingServer"]
 
@@ -45,7 +45,7 @@ class Binding:
             app,
             host=self.host,
             port=self.port,
-            http=BoundedProtocol,
+            http=bounded_protocol(self.max_connections),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -54,7 +54,6 @@ class Binding:
             proxy_headers=False,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=_CLOSE_SECONDS,
-            limit_concurrency=self.max_connections,
             h11_max_incomplete_event_size=_MAX_EVENT_BYTES,
         )
 

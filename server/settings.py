@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     # Requests
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Size of a JSON body.")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Size of an uploaded direction.")
-    max_choices: int = Field(16, ge=1, description="n times prompts, of one request.")
+    max_choices: int = Field(16, ge=1, description="Choices of one prompt (n).")
     body_timeout_seconds: float = Field(30.0, gt=0, description="Time to send a request's body.")
     send_timeout_seconds: float = Field(30.0, gt=0, description="Time a reader may take a chunk.")
     keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")

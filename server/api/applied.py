@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def _monitors(steering: ResolvedSteering, choices: Sequence[Tally]) -> dict[str,
                     "layer": monitor.point.layer,
                     "site": monitor.point.site.value,
                     "positions": list(reading.positions),
-                    "scores": list(reading.scores),
+                    "scores": [score if math.isfinite(score) else None for score in reading.scores],
                 }
             )
     return readings

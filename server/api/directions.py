@@ -46,6 +46,7 @@ async def create_direction(request: Request, services: ServicesDep, actor: Actor
         if media_type == _MULTIPART
         else _from_json(request, services, actor)
     )
+    services.metrics.store_writable.set(1)
     record = upload.saved.record
     return JSONResponse(
         {**records.direction(record), "warnings": list(upload.warnings)},

@@ -1,28 +1,37 @@
-"""uvicorn's HTTP protocol, with our error body where no application is reached."""
+"""uvicorn's HTTP protocol, bounded, with our error body where no application is reached."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["BoundedProtocol"]
-
-_HEAD_TIMEOUT_SECONDS: Final = 10.0
+__all__ = ["BoundedProtocol", "bounded_protocol"]
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes connections that do not send a request's head in time, and answers broken ones."""
+    """Refuses connections beyond a number, and those that do not send a request's head in time.
+
+    Attributes:
+        max_connections: Open at once; uvicorn's own limit would answer in plain text.
+        head_timeout_seconds: For a head, from its connection or the end of the request before.
+    """
+
+    max_connections: ClassVar[int] = 1024
+    head_timeout_seconds: ClassVar[float] = 10.0
 
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
+        """Begin to wait for a head, if there is room."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
+        if len(self.connections) > self.max_connections:
+            self._refuse(503, "server_is_overloaded", "too many connections; try again shortly")
+            return
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -35,36 +44,44 @@ class BoundedProtocol(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, self._on_head_timeout)
+            self._wait_for_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or has a head beyond every limit."""
-        error: dict[str, Any] = {
-            "message": msg,
-            "type": "invalid_request_error",
-            "param": None,
-            "code": "invalid_http",
-        }
+        self._refuse(400, "invalid_http", msg)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        kind = "service_unavailable_error" if status == 503 else "invalid_request_error"
+        error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
+            (b"retry-after", b"1"),
         ]
         for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Response(status_code=status, headers=headers),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_timeout_seconds, self._give_up)
+
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _on_head_timeout(self) -> None:
+    def _give_up(self) -> None:
         self._head_timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def bounded_protocol(max_connections: int) -> type[BoundedProtocol]:
+    """The protocol with its bound; uvicorn takes a class, not an instance."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"max_connections": max_connections})

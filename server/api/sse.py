@@ -112,7 +112,11 @@ class EventStream(Response):
             await asyncio.gather(pending, return_exceptions=True)
 
     async def _send_event(self, send: Send, event: Mapping[str, Any] | str) -> None:
-        data = event if isinstance(event, str) else json.dumps(event, separators=(",", ":"))
+        data = (
+            event
+            if isinstance(event, str)
+            else json.dumps(event, separators=(",", ":"), allow_nan=False)
+        )
         await self._send_body(send, f"data: {data}\n\n".encode())
 
     async def _send_body(self, send: Send, body: bytes) -> None:

@@ -60,6 +60,7 @@ class Faults:
 
     errors: dict[int, Exception] = field(default_factory=dict)
     only_choice: int | None = None
+    only_text: str | None = None
     gate: asyncio.Event | None = None
     gate_from: int = 0
     forgets_steering: bool = False
@@ -174,6 +175,8 @@ class EchoEngine:
         await asyncio.sleep(0)
         faults = self.faults
         is_hit = faults.only_choice in (None, request.choice_index)
+        if faults.only_text is not None:
+            is_hit = faults.only_text in self._tokenizer.decode(request.prompt_token_ids)
         if index in faults.errors and is_hit:
             raise faults.errors[index]
         if faults.gate is not None and index >= faults.gate_from:

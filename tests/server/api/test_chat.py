@@ -112,6 +112,27 @@ async def test_strength_scales_the_profile_and_not_inline_interventions(
     assert response.headers["x-steering-applied"] == "cheerful@1+inline"
 
 
+async def test_the_boundary_of_the_prompt_moves_for_scored_text(
+    client: httpx.AsyncClient,
+) -> None:
+    await create_cheerful(client)
+    item = {"operation": "add", "direction": "cheer", "scope": {"tokens": "generated"}}
+    body = {"model": "echo", "prompt": ["abcd", "abcdef"], "max_tokens": 0, "echo": True}
+    for boundary, steered in ((1, 3 + 5), ([2, 4], 2 + 2)):
+        steering = {"interventions": [item], "prompt_tokens": boundary}
+        fields = {**body, "logprobs": 1, "steering": steering}
+        response = await client.post("/v1/completions", json=fields)
+        assert response.status_code == 200, response.text
+        assert response.json()["steering"]["steered_tokens"]["prompt"] == steered
+    steering = {"interventions": [item], "prompt_tokens": [1, 1, 1]}
+    response = await client.post("/v1/completions", json={**body, "steering": steering})
+    assert response.json()["error"]["param"] == "steering.prompt_tokens"
+    refused = await client.post(
+        "/v1/completions", json={**body, "logprobs": 1, "steering": {"interventions": [item]}}
+    )
+    assert refused.json()["error"]["code"] == "steering_no_effect"
+
+
 async def test_monitors_are_read_out_by_direction(client: httpx.AsyncClient) -> None:
     await create_cheerful(client)
     steering = {"monitors": [{"direction": "cheer", "layer": 2}]}

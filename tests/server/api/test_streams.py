@@ -180,6 +180,21 @@ async def test_one_failing_choice_ends_the_others(
     assert not engine.running
 
 
+async def test_a_failing_request_leaves_those_beside_it_alone(
+    client: httpx.AsyncClient, engine: EchoEngine
+) -> None:
+    engine.faults.errors[2] = RuntimeError("a fault of one request")
+    engine.faults.only_text = "unlucky"
+    texts = ("first", "unlucky", "third")
+    bodies = [chat(text, stream=bool(i % 2)) for i, text in enumerate(texts * 4)]
+    answers = await asyncio.gather(*(client.post(CHAT, json=body) for body in bodies))
+    for body, answer in zip(bodies, answers, strict=True):
+        text = body["messages"][0]["content"]
+        is_whole = "[DONE]" in answer.text or '"chat.completion"' in answer.text
+        assert is_whole is (text != "unlucky"), answer.text
+    assert not engine.running
+
+
 async def test_silence_is_filled_with_comments(app: FastAPI, engine: EchoEngine) -> None:
     from dataclasses import replace
 
