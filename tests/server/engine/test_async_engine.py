@@ -261,6 +261,6 @@ async def test_token_ids_the_model_does_not_have_are_refused(
     engine: AsyncEngine, change: dict[str, Any], param: str
 ) -> None:
     """They would fail the step, and with it the requests beside."""
-    with pytest.raises(RequestRejectedError, match="260|9999") as caught:
+    with pytest.raises(RequestRejectedError, match=r"260|9999") as caught:
         await collect(engine, replace(request("bad"), **change))
     assert caught.value.param == param
