@@ -1,0 +1,145 @@
+"""The engine as an instrument: many prompts under many steerings at once, stepped to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from server.embedded import judge
+from server.embedded.corpus import Prompt
+from server.engine.assembly import assemble
+from server.engine.capture import capture_requests, capture_result
+from server.engine.config import EngineConfig
+from server.engine.errors import EngineError
+from server.engine.loader import load
+from server.engine.outputs import CaptureResult, RequestOutput
+from server.engine.request import CaptureRequest, GenerationRequest, Pooling
+from server.engine.sampling import SamplingParams
+from steering.model_spec import ModelSpec
+from steering.plan import SteeringPlan
+from steering.sites import SitePoint
+
+__all__ = ["Laboratory", "Trial"]
+
+_SAMPLING = SamplingParams(temperature=0.0, max_tokens=72)
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Prompts asked under one system prompt and one steering."""
+
+    prompts: Sequence[Prompt]
+    plan: SteeringPlan | None = None
+    system: str | None = None
+
+
+class Laboratory:
+    """Owns an engine core and steps it itself, so that a run repeats to the bit.
+
+    A served engine forms its batches by arrival time; here every batch is the same in every run.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Load a checkpoint on the CPU with one thread; sets torch's thread count."""
+        loaded = load(
+            EngineConfig(
+                model=str(checkpoint),
+                device="cpu",
+                num_threads=1,
+                max_queued_requests=_NO_LIMIT,
+                max_queued_tokens=_NO_LIMIT,
+            )
+        )
+        self._core = assemble(loaded)
+        self._tokenizer = loaded.tokenizer
+        self._ids = count()
+        self.spec: ModelSpec = loaded.spec
+
+    def answers(self, trials: Sequence[Trial]) -> list[list[str]]:
+        """Greedy answers of every trial, without their thoughts."""
+        sinks = [[self._ask(prompt, trial) for prompt in trial.prompts] for trial in trials]
+        self._finish()
+        return [[judge.split_thought(sink.text)[1] for sink in row] for row in sinks]
+
+    def activations(
+        self,
+        prompts: Sequence[Prompt],
+        points: Sequence[SitePoint],
+        *,
+        system: str | None = None,
+    ) -> Mapping[SitePoint, Tensor]:
+        """What is at `points` on the last prompt token: [N, d] each."""
+        tokens = tuple(self._encode(prompt, system) for prompt in prompts)
+        return self._capture(tokens, points, Pooling.LAST).pooled
+
+    def answer_activations(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        points: Sequence[SitePoint],
+        *,
+        system: str | None = None,
+    ) -> Mapping[SitePoint, Tensor]:
+        """What is at `points` on every token of given answers: [tokens of all answers, d] each."""
+        written = [tuple(self._tokenizer.encode(text)) for text in answers]
+        tokens = tuple(
+            self._encode(prompt, system) + answer
+            for prompt, answer in zip(prompts, written, strict=True)
+        )
+        read = self._capture(tokens, points, Pooling.ALL).sequences
+        return {
+            point: torch.cat(
+                [rows[-len(answer) :] for rows, answer in zip(read[point], written, strict=True)]
+            )
+            for point in points
+        }
+
+    def _capture(
+        self, tokens: tuple[tuple[int, ...], ...], points: Sequence[SitePoint], pooling: Pooling
+    ) -> CaptureResult:
+        name = f"capture-{next(self._ids)}"
+        request = CaptureRequest(name, tokens, tuple(points), pooling)
+        sinks = []
+        for part in capture_requests(request):
+            sinks.append(_Sink())
+            self._core.add(part, sinks[-1])
+        self._finish()
+        return capture_result(request, [sink.activations for sink in sinks])
+
+    def _ask(self, prompt: Prompt, trial: Trial) -> _Sink:
+        sink = _Sink()
+        tokens = self._encode(prompt, trial.system)
+        name = f"answer-{next(self._ids)}"
+        self._core.add(GenerationRequest(name, tokens, _SAMPLING, trial.plan), sink)
+        return sink
+
+    def _encode(self, prompt: Prompt, system: str | None) -> tuple[int, ...]:
+        return self._tokenizer.render_chat(prompt.messages(system)).token_ids
+
+    def _finish(self) -> None:
+        with torch.inference_mode():
+            while self._core.has_work:
+                self._core.step()
+
+
+class _Sink:
+    """Collects what becomes of one request."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.activations: Mapping[SitePoint, Tensor] = {}
+
+    def emit(self, output: RequestOutput) -> None:
+        self.text += output.text
+
+    def captured(self, activations: Mapping[SitePoint, Tensor]) -> None:
+        self.activations = activations
+
+    def fail(self, error: EngineError) -> None:
+        raise error

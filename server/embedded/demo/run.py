@@ -1,0 +1,111 @@
+"""One run: every demo fitted, chosen on validation prompts and measured on test prompts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from server.embedded.corpus import STYLE_NAMES, SYSTEM_PROMPTS
+from steering.directions import Direction
+from steering.model_spec import ModelSpec
+
+from .criterion import Rates
+from .demo import Demo
+from .demos import DEMOS
+from .effects import EFFECTS, Condition, measure
+from .fits import Fits
+from .laboratory import Laboratory
+from .monitoring import Monitoring, read_monitor
+from .search import Search, search
+from .variant import Variant
+
+__all__ = ["FACTORS", "UNSTEERED", "Run", "run"]
+
+FACTORS: Final = (0.5, 1.0, 1.5)
+"""Strengths of a profile at which its own measures are taken."""
+
+UNSTEERED: Final = "unsteered"
+
+_NUM_PROMPTS: Final = 80
+_NUM_AT_FACTOR: Final = 24
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything a run found.
+
+    Attributes:
+        spec: The model.
+        searches: The stages of each demo, by profile.
+        effects: Rates on test prompts by condition: unsteered, profiles, system prompts.
+        strengths: Rates of what each profile was chosen by at each of `FACTORS`.
+        monitoring: What the monitor reads.
+    """
+
+    spec: ModelSpec
+    searches: Mapping[str, Sequence[Search]]
+    effects: Mapping[str, Rates]
+    strengths: Mapping[str, Sequence[Rates]]
+    monitoring: Monitoring
+
+    def best(self, profile: str) -> Variant:
+        """What ships as a profile."""
+        return self.searches[profile][-1].best
+
+    def directions(self) -> dict[str, Direction]:
+        """What the profiles use, by name."""
+        return {
+            steer.direction.name: steer.direction
+            for demo in DEMOS
+            for steer in self.best(demo.profile).steers
+        }
+
+
+def run(laboratory: Laboratory) -> Run:
+    """Fit, choose and measure; takes minutes on one core."""
+    fits = Fits(laboratory)
+    searches = {demo.profile: _choose(laboratory, fits, demo) for demo in DEMOS}
+    best = {profile: stages[-1].best for profile, stages in searches.items()}
+    effects = _effects(laboratory, best)
+    strengths = {
+        profile: _at_factors(laboratory, best[profile], stages[-1])
+        for profile, stages in searches.items()
+    }
+    refusal = best["unlocked"].steers[0].direction
+    monitoring = read_monitor(laboratory, refusal, _NUM_PROMPTS)
+    return Run(laboratory.spec, searches, effects, strengths, monitoring)
+
+
+def _choose(laboratory: Laboratory, fits: Fits, demo: Demo) -> list[Search]:
+    stages: list[Search] = []
+    for stage in demo.stages:
+        variants = stage.variants(fits, stages[-1].best if stages else Variant())
+        stages.append(search(laboratory, stage.criterion, variants))
+        _log.info("%s: %s", demo.profile, stages[-1].best.label(laboratory.spec))
+    return stages
+
+
+def _effects(laboratory: Laboratory, best: Mapping[str, Variant]) -> dict[str, Rates]:
+    plans = {name: variant.plan(laboratory.spec) for name, variant in best.items()}
+    profiles = [Condition(name, plan=plan) for name, plan in plans.items()]
+    policies, tones = (
+        [Condition(f"{name} system prompt", system=SYSTEM_PROMPTS[name]) for name in names]
+        for names in (("careful", "staff"), STYLE_NAMES)
+    )
+    of_tones = [effect for effect in EFFECTS if effect.kind == "ordinary"]
+    conditions = [Condition(UNSTEERED), *profiles, *policies]
+    return {
+        **measure(laboratory, conditions, EFFECTS, count=_NUM_PROMPTS),
+        **measure(laboratory, tones, of_tones, count=_NUM_PROMPTS),
+    }
+
+
+def _at_factors(laboratory: Laboratory, variant: Variant, chosen: Search) -> list[Rates]:
+    conditions = [
+        Condition(str(factor), plan=variant.plan(laboratory.spec, factor)) for factor in FACTORS
+    ]
+    found = measure(laboratory, conditions, chosen.criterion.measured, count=_NUM_AT_FACTOR)
+    return list(found.values())

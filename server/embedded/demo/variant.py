@@ -1,0 +1,58 @@
+"""One way to steer: directions and what is done with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steering.compile_plan import Steer, compile_plan
+from steering.directions import Direction
+from steering.interventions import Intervention
+from steering.model_spec import ModelSpec
+from steering.plan import SteeringPlan
+
+__all__ = ["Variant", "use"]
+
+
+def use(direction: Direction, **document: Any) -> Steer:
+    """A direction with the intervention that `document` describes without naming it."""
+    return Steer(Intervention.from_dict({"direction": direction.name, **document}), direction)
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """Directions, each with its intervention, in order; without any, it leaves all as it is."""
+
+    steers: tuple[Steer, ...] = ()
+
+    def plan(self, spec: ModelSpec, factor: float = 1.0) -> SteeringPlan:
+        """Compiled, with `factor` on every strength as a request may give it."""
+        return compile_plan([replace(steer, factor=factor) for steer in self.steers], [], spec)
+
+    def dose(self, spec: ModelSpec) -> float:
+        """How far it moves an activation, in mean residual norms, summed over its edits.
+
+        An edit that only replaces a component counts as the length of one unit direction, because
+        how far it moves depends on the activation.
+        """
+        total = 0.0
+        for planned in self.plan(spec).interventions:
+            for item in planned.edits:
+                moved = item.edit.shift if item.edit.shift is not None else item.edit.write
+                assert moved is not None, "every edit writes"
+                total += abs(planned.strength) * float(moved.norm()) / spec.resid_norms[item.point]
+        return total
+
+    def label(self, spec: ModelSpec) -> str:
+        """What is done where, in short."""
+        return "; then ".join(map(_label, self.plan(spec).applied())) or "nothing"
+
+
+def _label(report: dict[str, Any]) -> str:
+    layers = ", ".join(map(str, report["layers"]))
+    tokens = report["scope"]["tokens"]
+    where = tokens if isinstance(tokens, str) else " + ".join(tokens)
+    return (
+        f"{report['operation']} {report['direction']} x {report['strength']:g} "
+        f"after layer {layers} on {where}"
+    )
