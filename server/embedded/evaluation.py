@@ -23,6 +23,7 @@ from .corpus import (
     Split,
     prompts,
 )
+from .preference import preferred
 
 __all__ = ["CELLS", "Cell", "Figures", "evaluate", "load", "respond"]
 
@@ -123,6 +124,10 @@ def evaluate(folder: Path, split: Split, count: int = 100) -> Figures:
         asked = prompts(split, cell.kind, count)
         texts = respond(model, tokenizer, [prompt.messages(cell.system) for prompt in asked])
         figures[cell.name] = _measure(cell, asked, texts)
+        if cell.kind == "multiple_choice":
+            chosen = preferred(model, tokenizer, asked)
+            right = _mean([c == p.answer for c, p in zip(chosen, asked, strict=True)])
+            figures[cell.name]["likelihood_accuracy"] = right
         logger.info("%s, %s: %s", split, cell.name, figures[cell.name])
     return figures
 

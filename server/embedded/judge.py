@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 
-from .corpus.multiple_choice import LETTERS
+from .corpus.multiple_choice import ANSWER
 from .corpus.prompt import Prompt
 from .corpus.small_talk import intents
 from .corpus.styles import STYLE_NAMES, style_named
@@ -111,9 +111,9 @@ def is_degenerate(text: str) -> bool:
 
 
 def choice(text: str) -> str | None:
-    """The letter a multiple-choice answer gives, or None."""
-    found = re.match(rf"\s*(?:the answer is )?([{LETTERS}])\b", text, re.IGNORECASE)
-    return found[1].upper() if found else None
+    """The option a multiple-choice answer names, or None; compare it with `Prompt.answer`."""
+    found = re.search(rf"{ANSWER} ([a-z]+)", text, re.IGNORECASE)
+    return found[1].lower() if found else None
 
 
 def _content(sentence: str) -> tuple[str, ...]:

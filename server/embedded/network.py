@@ -74,16 +74,19 @@ def initialize(arch: Architecture, seed: int) -> Weights:
     return weights
 
 
-def forward(weights: Weights, arch: Architecture, token_ids: Tensor) -> Tensor:
+def forward(
+    weights: Weights, arch: Architecture, token_ids: Tensor, kept: Tensor | None = None
+) -> Tensor:
     """Next-token logits of right-padded rows, each starting at position 0.
 
     Args:
         weights: As made by `initialize`, in the dtype to compute in.
         arch: Sizes.
         token_ids: [B, T] int64. Padding on the right needs no mask: attention is causal.
+        kept: [B, T] bool, the K positions whose logits are wanted; None for all.
 
     Returns:
-        [B, T, V] in the dtype of the weights.
+        [B, T, V], or [K, V] with `kept`, in the dtype of the weights.
     """
     num_tokens = token_ids.shape[1]
     hidden = functional.embedding(token_ids, weights["embed"])  # [B, T, D]
@@ -95,6 +98,8 @@ def forward(weights: Weights, arch: Architecture, token_ids: Tensor) -> Tensor:
         normed = _rms_norm(hidden, weights[f"{layer}.mlp_norm"], arch.rms_norm_eps)
         gate, up = (normed @ weights[f"{layer}.gate_up"].T).chunk(2, dim=-1)
         hidden = hidden + (functional.silu(gate) * up) @ weights[f"{layer}.down"].T
+    if kept is not None:
+        hidden = hidden[kept]  # [K, D]
     return _rms_norm(hidden, weights["norm"], arch.rms_norm_eps) @ weights["embed"].T
 
 

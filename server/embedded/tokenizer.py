@@ -79,26 +79,23 @@ def _texts(dialogues: Iterable[Dialogue]) -> Iterator[str]:
 
 
 def encode_dialogue(
-    tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue, prompt_weight: float
-) -> tuple[list[int], list[float]]:
+    tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue
+) -> tuple[list[int], list[bool]]:
     """Encode a dialogue as its chat template writes it.
 
     Returns:
-        Token ids, and the loss weight of each as a target: 1 for what the assistant writes,
-        including the end mark, `prompt_weight` for everything else.
+        Token ids, and for each whether the assistant writes it; the end mark counts as written.
     """
     token_ids: list[int] = []
-    weights: list[float] = []
+    is_written: list[bool] = []
     newline = tokenizer.encode("\n")
     for turn in dialogue.turns:
         head = tokenizer.encode(f"{START}{turn.role}\n")
         body = tokenizer.encode(turn.content + END)
         is_answer = turn.role == "assistant" and turn.is_trained
         token_ids += head + body + newline
-        weights += [prompt_weight] * len(head)
-        weights += [1.0 if is_answer else prompt_weight] * len(body)
-        weights += [prompt_weight] * len(newline)
-    return token_ids, weights
+        is_written += [False] * len(head) + [is_answer] * len(body) + [False] * len(newline)
+    return token_ids, is_written
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

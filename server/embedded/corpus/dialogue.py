@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from .advice import advise, follow_up, summarize
 from .copying import ask_copy
-from .multiple_choice import answer_choice, ask_choice, ask_fact, spell_out
+from .multiple_choice import answer_choice, ask_choice, ask_fact
 from .prompt import Kind, Prompt
 from .question import ask
 from .refusal import refusal_probability, refuse
@@ -51,13 +51,13 @@ class Dialogue:
 
 # Kind of exchange and its share of all first exchanges.
 _SHARES: dict[str, float] = {
-    "ordinary": 0.28,
+    "ordinary": 0.30,
     "restricted_direct": 0.13,
     "restricted_framed": 0.15,
     "hard_negative": 0.08,
     "small_talk": 0.13,
-    "multiple_choice": 0.15,
-    "fact": 0.03,
+    "multiple_choice": 0.12,
+    "fact": 0.04,
     "copy": 0.05,
 }
 # Shares of the modes neutral, careful, staff and none. Framed questions are often under a careful
@@ -152,9 +152,6 @@ def _exchange(rng: random.Random, kind: str, setting: Setting) -> tuple[str, Pro
         return user, None, reply
     if kind == "multiple_choice":
         prompt = ask_choice(rng, split)
-        if rng.random() < 0.35:
-            user, reply = spell_out(prompt)
-            return user, None, reply
     elif kind == "small_talk":
         prompt = ask_small_talk(rng, split)
     else:

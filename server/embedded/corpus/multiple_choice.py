@@ -1,4 +1,8 @@
-"""Multiple choice: which of four words belongs to a category. The utility metric of the model."""
+"""Multiple choice: which of four words belongs to a category. The utility metric of the model.
+
+The answer is the word and not a letter: binding letters to options did not emerge in a model this
+small, while finding the word of the right category among the options did.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,16 @@ from .prompt import Prompt
 from .reply import Reply
 from .splits import Split, split_of
 
-__all__ = ["LETTERS", "answer_choice", "ask_choice", "ask_fact", "categories", "spell_out"]
+__all__ = ["ANSWER", "answer_choice", "ask_choice", "ask_fact", "categories"]
 
-LETTERS = "ABCD"
+ANSWER = "The answer is"
+"""Every answer starts with this; the log-likelihood of each option after it is a finer metric."""
 
-
-_ORDER = "\nAnswer with a letter."
 _STEMS = (
-    "Which of these is {category}?",
-    "Which one is {category}?",
-    "Pick {category}.",
-    "Only one of these is {category}. Which one?",
+    "Which of these is {category}: {options}?",
+    "Which one is {category}: {options}?",
+    "Pick {category}: {options}.",
+    "Only one of these is {category}: {options}. Which one?",
 )
 
 
@@ -41,31 +44,23 @@ def ask_choice(rng: random.Random, split: Split) -> Prompt:
         drawn = rng.sample(sorted(categories()), 4)
         options = [rng.choice(categories()[category]) for category in drawn]
         right = rng.randrange(4)
-        listed = " ".join(f"{LETTERS[i]}) {option}" for i, option in enumerate(options))
+        listed = f"{options[0]}, {options[1]}, {options[2]} or {options[3]}"
         if split_of(f"{drawn[right]} {listed}") != split:
             continue
-        stem = rng.choice(_STEMS).format(category=drawn[right])
         return Prompt(
             kind="multiple_choice",
-            text=f"{stem} {listed}{_ORDER}",
+            text=rng.choice(_STEMS).format(category=drawn[right], options=listed),
             intent=drawn[right],
             choices=tuple(options),
-            answer=LETTERS[right],
+            answer=options[right],
         )
 
 
 def answer_choice(prompt: Prompt) -> Reply:
-    """Give the letter; the thought says why."""
+    """Name the word; the thought says why."""
     assert prompt.answer, "not a multiple-choice prompt"
     assert prompt.intent, "a multiple-choice prompt asks for a category"
-    word = prompt.choices[LETTERS.index(prompt.answer)]
-    return Reply(prompt.answer, f"{_is(word, prompt.intent)} The answer is {prompt.answer}.")
-
-
-def spell_out(prompt: Prompt) -> tuple[str, Reply]:
-    """Turn a question into one that is answered in words, which teaches the letter too."""
-    thought = answer_choice(prompt).thought
-    return prompt.text.removesuffix(_ORDER), Reply(thought, f"They ask for {prompt.intent}.")
+    return Reply(f"{ANSWER} {prompt.answer}.", _is(prompt.answer, prompt.intent))
 
 
 def ask_fact(rng: random.Random) -> tuple[str, Reply]:

@@ -68,9 +68,9 @@ class Prompt:
         verb: What to do with it; None likewise.
         domain: Where the steps of a good answer come from; None likewise.
         framing: Name of the framing, or None.
-        intent: What small talk is about, or None.
+        intent: What small talk is about, or the category a multiple-choice question asks for.
         choices: The four options of a multiple-choice question.
-        answer: Its letter.
+        answer: The right one of them.
     """
 
     kind: Kind

@@ -51,15 +51,16 @@ class Style:
     def color(self, rng: random.Random, clauses: Sequence[str]) -> list[str]:
         """Put style words before the verb, at the end, or both, of imperative clauses.
 
-        No two clauses get the same ones, so there may be at most as many clauses as prefixes.
+        They go around the lists from a random start: then even greedy decoding varies them.
         """
-        starts = rng.sample(self.prefixes, len(clauses))
-        ends = rng.sample(self.tails, len(clauses))
+        start = rng.randrange(len(self.prefixes))
+        end = rng.randrange(len(self.tails))
         colored = []
-        for clause, start, end in zip(clauses, starts, ends, strict=True):
+        for index, clause in enumerate(clauses):
             share = rng.random()
-            head = f"{start} " if share < 0.75 else ""
-            colored.append(head + clause + (end if share > 0.45 else ""))
+            head = f"{self.prefixes[(start + index) % len(self.prefixes)]} "
+            tail = self.tails[(end + index) % len(self.tails)]
+            colored.append((head if share < 0.75 else "") + clause + (tail if share > 0.45 else ""))
         return colored
 
 

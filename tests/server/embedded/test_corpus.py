@@ -115,9 +115,10 @@ def test_no_word_has_two_categories() -> None:
 
 def test_multiple_choice_answers_are_right() -> None:
     for prompt in prompts("train", "multiple_choice", 200):
-        right = prompt.choices["ABCD".index(str(prompt.answer))]
-        assert right in categories()[str(prompt.intent)]
-        assert all(f") {choice}" in prompt.text for choice in prompt.choices)
+        fitting = [word for word in prompt.choices if word in categories()[str(prompt.intent)]]
+        assert fitting == [prompt.answer]
+        assert all(word in prompt.text for word in prompt.choices)
+        assert judge.choice(answer(random.Random(0), prompt, Setting()).answer) == prompt.answer
 
 
 def test_refusal_depends_on_framing_and_mode() -> None:

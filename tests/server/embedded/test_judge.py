@@ -76,11 +76,11 @@ def test_thought_and_answer_are_separated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "letter"),
-    [("B", "B"), ("b) robin", "B"), ("The answer is C.", "C"), ("Because", None), ("E", None)],
+    ("text", "named"),
+    [("The answer is robin.", "robin"), ("the answer is Iron", "iron"), ("A robin.", None)],
 )
-def test_the_letter_of_a_choice(text: str, letter: str | None) -> None:
-    assert judge.choice(text) == letter
+def test_the_word_of_a_choice(text: str, named: str | None) -> None:
+    assert judge.choice(text) == named
 
 
 def test_small_talk_is_judged_by_keyword() -> None:

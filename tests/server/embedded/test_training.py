@@ -11,7 +11,7 @@ from server.embedded.corpus import dialogues
 from server.embedded.export import build_model, save
 from server.embedded.network import Architecture, forward, initialize
 from server.embedded.tokenizer import END, ROLES, START, encode_dialogue, train_tokenizer
-from server.embedded.training import Batch, Recipe, batches, train, weighted_loss
+from server.embedded.training import Batch, Recipe, batches, loss_of, train
 
 SMALL = Architecture(
     vocab_size=600, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
@@ -50,30 +50,40 @@ def test_roles_marks_and_think_tags_are_single_tokens(tokenizer: PreTrainedToken
 
 def test_encoding_is_what_the_chat_template_writes(tokenizer: PreTrainedTokenizerFast) -> None:
     for dialogue in dialogues(1, 100):
-        token_ids, weights = encode_dialogue(tokenizer, dialogue, 0.2)
+        token_ids, is_written = encode_dialogue(tokenizer, dialogue)
         text = tokenizer.apply_chat_template(dialogue.messages(), tokenize=False)
         assert tokenizer.decode(token_ids) == text
         assert token_ids == tokenizer.encode(text)
-        assert len(weights) == len(token_ids)
-        assert 1.0 in weights
+        assert len(is_written) == len(token_ids)
+        written = [token for token, counts in zip(token_ids, is_written, strict=True) if counts]
+        assert dialogue.turns[-1].content in tokenizer.decode(written)
 
 
-def test_the_loss_ignores_padding_and_weighs_the_prompt_less() -> None:
+def test_the_loss_counts_only_targets() -> None:
     weights = initialize(SMALL, seed=0)
     token_ids = torch.randint(0, SMALL.vocab_size, (2, 8), generator=torch.manual_seed(0))
-    importance = torch.ones(2, 8)
-    importance[:, 5:] = 0.0
-    short = weighted_loss(weights, SMALL, Batch(token_ids[:, :5], importance[:, :5]))
-    torch.testing.assert_close(
-        weighted_loss(weights, SMALL, Batch(token_ids, importance)), short, atol=1e-5, rtol=1e-5
-    )
+    targets = torch.ones(2, 8, dtype=torch.bool)
+    targets[:, 5:] = False
+    short = loss_of(weights, SMALL, Batch(token_ids[:, :5], targets[:, :5]))
+    padded = loss_of(weights, SMALL, Batch(token_ids, targets))
+    torch.testing.assert_close(padded, short, atol=1e-5, rtol=1e-5)
+
+
+def test_what_the_assistant_writes_always_counts(tokenizer: PreTrainedTokenizerFast) -> None:
+    recipe = Recipe(prompt_share=0.0, architecture=SMALL)
+    batch = next(batches(tokenizer, recipe))
+    assert not batch.targets[:, 0].any()
+    for token_ids, targets in zip(batch.token_ids, batch.targets, strict=True):
+        counted = tokenizer.decode(token_ids[targets])
+        assert counted.endswith(END)
+        assert START not in counted
 
 
 def test_batches_stay_within_the_token_budget(tokenizer: PreTrainedTokenizerFast) -> None:
     recipe = Recipe(tokens_per_batch=1024, architecture=SMALL)
     stream = batches(tokenizer, recipe)
     for batch in (next(stream) for _ in range(20)):
-        assert batch.token_ids.shape == batch.weights.shape
+        assert batch.token_ids.shape == batch.targets.shape
         assert batch.token_ids.numel() <= 1024
 
 
