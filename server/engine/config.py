@@ -18,6 +18,8 @@ class EngineConfig:
         dtype: `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`.
         device_map: `none`, or a strategy of accelerate such as `auto` or `balanced`.
         num_threads: Threads of one torch operation on the CPU; 0 means physical cores.
+        pack_weights: On the CPU, keep a second copy of linear weights in the layout its kernels
+            prefer, where a quarter of the free memory holds it.
         max_model_len: Longest prompt plus answer in tokens; 0 means the model's own limit.
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
@@ -38,6 +40,7 @@ class EngineConfig:
     dtype: str = "auto"
     device_map: str = "none"
     num_threads: int = 0
+    pack_weights: bool = True
     max_model_len: int = 0
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,6 +12,7 @@ import torch
 from .attention import AttentionSpec
 from .config import EngineConfig
 from .errors import EngineError
+from .host_memory import free_memory_bytes
 
 __all__ = ["KVMemory", "plan_kv_memory"]
 
@@ -21,8 +20,6 @@ _CPU_SHARE: Final = 0.25
 _CPU_MOST: Final = 4 * 2**30
 _CUDA_SHARE: Final = 0.7
 """The rest is left to activations, logits and the allocator's slack."""
-_MEMINFO: Final = Path("/proc/meminfo")
-_CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +98,4 @@ def _block_bytes(specs: Sequence[AttentionSpec], block_size: int) -> dict[torch.
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
-    return min(int(_free_memory() * _CPU_SHARE), _CPU_MOST)
-
-
-def _free_memory() -> int:
-    """Bytes this process may still take: the machine's, or its control group's if less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if _MEMINFO.is_file():  # counts what the kernel would give back, unlike sysconf
-        fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, int(text) - int(used.read_text()))
-    return free
+    return min(int(free_memory_bytes() * _CPU_SHARE), _CPU_MOST)

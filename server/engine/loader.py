@@ -29,9 +29,11 @@ from .attention.paged_attention import paged_attention
 from .checkpoint import check_checkpoint
 from .config import EngineConfig
 from .errors import EngineError
+from .host_memory import free_memory_bytes, keep_freed_memory
 from .kv_memory import KVMemory, plan_kv_memory
 from .neutral_text import NEUTRAL_TEXTS
 from .outputs import EngineInfo
+from .packed_linear import linear_weight_bytes, pack_linear
 from .placement import physical_cores, placement_summary, resolve_device, resolve_dtype
 from .residual_norms import measure_residual_norms
 from .rope import freeze_longrope, refuse_dynamic_rope
@@ -86,6 +88,10 @@ def load(config: EngineConfig) -> LoadedModel:
     refuse_dynamic_rope(model)
     layers = inspect_attention(model)
     specs = tuple(spec for _, spec in layers)
+    if any(spec.device.type == "cpu" for spec in specs):
+        keep_freed_memory()
+    if config.pack_weights:
+        _pack_weights(model)
     memory = plan_kv_memory(config, specs, _max_positions(model))
     rope = freeze_longrope(model, memory.max_model_len)
     attention = PagedAttention(layers, memory.num_blocks, config.block_size)
@@ -138,6 +144,14 @@ def _load_weights(config: EngineConfig) -> Any:
     except (OSError, ValueError) as error:
         raise EngineError(f"model {config.model!r} cannot be loaded: {error}") from error
     return model.eval().requires_grad_(False)
+
+
+def _pack_weights(model: nn.Module) -> None:
+    needed, free = linear_weight_bytes(model), free_memory_bytes()
+    if needed <= free // 4:
+        _log.info("packed %d linear weights, %d bytes", pack_linear(model), needed)
+    else:
+        _log.warning("weights not packed: %d bytes needed, %d free; CPU is slower", needed, free)
 
 
 def _single_sequence(

@@ -1,0 +1,49 @@
+"""Memory of the host: what is free, and keeping what the last step used for the next."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+__all__ = ["free_memory_bytes", "keep_freed_memory"]
+
+_MEMINFO: Final = Path("/proc/meminfo")
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_LARGEST: Final = 2**31 - 1
+
+
+def free_memory_bytes() -> int:
+    """Bytes this process may still take: the machine's, or its control group's if less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if _MEMINFO.is_file():  # counts what the kernel would give back, unlike sysconf
+        fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        free = min(free, int(text) - int(used.read_text()))
+    return free
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep freed memory instead of handing it back to the kernel.
+
+    Every step frees and takes again the same few tens of megabytes. By default glibc returns
+    them, and the kernel zeroes them page by page for the next step: a tenth of a prefill. One
+    arena, because those of other threads are too small to keep them. Changes the whole process;
+    does nothing where the C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, _LARGEST)
