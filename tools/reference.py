@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from fastapi.routing import APIRoute
 
@@ -60,7 +59,7 @@ def commands() -> Iterator[Row]:
     yield from _commands("coxctl", coxctl)
 
 
-def _commands(name: str, command: click.Command) -> Iterator[Row]:
+def _commands(name: str, command: Any) -> Iterator[Row]:  # typer has a click of its own
     inner = getattr(command, "commands", None)
     if inner:
         for child in sorted(inner):
@@ -82,7 +81,7 @@ def routes() -> Iterator[Row]:
                 scope = (route.openapi_extra or {}).get(SCOPE_KEY, "")
                 found += [
                     (f"`{method} {route.path}`", f"`{scope}`", _summary(route.endpoint.__doc__))
-                    for method in route.methods
+                    for method in route.methods or ()
                 ]
     yield from sorted(found, key=lambda row: (row[0].split(" ")[1], row[0]))
 
