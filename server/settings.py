@@ -32,69 +32,100 @@ class Settings(BaseSettings):
     )
 
     # Where it listens
-    host: str = Field("127.0.0.1", description="Address to bind; other than loopback needs a key.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to bind; other than loopback needs a key."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     trusted_hosts: list[str] = Field(
         default=[],
         description="Host headers accepted beside loopback names; empty on another address: any.",
     )
-    max_connections: int = Field(1024, ge=1, description="Open connections; more get 503.")
+    max_connections: int = Field(default=1024, ge=1, description="Open connections; more get 503.")
 
     # What it serves
-    model: Path = Field(_EMBEDDED_MODEL, description="Checkpoint in Hugging Face format.")
+    model: Path = Field(default=_EMBEDDED_MODEL, description="Checkpoint in Hugging Face format.")
     served_name: str | None = Field(
-        None,
+        default=None,
         description="Name of the model; none: its folder's (the embedded model's: coxswain-chat).",
     )
-    data_dir: Path = Field(Path("data"), description="Database and artifacts.")
+    data_dir: Path = Field(default=Path("data"), description="Database and artifacts.")
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL; none: SQLite under data_dir."
+        default=None, description="SQLAlchemy URL; none: SQLite under data_dir."
     )
     default_profile: str | None = Field(
-        None, description="Profile of requests that choose none, as `name` or `name@version`."
+        default=None,
+        description="Profile of requests that choose none, as `name` or `name@version`.",
     )
-    load_demo: bool = Field(True, description="Create the demo profiles of the embedded model.")
+    load_demo: bool = Field(
+        default=True, description="Create the demo profiles of the embedded model."
+    )
 
     # Engine
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:<i>.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<i>.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Data type of weights and activations; auto: the checkpoint's."
+        default="auto", description="Data type of weights and activations; auto: the checkpoint's."
     )
-    device_map: str = Field("none", description="none, or a strategy of accelerate.")
-    threads: int = Field(0, ge=0, description="CPU threads of one operation; 0: physical cores.")
-    max_model_len: int = Field(0, ge=0, description="Prompt plus answer in tokens; 0: model's.")
-    max_num_seqs: int = Field(256, ge=1, description="Requests running at once.")
-    max_num_batched_tokens: int = Field(2048, ge=1, description="Tokens in one step.")
-    max_queued_requests: int = Field(1024, ge=1, description="Requests waiting; more get 429.")
+    device_map: str = Field(default="none", description="none, or a strategy of accelerate.")
+    threads: int = Field(
+        default=0, ge=0, description="CPU threads of one operation; 0: physical cores."
+    )
+    max_model_len: int = Field(
+        default=0, ge=0, description="Prompt plus answer in tokens; 0: model's."
+    )
+    max_num_seqs: int = Field(default=256, ge=1, description="Requests running at once.")
+    max_num_batched_tokens: int = Field(default=2048, ge=1, description="Tokens in one step.")
+    max_queued_requests: int = Field(
+        default=1024, ge=1, description="Requests waiting; more get 429."
+    )
     max_queued_tokens: int = Field(
-        1_000_000, ge=1, description="Prompt tokens waiting; more get 429."
+        default=1_000_000, ge=1, description="Prompt tokens waiting; more get 429."
     )
-    max_live_edits: int = Field(1024, ge=1, description="Distinct interventions live at once.")
-    block_size: int = Field(16, ge=1, description="Tokens in one block of the KV cache.")
-    kv_cache_bytes: int = Field(0, ge=0, description="Memory of the KV cache; 0: a free share.")
-    prefix_cache: bool = Field(True, description="Share keys and values of equal prefixes.")
+    max_live_edits: int = Field(
+        default=1024, ge=1, description="Distinct interventions live at once."
+    )
+    block_size: int = Field(default=16, ge=1, description="Tokens in one block of the KV cache.")
+    kv_cache_bytes: int = Field(
+        default=0, ge=0, description="Memory of the KV cache; 0: a free share."
+    )
+    prefix_cache: bool = Field(default=True, description="Share keys and values of equal prefixes.")
     stream_queue_size: int = Field(
-        1024, ge=1, description="Outputs a slow reader may be behind before its request fails."
+        default=1024,
+        ge=1,
+        description="Outputs a slow reader may be behind before its request fails.",
     )
     step_timeout_seconds: float = Field(
-        30.0, gt=0, description="Longest step before the process counts as hung."
+        default=30.0, gt=0, description="Longest step before the process counts as hung."
     )
-    seed: int | None = Field(None, description="Of seeds drawn for requests without; none: random.")
+    seed: int | None = Field(
+        default=None, description="Of seeds drawn for requests without; none: random."
+    )
 
     # Requests
-    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Size of a JSON body.")
-    max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Size of an uploaded direction.")
-    max_choices: int = Field(16, ge=1, description="Choices of one prompt (n).")
-    body_timeout_seconds: float = Field(30.0, gt=0, description="Time to send a request's body.")
-    send_timeout_seconds: float = Field(30.0, gt=0, description="Time a reader may take a chunk.")
-    keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="Size of a JSON body.")
+    max_upload_bytes: int = Field(
+        default=64 * 2**20, ge=1024, description="Size of an uploaded direction."
+    )
+    max_choices: int = Field(default=16, ge=1, description="Choices of one prompt (n).")
+    body_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Time to send a request's body."
+    )
+    send_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Time a reader may take a chunk."
+    )
+    keep_alive_seconds: float = Field(
+        default=15.0, gt=0, description="Silence before an SSE comment."
+    )
     drain_timeout_seconds: float = Field(
-        30.0, ge=0, description="Time running requests have to finish after SIGTERM."
+        default=30.0, ge=0, description="Time running requests have to finish after SIGTERM."
     )
 
     # Logs
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level.")
-    log_format: Literal["json", "text"] = Field("json", description="One JSON object, or text.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Level."
+    )
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="One JSON object, or text."
+    )
 
     @property
     def is_loopback(self) -> bool:

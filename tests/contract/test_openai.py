@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -12,7 +13,7 @@ from server.engine.errors import GenerationError, NonFiniteOutputError, QueueFul
 
 from .conftest import Served
 
-USER = [{"role": "user", "content": "hello"}]
+USER: Any = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture
@@ -22,17 +23,17 @@ def sdk(served: Served) -> Iterator[openai.OpenAI]:
     served.engine.faults.errors.clear()
 
 
-def test_models(sdk: openai.OpenAI) -> None:
+def test_models(sdk: Any) -> None:
     models = {model.id: model for model in sdk.models.list()}
     assert set(models) == {"echo", "echo:cheerful"}
-    assert models["echo"].max_model_len == 2048  # type: ignore[attr-defined]
+    assert models["echo"].max_model_len == 2048
     assert sdk.models.retrieve("echo:cheerful").id == "echo:cheerful"
 
 
-def test_a_chat_with_extra_fields(sdk: openai.OpenAI) -> None:
+def test_a_chat_with_extra_fields(sdk: Any) -> None:
     answer = sdk.chat.completions.create(
         model="echo",
-        messages=USER,  # type: ignore[arg-type]
+        messages=USER,
         max_tokens=3,
         extra_body={"top_k": 3},
         extra_headers={"X-Steering": "ignored", "X-Steering-Profile": "cheerful"},
@@ -41,13 +42,13 @@ def test_a_chat_with_extra_fields(sdk: openai.OpenAI) -> None:
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 3
-    assert answer.steering["profile"] == "cheerful"  # type: ignore[attr-defined]
+    assert answer.steering["profile"] == "cheerful"
 
 
-def test_a_stream_with_usage(sdk: openai.OpenAI) -> None:
+def test_a_stream_with_usage(sdk: Any) -> None:
     stream = sdk.chat.completions.create(
         model="echo:cheerful",
-        messages=USER,  # type: ignore[arg-type]
+        messages=USER,
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -58,13 +59,13 @@ def test_a_stream_with_usage(sdk: openai.OpenAI) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == chunks[-1].usage.prompt_tokens + 6
-    assert chunks[-1].steering["steered_tokens"]["generated"] == 5  # type: ignore[attr-defined]
+    assert chunks[-1].steering["steered_tokens"]["generated"] == 5
 
 
-def test_the_streaming_helper_adds_it_all_up(sdk: openai.OpenAI) -> None:
+def test_the_streaming_helper_adds_it_all_up(sdk: Any) -> None:
     with sdk.chat.completions.stream(
         model="echo",
-        messages=USER,  # type: ignore[arg-type]
+        messages=USER,
         logprobs=True,
         top_logprobs=2,
     ) as stream:
@@ -77,33 +78,33 @@ def test_the_streaming_helper_adds_it_all_up(sdk: openai.OpenAI) -> None:
     assert all(len(entry.top_logprobs) == 2 for entry in logprobs.content)
 
 
-def test_max_completion_tokens_and_a_nested_steering_object(sdk: openai.OpenAI) -> None:
+def test_max_completion_tokens_and_a_nested_steering_object(sdk: Any) -> None:
     """As langchain-openai, litellm and inspect-ai send them."""
     answer = sdk.chat.completions.create(
         model="echo",
-        messages=USER,  # type: ignore[arg-type]
+        messages=USER,
         max_completion_tokens=4,
         seed=1,
         stop=["l"],
         extra_body={"steering": {"profile": "cheerful", "strength": 0.5}},
     )
     assert answer.choices[0].message.content == "HELL"
-    assert answer.steering["applied"][0]["strength"] == 1.0  # type: ignore[attr-defined]
+    assert answer.steering["applied"][0]["strength"] == 1.0
 
 
-def test_completions_of_every_kind_of_prompt(sdk: openai.OpenAI) -> None:
-    prompts: list[object] = ["ab", ["ab", "cd"], [97, 98], [[97, 98], [99, 100]]]
+def test_completions_of_every_kind_of_prompt(sdk: Any) -> None:
+    prompts: list[Any] = ["ab", ["ab", "cd"], [97, 98], [[97, 98], [99, 100]]]
     for prompt in prompts:
-        answer = sdk.completions.create(model="echo", prompt=prompt, n=2, max_tokens=2)  # type: ignore[arg-type]
+        answer = sdk.completions.create(model="echo", prompt=prompt, n=2, max_tokens=2)
         texts = [choice.text for choice in answer.choices]
         expected = ["ab", "ab", "cd", "cd"] if len(texts) == 4 else ["ab", "ab"]
         assert texts == expected
         assert [choice.index for choice in answer.choices] == list(range(len(texts)))
 
 
-def test_errors_are_told_apart(sdk: openai.OpenAI, served: Served) -> None:
+def test_errors_are_told_apart(sdk: Any, served: Served) -> None:
     def chat(**fields: object) -> object:
-        return sdk.chat.completions.create(**{"model": "echo", "messages": USER, **fields})  # type: ignore[call-overload]
+        return sdk.chat.completions.create(**{"model": "echo", "messages": USER, **fields})
 
     with pytest.raises(openai.BadRequestError) as bad:
         chat(temperature=3)
@@ -124,11 +125,9 @@ def test_errors_are_told_apart(sdk: openai.OpenAI, served: Served) -> None:
     assert nonfinite.value.code == "steering_nonfinite"
 
 
-def test_a_failing_stream_is_never_taken_for_a_short_answer(
-    sdk: openai.OpenAI, served: Served
-) -> None:
+def test_a_failing_stream_is_never_taken_for_a_short_answer(sdk: Any, served: Served) -> None:
     served.engine.faults.errors[2] = GenerationError("broken")
-    stream = sdk.chat.completions.create(model="echo", messages=USER, stream=True)  # type: ignore[arg-type]
+    stream = sdk.chat.completions.create(model="echo", messages=USER, stream=True)
     chunks = iter(stream)
     texts = [next(chunks).choices[0].delta.content for _ in range(3)]
     assert texts == ["", "h", "e"]

@@ -8,12 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from server.engine.errors import GenerationError, NonFiniteOutputError, QueueFullError
 from server.engine.outputs import FinishReason
 
-from .conftest import chat, connect, create_cheerful
+from .conftest import chat, create_cheerful
 from .echo_engine import EchoEngine
 
 CHAT = "/v1/chat/completions"
@@ -193,112 +192,6 @@ async def test_a_failing_request_leaves_those_beside_it_alone(
         is_whole = "[DONE]" in answer.text or '"chat.completion"' in answer.text
         assert is_whole is (text != "unlucky"), answer.text
     assert not engine.running
-
-
-async def test_silence_is_filled_with_comments(app: FastAPI, engine: EchoEngine) -> None:
-    from dataclasses import replace
-
-    services = app.state.services
-    app.state.services = replace(services, limits=replace(services.limits, keep_alive_seconds=0.01))
-    engine.faults.gate, engine.faults.gate_from = asyncio.Event(), 1
-    seen = asyncio.Event()
-
-    async def send(message: dict[str, Any]) -> None:
-        bodies.append(message.get("body", b""))
-        if message.get("body") == b": keep-alive\n\n":
-            seen.set()
-
-    bodies: list[bytes] = []
-    serving = asyncio.create_task(_call(app, chat("hi", stream=True), send, asyncio.Event()))
-    await seen.wait()
-    engine.faults.gate.set()
-    await serving
-    assert b"".join(bodies).endswith(b"data: [DONE]\n\n")
-
-
-async def test_a_reader_that_takes_nothing_loses_its_stream(
-    app: FastAPI, engine: EchoEngine
-) -> None:
-    from dataclasses import replace
-
-    services = app.state.services
-    app.state.services = replace(
-        services, limits=replace(services.limits, send_timeout_seconds=0.01)
-    )
-    sent: list[Any] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        if len(sent) == 2:
-            await asyncio.Event().wait()
-        sent.append(message)
-
-    await _call(app, chat("hello", stream=True), send, asyncio.Event())
-    assert not engine.running
-    assert len(engine.aborted) == 1
-    assert all(message.get("more_body", True) for message in sent), "ended as if it were whole"
-
-
-@pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize("gate_from", [0, 2])
-async def test_a_client_that_leaves_frees_its_place(
-    app: FastAPI, engine: EchoEngine, is_stream: bool, gate_from: int
-) -> None:
-    engine.faults.gate, engine.faults.gate_from = asyncio.Event(), gate_from
-    left = asyncio.Event()
-    serving = asyncio.create_task(_call(app, chat("hello", n=2, stream=is_stream), _drop, left))
-    await engine.has_running(2)
-    left.set()
-    await serving
-    assert not engine.running
-    assert len(engine.aborted) == 2
-    async with connect(app) as client:
-        metrics = (await client.get("/metrics")).text
-    assert 'coxswain_requests_total{finish="abort"} 1.0' in metrics
-
-
-async def test_200_random_leavers_leave_nothing_behind(app: FastAPI, engine: EchoEngine) -> None:
-    tasks = []
-    for index in range(200):
-        left = asyncio.Event()
-        body = chat("hello there", stream=bool(index % 2))
-        tasks.append(asyncio.create_task(_call(app, body, _drop, left)))
-        for _ in range(index % 7):
-            await asyncio.sleep(0)
-        left.set()
-    await asyncio.gather(*tasks)
-    assert not engine.running
-    names = {task.get_name() for task in asyncio.all_tasks()}
-    assert len(names) == 1, names
-
-
-async def _drop(message: dict[str, Any]) -> None:
-    await asyncio.sleep(0)
-
-
-async def _call(app: FastAPI, body: dict[str, Any], send: Any, left: asyncio.Event) -> None:
-    """One request at the ASGI interface; `left` is the client's going."""
-    content = json.dumps(body).encode()
-    is_read = False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal is_read
-        if not is_read:
-            is_read = True
-            return {"type": "http.request", "body": content, "more_body": False}
-        await left.wait()
-        return {"type": "http.disconnect"}
-
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": CHAT,
-        "raw_path": CHAT.encode(),
-        "query_string": b"",
-        "headers": headers,
-        "client": ("127.0.0.1", 1),
-    }
-    await app(scope, receive, send)
 
 
 def test_finish_reasons_are_those_clients_know() -> None:

@@ -1,0 +1,140 @@
+"""What the echo engine answers: bytes of the prompt, and everything that is said of them."""
+
+from __future__ import annotations
+
+from server.engine.outputs import (
+    FinishReason,
+    MonitorReading,
+    RequestOutput,
+    SteeredTokens,
+    TokenLogprob,
+    TokenLogprobs,
+)
+from server.engine.request import GenerationRequest
+from steering.scopes import PositionContext
+
+from .byte_tokenizer import END, START, VOCAB_SIZE, ByteTokenizer
+
+__all__ = ["answer_ids", "echo_outputs"]
+
+
+def answer_ids(request: GenerationRequest) -> list[int]:
+    """The text of the last user turn; of a bare prompt, all of it; then the end token."""
+    ids = list(request.prompt_token_ids)
+    if ids and START in ids:
+        starts = [index for index, token_id in enumerate(ids) if token_id == START]
+        turns = [ids[a + 1 : b] for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
+        users = [turn for turn in turns if bytes(i for i in turn if i < 256).startswith(b"user\n")]
+        turn = users[-1][len(b"user\n") :] if users else []
+        ids = turn[: turn.index(END)] if END in turn else turn
+    suffix = list(f" #{request.choice_index}".encode()) if request.choice_index else []
+    answer = [token_id for token_id in [*ids, *suffix] if token_id < 256]
+    if request.sampling.ignore_eos:
+        most = request.sampling.max_tokens or 8
+        return (answer * (most // max(len(answer), 1) + 1))[:most]
+    return [*answer, END]
+
+
+def echo_outputs(
+    tokenizer: ByteTokenizer, request: GenerationRequest, answer: list[int], forgets_steering: bool
+) -> list[RequestOutput]:
+    """What `generate` yields, token by token."""
+    sampling, num_prompt = request.sampling, len(request.prompt_token_ids)
+    steered = _steered(request, num_prompt + len(answer), forgets_steering)
+    outputs: list[RequestOutput] = []
+    pending, text = b"", ""
+    for index in range(max(len(answer), 1)):
+        token = answer[index] if answer else None
+        is_end = token in (None, END) or token in sampling.stop_token_ids
+        if token is not None and token < 256:
+            byte = bytes([token])
+            pending += byte.upper() if steered[num_prompt + index - 1] else byte
+        new, pending = _characters(pending)
+        stop = next((s for s in sampling.stop if s in text + new), None)
+        if stop is not None:
+            new = (text + new).split(stop)[0][len(text) :]
+        text += new
+        is_last = is_end or stop is not None or index == len(answer) - 1
+        finish = None
+        if is_last:
+            finish = FinishReason.STOP if (is_end and token) or stop else FinishReason.LENGTH
+        outputs.append(
+            RequestOutput(
+                request_id=request.request_id,
+                text=new,
+                token_ids=() if token is None else (token,),
+                num_prompt_tokens=num_prompt,
+                num_output_tokens=0 if token is None else index + 1,
+                logprobs=_logprobs(tokenizer, token, sampling.logprobs),
+                finish_reason=finish,
+                stop_reason=stop,
+                prompt_logprobs=_prompt_logprobs(tokenizer, request) if index == 0 else None,
+                steered_tokens=SteeredTokens(
+                    prompt=sum(steered[:num_prompt]),
+                    generated=sum(steered[num_prompt : num_prompt + index]),
+                ),
+                monitors=_monitors(request, num_prompt + index) if is_last else (),
+            )
+        )
+        if is_last:
+            return outputs
+    return outputs
+
+
+def _steered(request: GenerationRequest, num_tokens: int, forgets_steering: bool) -> list[bool]:
+    plan = request.plan
+    if plan is None or not plan.interventions or forgets_steering:
+        return [False] * num_tokens
+    boundary = request.steering_prompt_tokens
+    num_prompt = len(request.prompt_token_ids)
+    regions = bytearray(request.prompt_regions or b"")
+    regions += bytes([5]) * (num_tokens - len(regions))
+    context = PositionContext(num_prompt if boundary is None else boundary, regions)
+    return [bool(row.any()) for row in plan.gains(0, num_tokens, context)]
+
+
+def _monitors(request: GenerationRequest, stop: int) -> tuple[MonitorReading, ...]:
+    positions = tuple(range(len(request.prompt_token_ids) - 1, stop))
+    scores = tuple(position / 10 for position in positions)
+    planned = () if request.plan is None else request.plan.monitors
+    return tuple(MonitorReading(positions, scores) for _ in planned)
+
+
+def _characters(pending: bytes) -> tuple[str, bytes]:
+    """The whole characters of `pending`, and the bytes of a split one."""
+    for cut in range(len(pending), max(len(pending) - 4, -1), -1):
+        try:
+            return pending[:cut].decode(), pending[cut:]
+        except UnicodeDecodeError:
+            continue
+    return pending.decode(errors="replace"), b""
+
+
+def _logprobs(
+    tokenizer: ByteTokenizer, token: int | None, count: int | None
+) -> tuple[TokenLogprobs, ...]:
+    if count is None or token is None:
+        return ()
+    return (_token_logprobs(tokenizer, token, count),)
+
+
+def _prompt_logprobs(
+    tokenizer: ByteTokenizer, request: GenerationRequest
+) -> tuple[TokenLogprobs | None, ...] | None:
+    count = request.sampling.prompt_logprobs
+    if count is None:
+        return None
+    rest = request.prompt_token_ids[1:]
+    return (None, *(_token_logprobs(tokenizer, token, count) for token in rest))
+
+
+def _token_logprobs(tokenizer: ByteTokenizer, token: int, count: int) -> TokenLogprobs:
+    """The token itself is likeliest, then its successors; an odd one is not among the top."""
+    first = token if token % 2 == 0 else token + 1
+    top = [(first + rank) % VOCAB_SIZE for rank in range(count)]
+    entries = [
+        TokenLogprob(t, tokenizer.token_text(t), -0.125 * (rank + 1)) for rank, t in enumerate(top)
+    ]
+    chosen = next((e for e in entries if e.token_id == token), None)
+    text = tokenizer.token_text(token)
+    return TokenLogprobs(chosen or TokenLogprob(token, text, -7.5), tuple(entries))
