@@ -116,7 +116,11 @@ def load(config: EngineConfig) -> LoadedModel:
         max_abs=torch.finfo(specs[0].dtype).max,
     )
     info = _info(resolved, spec, memory, specs, _vocab_size(model))
-    _log.info("model loaded: %s", info)
+    _log.info(
+        "loaded %s (%s) on %s in %s: %d layers, context %d, %d blocks of %d tokens",
+        *(spec.name, spec.family, info.device, info.dtype, spec.num_layers),
+        *(info.max_model_len, info.num_kv_blocks, info.block_size),
+    )
     return LoadedModel(resolved, model, tokenizer, layout, attention, device, info)
 
 
