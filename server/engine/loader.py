@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AttentionInterface,
     AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
+    PreTrainedConfig,
 )
 from transformers.utils.logging import disable_progress_bar
 
+from steering.errors import SteeringError, UnsupportedArchitectureError
 from steering.fingerprint import model_fingerprint
 from steering.layout import Layout, detect_layout
 from steering.model_spec import ModelSpec
@@ -133,21 +137,47 @@ def _load_weights(config: EngineConfig) -> Any:
     AttentionMaskInterface.register(INSPECTED, MaskRule)
     device = resolve_device(config.device)
     options = {"local_files_only": True, "trust_remote_code": False}
-    model_config = AutoConfig.from_pretrained(path, **options)
-    device_map = {"": device} if config.device_map == "none" else config.device_map
+    model: Any
+    report: Any
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model_config = AutoConfig.from_pretrained(path, **options)
+        _check_architecture(model_config)
+        model, report = AutoModelForCausalLM.from_pretrained(
             path,
             config=model_config,
             dtype=resolve_dtype(config.dtype, model_config.get_text_config().dtype),
-            device_map=device_map,
+            device_map={"": device} if config.device_map == "none" else config.device_map,
             attn_implementation=PAGED,
             use_safetensors=True,
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError) as error:
-        raise EngineError(f"model {config.model!r} cannot be loaded: {error}") from error
+    except SteeringError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise EngineError(
+            f"model {config.model!r} cannot be loaded: {error}", param="model"
+        ) from error
+    lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+    if lacking:
+        raise EngineError(
+            f"model {config.model!r} lacks weights, or has them in another shape: "
+            f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}",
+            param="model",
+        )
     return model.eval().requires_grad_(False)
+
+
+def _check_architecture(model_config: PreTrainedConfig) -> None:
+    """Refuse what cannot attend through us before its weights are read."""
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model_config), None)
+    if architecture is None or not architecture._supports_attention_backend:
+        name = model_config.model_type if architecture is None else architecture.__name__
+        raise UnsupportedArchitectureError(
+            f"{name} is not a causal language model that calls attention through transformers' "
+            "attention interface, which batching and caching here depend on",
+            param="model",
+        )
 
 
 def _pack_weights(model: nn.Module) -> None:
