@@ -137,12 +137,11 @@ def _load_weights(config: EngineConfig) -> Any:
     AttentionMaskInterface.register(INSPECTED, MaskRule)
     device = resolve_device(config.device)
     options = {"local_files_only": True, "trust_remote_code": False}
-    model: Any
-    report: Any
+    loaded: Any
     try:
         model_config = AutoConfig.from_pretrained(path, **options)
         _check_architecture(model_config)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             path,
             config=model_config,
             dtype=resolve_dtype(config.dtype, model_config.get_text_config().dtype),
@@ -158,6 +157,7 @@ def _load_weights(config: EngineConfig) -> Any:
         raise EngineError(
             f"model {config.model!r} cannot be loaded: {error}", param="model"
         ) from error
+    model, report = loaded
     lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
     if lacking:
         raise EngineError(
