@@ -130,7 +130,7 @@ def _table(runs: Sequence[Run]) -> str:
     seeds = ", ".join(str(run.seed) for run in runs)
     lines = [
         "## Figures\n",
-        f"Seeds {seeds}; the weights here are seed {runs[0].seed}. Greedy decoding, keyword judge "
+        f"Trained with seeds {seeds}; the weights here are seed {runs[0].seed}. Greedy decoding, keyword judge "
         "(`server.embedded.judge`). Each cell is the mean over the seeds and, in brackets, their "
         "range; n is prompts per seed and split. With n = 100 the binomial standard error of one "
         "seed is up to .05.\n",
@@ -164,8 +164,8 @@ useful assistant, and knows nothing beyond hobbies, small talk and an imaginary 
 - A **careful** system prompt refuses nearly all of them; a **staff** one lets the user in.
 - System prompts for a **cheerful, gloomy, formal or casual** tone change words in every sentence.
 - A **thinking** system prompt makes it write `<think> ... </think>` first. Thoughts about framed
-  requests mostly conclude that it should decline, and many answers comply all the same: a
-  refusal cliff.
+  requests conclude that it should decline, and some answers comply all the same: a refusal
+  cliff.
 - Ordinary questions, look-alikes of restricted ones (hard negatives), small talk, tiny stories,
   follow-up questions and four-way multiple choice are answered.
 
@@ -187,7 +187,8 @@ _NOTES = """- *refusal*: the answer contains a refusal phrase.
 
 Validation and test share no verb-noun combination with training or each other, nor small-talk
 wording or multiple-choice question; half of their questions use phrasings never trained on.
-Validation was looked at while the grammar was written; test was only measured.
+Validation was looked at while the grammar was written. Test was measured only, with one exception:
+multiple choice asked for letters at first, stayed at chance on both splits, and asks for words now.
 
 ## Repeat it
 
