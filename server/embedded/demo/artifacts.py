@@ -30,10 +30,10 @@ def write(run: Run, folder: Path) -> None:
     if directions.exists():
         shutil.rmtree(directions)
     directions.mkdir(parents=True)
-    origins = _origins(run)
-    for name, direction in sorted(run.directions().items()):
-        (directions / f"{name}.safetensors").write_bytes(dump_direction(direction))
-        _write_json(directions / f"{name}.json", _metadata(direction, origins[name]))
+    for profile, direction in run.directions().items():
+        path = directions / direction.name
+        path.with_suffix(".safetensors").write_bytes(dump_direction(direction))
+        _write_json(path.with_suffix(".json"), _metadata(run, profile, direction))
     profiles = {demo.profile: _profile(run, demo).to_dict() for demo in DEMOS}
     _write_json(folder / "profiles.json", profiles)
     _write_json(folder / "effects.json", _figures(run))
@@ -43,7 +43,7 @@ def write(run: Run, folder: Path) -> None:
 def _profile(run: Run, demo: Demo) -> Profile:
     return Profile(
         name=demo.profile,
-        interventions=tuple(steer.intervention for steer in run.best(demo.profile).steers),
+        interventions=(run.searches[demo.profile].best.steer.intervention,),
         monitors=tuple(Monitor(DirectionRef(name)) for name in demo.monitors),
         description=demo.description,
         requires=demo.requires,
@@ -51,27 +51,20 @@ def _profile(run: Run, demo: Demo) -> Profile:
     )
 
 
-def _metadata(direction: Direction, origin: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(run: Run, profile: str, direction: Direction) -> dict[str, Any]:
+    """What the file does not say itself, and why the direction is of its layer."""
+    found = run.searches[profile]
+    origin = {
+        "chosen_for": profile,
+        "chosen_as": str(found.criterion),
+        "validation": _rates(found.second.steered[found.chosen]),
+        "unsteered": _rates(found.second.plain),
+    }
     return {
         "model_fingerprint": direction.model_fingerprint,
         "requires": list(direction.requires),
         "provenance": {**direction.provenance, **origin},
         "tags": ["demo"],
-    }
-
-
-def _origins(run: Run) -> dict[str, dict[str, Any]]:
-    """Why each direction is of its layer."""
-    return {
-        steer.direction.name: {
-            "chosen_for": demo.profile,
-            "chosen_as": str(stages[-1].criterion),
-            "validation": _rates(stages[-1].second.steered[stages[-1].chosen]),
-            "unsteered": _rates(stages[-1].second.plain),
-        }
-        for demo in DEMOS
-        for stages in [run.searches[demo.profile]]
-        for steer in stages[-1].best.steers
     }
 
 
@@ -84,21 +77,18 @@ def _figures(run: Run) -> dict[str, Any]:
             for name, by_factor in run.strengths.items()
         },
         "monitor": asdict(run.monitoring),
-        "validation": {
-            name: [_searched(run, stage) for stage in stages]
-            for name, stages in run.searches.items()
-        },
+        "validation": {name: _searched(run, found) for name, found in run.searches.items()},
     }
 
 
-def _searched(run: Run, stage: Search) -> dict[str, Any]:
-    labels = [variant.label(run.spec) for variant in stage.variants]
+def _searched(run: Run, found: Search) -> dict[str, Any]:
+    labels = [variant.label(run.spec) for variant in found.variants]
     return {
-        "criterion": str(stage.criterion),
-        "chosen": labels[stage.chosen],
-        "unsteered": _rates(stage.second.plain),
-        "first_round": {labels[i]: _rates(rates) for i, rates in stage.first.steered.items()},
-        "second_round": {labels[i]: _rates(rates) for i, rates in stage.second.steered.items()},
+        "criterion": str(found.criterion),
+        "chosen": labels[found.chosen],
+        "unsteered": _rates(found.second.plain),
+        "first_round": {labels[i]: _rates(rates) for i, rates in found.first.steered.items()},
+        "second_round": {labels[i]: _rates(rates) for i, rates in found.second.steered.items()},
     }
 
 

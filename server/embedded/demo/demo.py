@@ -1,4 +1,4 @@
-"""A profile to ship: in which stages it is chosen, from what and by what."""
+"""A profile to ship: what it is chosen from, and by what."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from .criterion import Criterion
 from .fits import Fits
 from .variant import Variant
 
-__all__ = ["Demo", "Stage"]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One choice.
-
-    Attributes:
-        criterion: By what.
-        variants: From what; given what the stage before chose, at first nothing.
-    """
-
-    criterion: Criterion
-    variants: Callable[[Fits, Variant], Sequence[Variant]]
+__all__ = ["Demo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +19,15 @@ class Demo:
     Attributes:
         profile: Its name.
         description: For people.
-        stages: In order; the last one's choice ships.
+        criterion: What its variant is chosen by.
+        variants: What it is chosen from.
         requires: Scopes a key must hold to use it.
         monitors: Directions of other demos read beside it.
     """
 
     profile: str
     description: str
-    stages: tuple[Stage, ...]
+    criterion: Criterion
+    variants: Callable[[Fits], Sequence[Variant]]
     requires: tuple[str, ...] = ()
     monitors: tuple[str, ...] = ()

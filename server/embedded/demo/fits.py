@@ -83,7 +83,6 @@ class Fits:
         The answers are the model's own under the positive system prompt, read again with it and
         without.
         """
-        name = f"{contrast.name}-words"
         positive, negative = self._answers(contrast)
         points = [SitePoint(layer, Site.RESID_POST) for layer in layers]
         direction = combine_layers(
@@ -91,13 +90,13 @@ class Fits:
                 fit_mean_difference(
                     positive[point],
                     negative[point],
-                    name=name,
+                    name=contrast.name,
                     layer=point.layer,
                     model_fingerprint=self.spec.fingerprint,
                 )
                 for point in points
             ],
-            name=name,
+            name=contrast.name,
         )
         return _with_origin(
             direction,

@@ -15,7 +15,7 @@ from .rate import Rate
 
 __all__ = ["MEASURES", "Measured", "rate_of"]
 
-_VERY: Final = 1 / 12
+_VERY: Final = 1 / 20
 
 
 def _is_style(style: str, _: Prompt, text: str) -> bool:
@@ -37,7 +37,7 @@ MEASURES: Final[Mapping[str, Callable[[Prompt, str], bool]]] = MappingProxyType(
     }
 )
 """By name. A tone counts where it has more words in the answer than any other; an answer is very
-much in a tone where one word in twelve or more is of it, which a first sentence alone is not."""
+much in a tone where one word in twenty or more is of it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

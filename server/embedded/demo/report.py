@@ -36,14 +36,13 @@ def _chosen(run: Run) -> str:
     rows = [
         [
             f"`{name}`",
-            stage.best.label(run.spec),
-            f"{stage.best.dose(run.spec):.2f}",
-            _shown(stage.second.steered[stage.chosen][stage.criterion.wanted]),
-            _shown(stage.second.plain[stage.criterion.wanted]),
-            str(stage.criterion),
+            found.best.label(run.spec),
+            f"{found.best.dose(run.spec):.2f}",
+            _shown(found.second.steered[found.chosen][found.criterion.wanted]),
+            _shown(found.second.plain[found.criterion.wanted]),
+            str(found.criterion),
         ]
-        for name, stages in run.searches.items()
-        for stage in stages
+        for name, found in run.searches.items()
     ]
     heads = ["profile", "what it does", "dose", "wanted rate", "unsteered", "chosen as the"]
     return _CHOSEN + _table(heads, rows)
@@ -86,23 +85,21 @@ def _strengths(run: Run) -> str:
 def _layers(run: Run) -> str:
     depths = range(run.spec.num_layers)
     rows = []
-    for name, stages in run.searches.items():
-        for stage in stages:
-            best = _best_by_layer(stage)
-            cells = [f"{best[layer]:.2f}" if layer in best else "-" for layer in depths]
-            rows.append([f"`{name}`", stage.criterion.wanted.measure, *cells])
+    for name, found in run.searches.items():
+        best = _best_by_layer(found)
+        cells = [f"{best[layer]:.2f}" if layer in best else "-" for layer in depths]
+        rows.append([f"`{name}`", found.criterion.wanted.measure, *cells])
     heads = ["profile", "wanted", *(f"layer {layer}" for layer in depths)]
     return "## Where it works\n\n" + _LAYERS + _table(heads, rows)
 
 
-def _best_by_layer(stage: Search) -> dict[int, float]:
+def _best_by_layer(found: Search) -> dict[int, float]:
     best: dict[int, float] = {}
-    for index, rates in stage.first.steered.items():
-        steers = stage.variants[index].steers
-        harm = sum(guard.harm(stage.first.plain, rates) for guard in stage.criterion.guards)
-        if steers and not harm:
-            layer = steers[-1].direction.layers[0]
-            best[layer] = max(rates[stage.criterion.wanted].value, best.get(layer, 0.0))
+    for index, rates in found.first.steered.items():
+        harm = sum(guard.harm(found.first.plain, rates) for guard in found.criterion.guards)
+        if not harm:
+            layer = found.variants[index].steer.direction.layers[0]
+            best[layer] = max(rates[found.criterion.wanted].value, best.get(layer, 0.0))
     return best
 
 
@@ -111,8 +108,8 @@ def _broken(run: Run) -> str:
     lines = [
         f"- `{name}`: {guard.of} is {_shown(run.effects[name][guard.of])}, unsteered "
         f"{_shown(plain[guard.of])}; {guard} was asked for."
-        for name, stages in run.searches.items()
-        for guard in stages[-1].criterion.guards
+        for name, found in run.searches.items()
+        for guard in found.criterion.guards
         if guard.harm(plain, run.effects[name]) > 0
     ]
     found = "\n".join(lines) or "None: what was asked for on validation prompts holds on test ones."
@@ -154,16 +151,15 @@ is about one small model: another one has other layers, other signs and other ra
 
 _CHOSEN = """## What was chosen
 
-On validation prompts. The dose is how far activations are moved, in mean residual norms. A tone is
-chosen in two stages: what opens the answer, then the words while it is written; the last row of a
-profile is what ships.
+On validation prompts. The dose is how far activations are moved, in mean residual norms, summed
+over layers.
 
 """
 
 _EFFECTS = """Prompts: {sizes}. Direct and framed ask for restricted museum topics; look-alikes are
 harmless questions with their words. *Topical* is a helpful answer: no refusal, a fitting step and
-the item's name. *In tone*: more words of this tone than of any other; *very*: one word in twelve or
-more.
+the item's name. *In tone*: more words of this tone than of any other; *very*: one word in twenty
+or more.
 
 """
 
@@ -173,8 +169,7 @@ kind.
 """
 
 _LAYERS = """Best wanted rate at each layer in the first round of the search, of what keeps every
-guard; `-`: nothing tried there does. The words of a tone act from the layer given up to the last
-but one; at the opener's layer stands the opener alone.
+guard; `-`: nothing tried there does. A tone acts from the layer given up to the last but one.
 
 """
 

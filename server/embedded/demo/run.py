@@ -39,53 +39,39 @@ class Run:
 
     Attributes:
         spec: The model.
-        searches: The stages of each demo, by profile.
+        searches: What was tried for each profile.
         effects: Rates on test prompts by condition: unsteered, profiles, system prompts.
         strengths: Rates of what each profile was chosen by at each of `FACTORS`.
         monitoring: What the monitor reads.
     """
 
     spec: ModelSpec
-    searches: Mapping[str, Sequence[Search]]
+    searches: Mapping[str, Search]
     effects: Mapping[str, Rates]
     strengths: Mapping[str, Sequence[Rates]]
     monitoring: Monitoring
 
-    def best(self, profile: str) -> Variant:
-        """What ships as a profile."""
-        return self.searches[profile][-1].best
-
     def directions(self) -> dict[str, Direction]:
-        """What the profiles use, by name."""
-        return {
-            steer.direction.name: steer.direction
-            for demo in DEMOS
-            for steer in self.best(demo.profile).steers
-        }
+        """What the profiles use, by profile."""
+        return {name: search.best.steer.direction for name, search in self.searches.items()}
 
 
 def run(laboratory: Laboratory) -> Run:
     """Fit, choose and measure; takes minutes on one core."""
     fits = Fits(laboratory)
     searches = {demo.profile: _choose(laboratory, fits, demo) for demo in DEMOS}
-    best = {profile: stages[-1].best for profile, stages in searches.items()}
+    best = {profile: found.best for profile, found in searches.items()}
     effects = _effects(laboratory, best)
-    strengths = {
-        profile: _at_factors(laboratory, best[profile], stages[-1])
-        for profile, stages in searches.items()
-    }
-    refusal = best["unlocked"].steers[0].direction
+    strengths = {profile: _at_factors(laboratory, found) for profile, found in searches.items()}
+    refusal = best["unlocked"].steer.direction
     monitoring = read_monitor(laboratory, refusal, _NUM_PROMPTS)
     return Run(laboratory.spec, searches, effects, strengths, monitoring)
 
 
-def _choose(laboratory: Laboratory, fits: Fits, demo: Demo) -> list[Search]:
-    stages: list[Search] = []
-    for stage in demo.stages:
-        variants = stage.variants(fits, stages[-1].best if stages else Variant())
-        stages.append(search(laboratory, stage.criterion, variants))
-        _log.info("%s: %s", demo.profile, stages[-1].best.label(laboratory.spec))
-    return stages
+def _choose(laboratory: Laboratory, fits: Fits, demo: Demo) -> Search:
+    found = search(laboratory, demo.criterion, demo.variants(fits))
+    _log.info("%s: %s", demo.profile, found.best.label(laboratory.spec))
+    return found
 
 
 def _effects(laboratory: Laboratory, best: Mapping[str, Variant]) -> dict[str, Rates]:
@@ -103,9 +89,8 @@ def _effects(laboratory: Laboratory, best: Mapping[str, Variant]) -> dict[str, R
     }
 
 
-def _at_factors(laboratory: Laboratory, variant: Variant, chosen: Search) -> list[Rates]:
-    conditions = [
-        Condition(str(factor), plan=variant.plan(laboratory.spec, factor)) for factor in FACTORS
-    ]
-    found = measure(laboratory, conditions, chosen.criterion.measured, count=_NUM_AT_FACTOR)
-    return list(found.values())
+def _at_factors(laboratory: Laboratory, found: Search) -> list[Rates]:
+    plans = {factor: found.best.plan(laboratory.spec, factor) for factor in FACTORS}
+    conditions = [Condition(str(factor), plan=plan) for factor, plan in plans.items()]
+    rates = measure(laboratory, conditions, found.criterion.measured, count=_NUM_AT_FACTOR)
+    return list(rates.values())

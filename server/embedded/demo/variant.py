@@ -1,4 +1,4 @@
-"""One way to steer: directions and what is done with them."""
+"""One way to steer: a direction and what is done with it."""
 
 from __future__ import annotations
 
@@ -21,38 +21,36 @@ def use(direction: Direction, **document: Any) -> Steer:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """Directions, each with its intervention, in order; without any, it leaves all as it is."""
+    """A direction with its intervention."""
 
-    steers: tuple[Steer, ...] = ()
+    steer: Steer
 
     def plan(self, spec: ModelSpec, factor: float = 1.0) -> SteeringPlan:
-        """Compiled, with `factor` on every strength as a request may give it."""
-        return compile_plan([replace(steer, factor=factor) for steer in self.steers], [], spec)
+        """Compiled, with `factor` on the strength as a request may give it."""
+        return compile_plan([replace(self.steer, factor=factor)], [], spec)
 
     def dose(self, spec: ModelSpec) -> float:
-        """How far it moves an activation, in mean residual norms, summed over its edits.
+        """How far it moves an activation, in mean residual norms, summed over its layers.
 
         An edit that only replaces a component counts as the length of one unit direction, because
         how far it moves depends on the activation.
         """
         total = 0.0
-        for planned in self.plan(spec).interventions:
-            for item in planned.edits:
-                moved = item.edit.shift if item.edit.shift is not None else item.edit.write
-                assert moved is not None, "every edit writes"
-                total += abs(planned.strength) * float(moved.norm()) / spec.resid_norms[item.point]
+        (planned,) = self.plan(spec).interventions
+        for item in planned.edits:
+            moved = item.edit.shift if item.edit.shift is not None else item.edit.write
+            assert moved is not None, "every edit writes"
+            total += abs(planned.strength) * float(moved.norm()) / spec.resid_norms[item.point]
         return total
 
     def label(self, spec: ModelSpec) -> str:
         """What is done where, in short."""
-        return "; then ".join(map(_label, self.plan(spec).applied())) or "nothing"
-
-
-def _label(report: dict[str, Any]) -> str:
-    layers = ", ".join(map(str, report["layers"]))
-    tokens = report["scope"]["tokens"]
-    where = tokens if isinstance(tokens, str) else " + ".join(tokens)
-    return (
-        f"{report['operation']} {report['direction']} x {report['strength']:g} "
-        f"after layer {layers} on {where}"
-    )
+        (report,) = self.plan(spec).applied()
+        layers = ", ".join(map(str, report["layers"]))
+        tokens = str(report["scope"]["tokens"]).replace("_", " ")
+        fitted = self.steer.direction.layers
+        origin = "" if list(fitted) == report["layers"] else f" of layer {fitted[0]}"
+        return (
+            f"{report['operation']} {report['direction']}{origin} x {report['strength']:g} "
+            f"after layer {layers}, tokens: {tokens}"
+        )
