@@ -17,7 +17,9 @@ from .export import save
 from .figures import Run, load_runs, save_runs
 from .training import Recipe, train
 
-SHIPPED = Path(__file__).parent / "checkpoint"
+__all__ = ["main"]
+
+_SHIPPED = Path(__file__).parent / "checkpoint"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,13 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=_train)
     command = commands.add_parser("evaluate", help="measure a checkpoint on both held-out splits")
-    command.add_argument("--checkpoint", type=Path, default=SHIPPED)
+    command.add_argument("--checkpoint", type=Path, default=_SHIPPED)
     command.add_argument("--count", type=int, default=100, help="prompts per cell")
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(run=_evaluate)
     command = commands.add_parser("card", help="write the model card from measured runs")
     command.add_argument("--runs", type=Path, nargs="+", required=True, help="shipped seed first")
-    command.add_argument("--out", type=Path, default=SHIPPED)
+    command.add_argument("--out", type=Path, default=_SHIPPED)
     command.set_defaults(run=_card)
     command = commands.add_parser(
         "reproduce", help="train and measure again, and compare with the shipped figures"
@@ -76,7 +78,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     _train(options)
     run = _measure(options.out, options.count)
     save_runs([run], options.out / "figures.json")
-    sys.stdout.write(compare(run, load_runs(SHIPPED / "figures.json")))
+    sys.stdout.write(compare(run, load_runs(_SHIPPED / "figures.json")))
 
 
 def _measure(folder: Path, count: int) -> Run:

@@ -13,7 +13,16 @@ from transformers import PreTrainedTokenizerFast
 from .corpus import Dialogue
 from .corpus.thinking import CLOSE, OPEN
 
-__all__ = ["CHAT_TEMPLATE", "END", "PAD", "ROLES", "START", "encode_dialogue", "train_tokenizer"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "END",
+    "PAD",
+    "ROLES",
+    "START",
+    "encode_dialogue",
+    "load_tokenizer",
+    "train_tokenizer",
+]
 
 PAD = "<|pad|>"
 START = "<|im_start|>"

@@ -21,7 +21,7 @@ from .tokenizer import encode_dialogue, train_tokenizer
 
 __all__ = ["Batch", "Recipe", "Trained", "batches", "loss_of", "train"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CHUNK = 8192  # dialogues sorted by length together, so that rows of a batch need little padding
 _SECONDS_BETWEEN_REPORTS = 20.0
@@ -122,7 +122,7 @@ def train(recipe: Recipe) -> Trained:
         if time.perf_counter() - reported > _SECONDS_BETWEEN_REPORTS:
             reported = time.perf_counter()
             rate = num_tokens / (reported - started)
-            logger.info("step %d loss %.3f, %.0f tokens/s", step, _tail(losses), rate)
+            _log.info("step %d loss %.3f, %.0f tokens/s", step, _tail(losses), rate)
     seconds = time.perf_counter() - started
     return Trained(masters, tokenizer, num_tokens, seconds, _tail(losses))
 

@@ -11,7 +11,7 @@ from .phrasing import FRAMINGS, phrasings
 from .prompt import Item, Kind, Prompt
 from .splits import Split, split_of
 
-__all__ = ["ask", "combinations"]
+__all__ = ["Combination", "ask", "combinations"]
 
 Combination = tuple[Domain, Verb, str]
 
