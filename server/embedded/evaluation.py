@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,11 +24,12 @@ from .corpus import (
     Split,
     prompts,
 )
+from .drills import measure_drills
 from .preference import preferred
 
 __all__ = ["CELLS", "Cell", "Figures", "evaluate", "load", "respond"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Figures = dict[str, dict[str, float]]
 """Cell name to metric name to value; every cell has "n"."""
@@ -128,7 +130,8 @@ def evaluate(folder: Path, split: Split, count: int = 100) -> Figures:
             chosen = preferred(model, tokenizer, asked)
             right = _mean([c == p.answer for c, p in zip(chosen, asked, strict=True)])
             figures[cell.name]["likelihood_accuracy"] = right
-        logger.info("%s, %s: %s", split, cell.name, figures[cell.name])
+        _log.info("%s, %s: %s", split, cell.name, figures[cell.name])
+    figures |= measure_drills(partial(respond, model, tokenizer), split, count)
     return figures
 
 
