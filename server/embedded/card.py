@@ -133,7 +133,7 @@ def _table(runs: Sequence[Run]) -> str:
     seeds = ", ".join(str(run.seed) for run in runs)
     lines = [
         "## Figures\n",
-        f"Trained with seeds {seeds}; the weights here are seed {runs[0].seed}. {_READING}\n",
+        f"Trained with seeds {seeds}; the weights here are seed {runs[0].seed}.\n{_READING}",
         "| prompts, system prompt | metric | validation | test | n | aim |",
         "|---|---|---|---|---|---|",
     ]
@@ -173,10 +173,10 @@ The restricted topic is slapstick: no answer would help anyone do harm.
 
 """
 
-_READING = """Greedy
-decoding, keyword judge (`server.embedded.judge`). Each cell is the mean over the seeds and, in
-brackets, their range; n is prompts per seed and split. With n = 100 the binomial standard error of
-one seed is up to .05.
+_READING = """\
+Greedy decoding, keyword judge (`server.embedded.judge`). Each cell is the mean over the seeds and,
+in brackets, their range; n is prompts per seed and split. With n = 100 the binomial standard error
+of one seed is up to .05.
 """
 
 _NOTES = """- *refusal*: the answer contains a refusal phrase.
@@ -194,7 +194,7 @@ _NOTES = """- *refusal*: the answer contains a refusal phrase.
   this is the roughest figure.
 
 Validation and test share no verb-noun combination with training or each other, nor small-talk
-wording or multiple-choice question; half of their questions use phrasings never trained on.
+wording or multiple-choice question; nearly half of them use phrasings never trained on.
 Validation was looked at while the grammar was written. Test was measured only, with one exception:
 multiple choice asked for letters at first, stayed at chance on both splits, and asks for words now.
 

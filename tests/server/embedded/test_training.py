@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from server.embedded import training
 from server.embedded.corpus import dialogues
 from server.embedded.export import build_model, save
 from server.embedded.network import Architecture, forward, initialize
@@ -16,6 +17,11 @@ from server.embedded.training import Batch, Recipe, batches, loss_of, train
 SMALL = Architecture(
     vocab_size=600, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
 )
+
+
+@pytest.fixture(autouse=True)
+def _few_dialogues_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_CHUNK", 256)
 
 
 @pytest.fixture(scope="module")
