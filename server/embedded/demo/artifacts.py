@@ -47,7 +47,7 @@ def _profile(run: Run, demo: Demo) -> Profile:
         monitors=tuple(Monitor(DirectionRef(name)) for name in demo.monitors),
         description=demo.description,
         requires=demo.requires,
-        max_strength=FACTORS[-1],
+        max_strength=run.max_strength(demo.profile),
     )
 
 

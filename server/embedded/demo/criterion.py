@@ -65,8 +65,11 @@ class Criterion:
 
     def merit(self, plain: Rates, steered: Rates) -> float:
         """The wanted rate less three times what the guards are exceeded by."""
-        harm = sum(guard.harm(plain, steered) for guard in self.guards)
-        return steered[self.wanted].value - _WEIGHT * harm
+        return steered[self.wanted].value - _WEIGHT * self.harm(plain, steered)
+
+    def harm(self, plain: Rates, steered: Rates) -> float:
+        """What the guards are exceeded by together."""
+        return sum(guard.harm(plain, steered) for guard in self.guards)
 
     def best(self, merits: Mapping[int, float], doses: Sequence[float]) -> int:
         """The key of the chosen one."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 from server.auth import KeyScope
 from server.embedded.corpus import CAREFUL, STYLE_NAMES, SYSTEM_PROMPTS
@@ -23,8 +23,10 @@ _LAST: Final = {"tokens": "last_prompt"}
 _GENERATED: Final = {"tokens": "generated"}
 _RESTRICTED: Final = (KeyScope.RESTRICTED.value,)
 _CAREFUL_STRENGTHS: Final = (0.3, 0.5, 0.75, 1.0, 1.5)
-_TONE_STARTS: Final = (1, 2, 3)
-_TONE_STRENGTHS: Final = (2.0, 2.25, 2.5, 2.75, 3.0)
+_TONE_STARTS: Final = (1, 2)
+_TONE_STRENGTHS: Final = (1.4, 1.5, 1.6, 1.7, 1.8, 2.0)
+_FADING_STRENGTHS: Final = (2.0, 2.25, 2.5)
+_FADING: Final = {"kind": "decay", "factor": 0.98}
 _RANKS: Final = (1, 2)
 
 _REFUSAL = Contrast("refusal", Source("restricted_direct"), Source("ordinary"))
@@ -49,18 +51,18 @@ def _toned(contrast: Contrast, fits: Fits) -> list[Variant]:
     """The differences a tone makes on answer tokens, added at several layers on what is generated.
 
     On the last prompt token a tone would have to outweigh what opens the answer, refusals too.
+    Each word of a tone calls for the next, so that a push that fades may begin stronger.
     """
     stop = len(fits.layers) - 1
+    pushes: list[dict[str, Any]] = [
+        *({"strength": strength} for strength in _TONE_STRENGTHS),
+        *({"strength": strength, "schedule": _FADING} for strength in _FADING_STRENGTHS),
+    ]
     return [
         Variant(
-            use(
-                fits.words(contrast, range(start, stop)),
-                operation="add",
-                strength=s,
-                scope=_GENERATED,
-            )
+            use(fits.words(contrast, range(start, stop)), operation="add", scope=_GENERATED, **push)
         )
-        for start, s in product(_TONE_STARTS, _TONE_STRENGTHS)
+        for start, push in product(_TONE_STARTS, pushes)
     ]
 
 
@@ -89,7 +91,7 @@ def _tone(style: str) -> Demo:
     return Demo(
         style,
         f"Answers in a {style} tone.",
-        Criterion(Measured("ordinary", f"very {style}"), (_TOPICAL, _COHERENT, _SAFE)),
+        Criterion(Measured("ordinary", style), (_TOPICAL, _COHERENT, _SAFE)),
         partial(_toned, contrast),
     )
 

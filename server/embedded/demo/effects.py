@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.embedded.corpus import STYLE_NAMES, prompts
+from server.embedded.corpus import STYLE_NAMES, Split, prompts
 from steering.plan import SteeringPlan
 
 from .criterion import Rates
@@ -45,11 +45,12 @@ def measure(
     conditions: Sequence[Condition],
     effects: Sequence[Measured],
     *,
+    split: Split = "test",
     count: int,
 ) -> Mapping[str, Rates]:
-    """Rates on at most `count` test prompts of each kind, by condition."""
+    """Rates on at most `count` prompts of each kind in a split, by condition."""
     kinds = sorted({effect.kind for effect in effects})
-    asked = {kind: prompts("test", kind, count) for kind in kinds}
+    asked = {kind: prompts(split, kind, count) for kind in kinds}
     trials = [
         Trial(asked[kind], condition.plan, condition.system)
         for condition in conditions

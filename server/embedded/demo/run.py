@@ -23,8 +23,8 @@ from .variant import Variant
 
 __all__ = ["FACTORS", "UNSTEERED", "Run", "run"]
 
-FACTORS: Final = (0.5, 1.0, 1.5)
-"""Strengths of a profile at which its own measures are taken."""
+FACTORS: Final = (0.5, 1.0, 1.25, 1.5)
+"""Strengths of a request at which each profile is measured."""
 
 UNSTEERED: Final = "unsteered"
 
@@ -41,7 +41,7 @@ class Run:
         spec: The model.
         searches: What was tried for each profile.
         effects: Rates on test prompts by condition: unsteered, profiles, system prompts.
-        strengths: Rates of what each profile was chosen by at each of `FACTORS`.
+        strengths: Rates of what each profile was chosen by at each of `FACTORS`, on validation.
         monitoring: What the monitor reads.
     """
 
@@ -50,6 +50,20 @@ class Run:
     effects: Mapping[str, Rates]
     strengths: Mapping[str, Sequence[Rates]]
     monitoring: Monitoring
+
+    def max_strength(self, profile: str) -> float:
+        """The largest of `FACTORS`, 1 or more, up to which a profile keeps what it was chosen by.
+
+        Nothing is compared with the unsteered model here but with the profile at strength 1.
+        """
+        criterion, rates = self.searches[profile].criterion, self.strengths[profile]
+        own = rates[FACTORS.index(1.0)]
+        largest = 1.0
+        for factor, steered in zip(FACTORS, rates, strict=True):
+            if factor > 1.0 and criterion.harm(own, steered):
+                break
+            largest = max(largest, factor)
+        return largest
 
     def directions(self) -> dict[str, Direction]:
         """What the profiles use, by profile."""
@@ -92,5 +106,6 @@ def _effects(laboratory: Laboratory, best: Mapping[str, Variant]) -> dict[str, R
 def _at_factors(laboratory: Laboratory, found: Search) -> list[Rates]:
     plans = {factor: found.best.plan(laboratory.spec, factor) for factor in FACTORS}
     conditions = [Condition(str(factor), plan=plan) for factor, plan in plans.items()]
-    rates = measure(laboratory, conditions, found.criterion.measured, count=_NUM_AT_FACTOR)
+    measured = found.criterion.measured
+    rates = measure(laboratory, conditions, measured, split="validation", count=_NUM_AT_FACTOR)
     return list(rates.values())

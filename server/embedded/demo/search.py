@@ -16,8 +16,8 @@ from .variant import Variant
 __all__ = ["Round", "Search", "search"]
 
 _NUM_FIRST: Final = 12
-_NUM_SECOND: Final = 40
-_FINALISTS: Final = 3
+_NUM_SECOND: Final = 60
+_FINALISTS: Final = 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,9 @@ class Variant:
         tokens = str(report["scope"]["tokens"]).replace("_", " ")
         fitted = self.steer.direction.layers
         origin = "" if list(fitted) == report["layers"] else f" of layer {fitted[0]}"
+        fading = self.steer.intervention.schedule.factor
+        fades = "" if fading == 1.0 else f" x {fading:g}^t"
         return (
-            f"{report['operation']} {report['direction']}{origin} x {report['strength']:g} "
+            f"{report['operation']} {report['direction']}{origin} x {report['strength']:g}{fades} "
             f"after layer {layers}, tokens: {tokens}"
         )
