@@ -15,7 +15,7 @@ from .tiles import Span, Tile, TiledStep
 
 __all__ = ["TilePlanner"]
 
-_MAX_QUERIES: Final = 64
+_MAX_QUERIES: Final = 32
 _MIN_QUERIES: Final = 16
 # What is gathered or computed at once stays in a core's own cache until it is used.
 _CPU_ELEMENTS: Final = 1 << 21
@@ -92,14 +92,15 @@ class TilePlanner:
     def _tile(self, group: list[_Placed], window: int | None) -> Tile:
         num_queries, num_blocks = group[0].num_queries, len(group[0].blocks)
         starts = np.array([p.start for p in group])
-        rows = np.array([p.row for p in group])[:, None] + np.arange(num_queries)
+        rows = (np.array([p.row for p in group])[:, None] + np.arange(num_queries)).reshape(-1)
+        is_run = bool((np.diff(rows) == 1).all())
         # padded with a block of its own: another request's might hold NaN
         blocks = [[*p.blocks, *[p.blocks[0]] * (num_blocks - len(p.blocks))] for p in group]
         num_keys = num_blocks * self._block_size
         most = self._max_elements // (self._num_heads * len(group) * num_keys)
         most = min(max(most, _MIN_QUERIES), _MAX_QUERIES, num_queries)
         return Tile(
-            rows=self._tensor(rows.reshape(-1)),
+            rows=slice(rows[0], rows[-1] + 1) if is_run else self._tensor(rows),
             num_sequences=len(group),
             num_queries=num_queries,
             blocks=self._tensor(np.array(blocks).reshape(-1)),

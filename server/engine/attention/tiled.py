@@ -40,16 +40,18 @@ class TiledLayer:
         _write(self.values, value[0], step)
         out = query.new_empty(query.shape[2], self._spec.num_heads, self._spec.value_dim)
         for tile in step.tiles[self._spec.window]:
-            out.index_copy_(0, tile.rows, self._attend(query[0], tile))
+            out[tile.rows] = self._attend(query[0][:, tile.rows], tile)
         return out[None]
 
     def _attend(self, query: torch.Tensor, tile: Tile) -> torch.Tensor:
-        """Attention of a tile's tokens, [N * t, H, Dv]."""
+        """Attention of a tile's tokens, queries [H, N * t, D] to outputs [N * t, H, Dv]."""
         spec, n, t = self._spec, tile.num_sequences, tile.num_queries
-        q = query.index_select(1, tile.rows)  # [H, N * t, D]
-        q = q.view(spec.num_kv_heads, spec.num_groups, n, t, spec.key_dim).transpose(1, 2)
+        q = query.view(spec.num_kv_heads, spec.num_groups, n, t, spec.key_dim).transpose(1, 2)
         k = self.keys.index_select(1, tile.blocks).view(spec.num_kv_heads * n, -1, spec.key_dim)
         v = self.values.index_select(1, tile.blocks).view(k.shape[0], -1, spec.value_dim)
+        k = k.transpose(1, 2)  # [Hkv * N, D, keys]
+        if len(tile.spans) > 1:
+            k = k.contiguous()  # a product that is repeated is faster on rows of keys
         parts = [self._attend_span(q, k, v, span) for span in tile.spans]
         mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
         mixed = mixed.permute(1, 3, 0, 2, 4)  # [N, t, Hkv, group, Dv]
@@ -60,11 +62,9 @@ class TiledLayer:
     ) -> torch.Tensor:
         """Mixed values of a span's queries, [Hkv, N, group, queries, Dv]."""
         q = q[:, :, :, span.q_start : span.q_stop]
-        k, v = k[:, span.k_start : span.k_stop], v[:, span.k_start : span.k_stop]
-        heads, rows = q.shape[:4], q.reshape(k.shape[0], -1, k.shape[2])
-        scores = torch.baddbmm(
-            rows.new_empty(1, 1, 1), rows, k.transpose(1, 2), beta=0, alpha=self._spec.scaling
-        )
+        k, v = k[:, :, span.k_start : span.k_stop], v[:, span.k_start : span.k_stop]
+        heads, rows = q.shape[:4], q.reshape(k.shape[0], -1, k.shape[1])
+        scores = torch.baddbmm(rows.new_empty(1, 1, 1), rows, k, beta=0, alpha=self._spec.scaling)
         if self._spec.softcap is not None:
             scores = scores.div_(self._spec.softcap).tanh_().mul_(self._spec.softcap)
         if span.hidden is not None:

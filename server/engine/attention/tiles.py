@@ -31,14 +31,15 @@ class Tile:
     """N sequences with equally many tokens, whose keys are gathered together.
 
     Attributes:
-        rows: Where their tokens are in the pack, sequence after sequence [N * num_queries].
+        rows: Where their tokens are in the pack, sequence after sequence [N * num_queries]; a
+            slice where they lie together.
         num_sequences: N.
         num_queries: Tokens of each.
         blocks: Cache blocks of each, padded with its own to one length, [N * num_blocks].
         spans: The products to do.
     """
 
-    rows: torch.Tensor
+    rows: torch.Tensor | slice
     num_sequences: int
     num_queries: int
     blocks: torch.Tensor
