@@ -67,9 +67,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
     def rate(side: str, key: str) -> float:
         runs = results[side]
-        return statistics.median(
-            r["tokens_per_second"] * r["wall_seconds"] / r[key] for r in runs
-        )
+        return statistics.median(r["tokens_per_second"] * r["wall_seconds"] / r[key] for r in runs)
 
     rows = [
         "| side | runs | tokens/s | tokens per processor second | ours over it |",

@@ -21,7 +21,6 @@ from server.engine.sampling import SamplingParams
 from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import DirectionRef, Intervention, Operation
-from steering.layer_selection import LayerSelection
 from steering.model_spec import ModelSpec
 from steering.plan import SteeringPlan
 from steering.sites import Site
