@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.examples import documents, examples, run
+from tools.examples import documents, examples, run, stable
 from tools.local_server import local_server
 
 _PAGES = [path for path in documents() if examples(path)]
-# What differs from one run to the next.
-_VOLATILE = [
-    (re.compile(r'"id": "[^"]*"'), '"id": "..."'),
-    (re.compile(r'"created": \d+'), '"created": 0'),
-]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with local_server(tmp_path_factory.mktemp("server")) as found:
         yield found
-
-
-def _stable(text: str) -> str:
-    for pattern, replacement in _VOLATILE:
-        text = pattern.sub(replacement, text)
-    return text.strip()
 
 
 @pytest.mark.slow
@@ -41,7 +29,7 @@ def test_a_page_is_true(page: Path, address: str, tmp_path: Path) -> None:
     for example in examples(page):
         printed = run(example, address, tmp_path)
         if example.output is not None:
-            assert _stable(printed) == _stable(example.output), str(example)
+            assert stable(printed) == stable(example.output), str(example)
 
 
 def test_the_readme_shows_plain_and_steered_answers_with_both_clients() -> None:

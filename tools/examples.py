@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ADDRESS", "Example", "documents", "examples", "rewrite", "run"]
+__all__ = ["ADDRESS", "Example", "documents", "examples", "rewrite", "run", "stable"]
 
 ADDRESS = "http://127.0.0.1:8000"
 """Where the documentation's server is."""
@@ -27,6 +27,11 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TIMEOUT_SECONDS = 120
+# What differs from one run to the next.
+_VOLATILE = (
+    (re.compile(r'"id": "[^"]*"'), '"id": "..."'),
+    (re.compile(r'"created": \d+'), '"created": 0'),
+)
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,26 @@ def run(example: Example, address: str, folder: Path) -> str:
     return done.stdout.replace(address, ADDRESS)
 
 
+def stable(output: str) -> str:
+    """What of an output is the same in every run."""
+    for pattern, replacement in _VOLATILE:
+        output = pattern.sub(replacement, output)
+    return output.strip()
+
+
 def rewrite(path: Path, answer: Callable[[Example], str]) -> None:
-    """Run every example of a document, and write what those with an output block printed."""
+    """Run every example of a document, and write what those with an output block printed.
+
+    An output that differs only in what differs from run to run stays as it is.
+    """
     text = path.read_text()
     outputs = {example.line: answer(example) for example in examples(path)}
 
     def replace(match: re.Match[str]) -> str:
-        if match["output"] is None:
+        printed = outputs[text.count("\n", 0, match.start()) + 1].rstrip("\n") + "\n"
+        if match["output"] is None or stable(match["output"]) == stable(printed):
             return match[0]
         start, stop = (match.span("output")[i] - match.start() for i in (0, 1))
-        printed = outputs[text.count("\n", 0, match.start()) + 1].rstrip("\n") + "\n"
         return match[0][:start] + printed + match[0][stop:]
 
     path.write_text(_BLOCK.sub(replace, text))
