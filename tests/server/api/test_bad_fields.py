@@ -11,7 +11,14 @@ from .conftest import chat
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-NOT_GIVEN = object()
+
+
+class _NotGiven:
+    def __repr__(self) -> str:  # an address would name the same test differently in each worker
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = _NotGiven()
 
 
 def user(content: Any, role: str = "user", **more: Any) -> list[dict[str, Any]]:
