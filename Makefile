@@ -27,7 +27,7 @@ $(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[server,clients,dev]'
+	$(PIP) -e '.[server,postgresql,clients,dev]'
 	@touch $@ $(VENV)/.server
 
 venv: $(VENV)/.server ## environment with the server and the clients
