@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from coxswain_client.client import AsyncCoxswain
@@ -52,11 +53,7 @@ class Answering:
             AppliedMismatchError: One was not steered as asked.
             SteeringClientError: The server gave none.
         """
-
-        async def ask(item: Item) -> Row:
-            return await self._row(cell, item)
-
-        return await each(self.suite.concurrency, ask, cell.items)
+        return await each(self.suite.concurrency, partial(self._row, cell), cell.items)
 
     async def _row(self, cell: Cell, item: Item) -> Row:
         turns = item.turns(self.suite.datasets[cell.dataset].system)

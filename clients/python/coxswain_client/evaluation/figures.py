@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from coxswain_client.plots import STYLE, blank_figure, write_figure
+
 from .arm import Arm, Role
 from .counting import statistic_of
 from .measures import Measure
@@ -24,7 +26,6 @@ _STYLES: Final = {
 _BASE_COLOUR: Final = "#555555"
 _INCHES: Final = (3.4, 2.8)
 _COLUMNS: Final = 3
-_PNG_DPI: Final = 120
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
@@ -37,28 +38,23 @@ def draw(results: Results, folder: Path) -> list[Path]:
     import matplotlib
 
     written = []
-    # A fixed salt and no date: the same run draws the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "coxswain", "font.size": 8}):
+    with matplotlib.rc_context(STYLE):  # the same run draws the same bytes
         for treatment in results.suite.treatments:
             arms = [arm for arm in results.arms if arm.treatment == treatment.name]
             figure = _figure(results, treatment.name, arms)
             stem = re.sub(r"[^A-Za-z0-9.-]+", "_", treatment.name)
             svg, png = folder / f"dose-{stem}.svg", folder / f"dose-{stem}.png"
-            figure.savefig(svg, metadata={"Date": None})
-            figure.savefig(png, dpi=_PNG_DPI)
-            written += [svg, png]
+            for path in (svg, png):
+                write_figure(figure, path)
+                written.append(path)
     return written
 
 
 def _figure(results: Results, title: str, arms: Sequence[Arm]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     measures = results.suite.measures
     columns = min(_COLUMNS, len(measures))
     rows = -(-len(measures) // columns)
-    figure = Figure(figsize=(_INCHES[0] * columns, _INCHES[1] * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure((_INCHES[0] * columns, _INCHES[1] * rows))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     places = _places(arms)
     for axis, measure in zip(axes, measures, strict=False):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from coxswain_client.client import AsyncCoxswain
 
@@ -37,11 +38,7 @@ class Scoring:
 
     async def rows(self, cell: Cell) -> list[Row]:
         """Log-probabilities of every text of the cell; raises as `Answering.rows`."""
-
-        async def ask(item: Item) -> Row:
-            return await self._row(cell, item)
-
-        return await each(self.suite.concurrency, ask, cell.items)
+        return await each(self.suite.concurrency, partial(self._row, cell), cell.items)
 
     async def _row(self, cell: Cell, item: Item) -> Row:
         tokens, start = await self._tokens(item, self.suite.datasets[cell.dataset].system)
@@ -90,11 +87,7 @@ class Divergence:
 
     async def rows(self, cell: Cell) -> list[Row]:
         """Divergences along the unsteered answers; empty answers have none."""
-
-        async def ask(item: Item) -> Row:
-            return await self._row(cell, item)
-
-        return await each(self.suite.concurrency, ask, cell.items)
+        return await each(self.suite.concurrency, partial(self._row, cell), cell.items)
 
     async def _row(self, cell: Cell, item: Item) -> Row:
         continuation = self.unsteered[item.id]

@@ -9,7 +9,10 @@ from typing import Any, Final
 
 from coxswain_client.errors import SteeringClientError
 
-__all__ = ["PlotError", "save_figure"]
+__all__ = ["STYLE", "PlotError", "blank_figure", "save_figure", "write_figure"]
+
+STYLE: Final[dict[Any, Any]] = {"svg.hashsalt": "coxswain", "font.size": 8}
+"""Settings of matplotlib under which figures are made and written; the salt fixes ids in SVG."""
 
 _KINDS: Final = (".png", ".svg")
 _PNG_DPI: Final = 120
@@ -38,15 +41,26 @@ def save_figure(
     if find_spec("matplotlib") is None:
         raise PlotError("pictures need matplotlib: install the extra coxswain[evals]")
     import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure = blank_figure(size)
+        draw(figure.subplots(rows, 1))
+        write_figure(figure, path)
+
+
+def blank_figure(size: tuple[float, float]) -> Any:
+    """A figure of `size` inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # No display, a fixed salt and no date.
-    with matplotlib.rc_context({"svg.hashsalt": "coxswain", "font.size": 8}):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure.subplots(rows, 1))
-        if path.suffix.lower() == ".svg":
-            figure.savefig(path, format="svg", metadata={"Date": None})
-        else:
-            figure.savefig(path, format="png", dpi=_PNG_DPI)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a figure as SVG, without a date, or as PNG, by the name's ending."""
+    if path.suffix.lower() == ".svg":
+        figure.savefig(path, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(path, format="png", dpi=_PNG_DPI)
