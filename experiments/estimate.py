@@ -8,7 +8,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import bootstrap
+
+from server.embedded.demo.rate import Rate
 
 __all__ = ["LEVEL", "Estimate"]
 
@@ -32,8 +34,8 @@ class Estimate:
     @classmethod
     def share(cls, hits: int, n: int) -> Self:
         """`hits` of `n`, with Wilson's score interval."""
-        interval = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
-        return cls(hits / n, float(interval.low), float(interval.high), n)
+        rate = Rate(hits, n)
+        return cls(rate.value, *rate.interval, n)
 
     @classmethod
     def mean(cls, values: ArrayLike) -> Self:

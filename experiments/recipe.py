@@ -31,6 +31,10 @@ class Recipe:
     dose: float = 0.0
     system: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Name and settings as JSON."""
+        return {"method": self.method, "settings": dict(self.settings)}
+
     def condition(self, spec: ModelSpec) -> Condition:
         """What `server.embedded.demo.effects` measures."""
         plan = compile_plan(self.steers, [], spec) if self.steers else None

@@ -136,9 +136,8 @@ class _Study:
     def _row(self, draws: Sequence[Recipe], choice: Choice | None = None) -> dict[str, Any]:
         found = observe(self._subject, draws, _MEASURED)
         return {
-            "method": draws[0].method,
             **({} if choice is None else choice.to_dict()),
-            "settings": dict(draws[0].settings),
+            **draws[0].to_dict(),
             "draws": len(draws),
             "test": found.to_dict(),
         }

@@ -66,8 +66,7 @@ def _row(subject: Subject, axis: str, draws: Sequence[Recipe]) -> dict[str, Any]
     found = observe(subject, draws, measured)
     return {
         "axis": axis,
-        "method": draws[0].method,
-        "settings": dict(draws[0].settings),
+        **draws[0].to_dict(),
         "draws": len(draws),
         "test": found.to_dict(),
     }

@@ -6,14 +6,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .estimate import Estimate
+from .observation import KL, PERPLEXITY
 
-__all__ = ["cell", "settings", "table"]
+__all__ = ["cell", "measured_table", "settings", "table"]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table, without a newline at its end."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def measured_table(
+    rows: Sequence[Mapping[str, Any]], set_as: str, columns: Mapping[str, str]
+) -> str:
+    """A line for each measured way to steer: what was set, rates by column, perplexity and KL."""
+    lines = [
+        [
+            row["method"],
+            settings(row),
+            *(cell(row["test"][key]) for key in columns.values()),
+            cell(row["test"][PERPLEXITY], 3),
+            cell(row["test"][KL], 4),
+        ]
+        for row in rows
+    ]
+    return table(["", set_as, *columns, "perplexity", "KL"], lines)
 
 
 def cell(found: Mapping[str, Any] | None, digits: int = 2) -> str:

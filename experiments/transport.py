@@ -95,9 +95,8 @@ class _Study:
     ) -> dict[str, Any]:
         found = observe(self._subject, draws, measured)
         return {
-            "method": draws[0].method,
             **({} if choice is None else choice.to_dict()),
-            "settings": dict(draws[0].settings),
+            **draws[0].to_dict(),
             "draws": len(draws),
             "test": found.to_dict(),
         }

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from experiments.figures import COLORS, panels, svg
-from experiments.observation import KL, PERPLEXITY
+from experiments.observation import KL
 from experiments.rosi import AIM_FRAMED, AIM_ORDINARY, DIRECT, FRAMED, ORDINARY, TOPICAL
-from experiments.tables import cell, settings, table
+from experiments.tables import cell, measured_table, settings, table
 from experiments.write_means import KINDS
 
 __all__ = ["fields", "figures"]
@@ -31,7 +31,7 @@ def fields(results: _Results) -> dict[str, str]:
     shipped = results[min(results)]
     return {
         "criterion": shipped["criterion"],
-        "rows": _rows(shipped),
+        "rows": measured_table(shipped["rows"], "chosen", _COLUMNS),
         "seeds": _over_seeds(results),
         "best": _best(results),
         "means": _means(shipped),
@@ -72,20 +72,6 @@ def _draw(panel: Any, grid: list[Mapping[str, Any]]) -> None:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-def _rows(result: Mapping[str, Any]) -> str:
-    rows = [
-        [
-            row["method"],
-            settings(row),
-            *(cell(row["test"][key]) for key in _COLUMNS.values()),
-            cell(row["test"][PERPLEXITY], 3),
-            cell(row["test"][KL], 4),
-        ]
-        for row in result["rows"]
-    ]
-    return table(["", "chosen", *_COLUMNS, "perplexity", "KL"], rows)
 
 
 def _gains(result: Mapping[str, Any], method: str) -> tuple[Mapping[str, Any], float, float]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from experiments.figures import COLORS, panels, svg
-from experiments.observation import KL, PERPLEXITY
-from experiments.tables import cell, settings, table
+from experiments.observation import PERPLEXITY
+from experiments.tables import cell, measured_table, settings, table
 from experiments.transport import EFFECT
 
 __all__ = ["fields", "figures"]
@@ -33,7 +33,7 @@ def fields(results: _Results) -> dict[str, str]:
     shipped = results[min(results)]
     return {
         "criterion": shipped["criterion"],
-        "rows": _rows(shipped),
+        "rows": measured_table(shipped["rows"], "where", _COLUMNS),
         "layers": _layers(results),
         "equal": _equal(results),
         "seeds": _over_seeds(results),
@@ -60,20 +60,6 @@ def figures(results: _Results) -> dict[str, str]:
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6
         )
         return {"transport-strength.svg": svg(figure)}
-
-
-def _rows(result: Mapping[str, Any]) -> str:
-    rows = [
-        [
-            row["method"],
-            settings(row),
-            *(cell(row["test"][key]) for key in _COLUMNS.values()),
-            cell(row["test"][PERPLEXITY], 3),
-            cell(row["test"][KL], 4),
-        ]
-        for row in result["rows"]
-    ]
-    return table(["", "where", *_COLUMNS, "perplexity", "KL"], rows)
 
 
 def _plain(result: Mapping[str, Any]) -> Mapping[str, Any]:

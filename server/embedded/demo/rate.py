@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Final
+
+from scipy.stats import binomtest
 
 __all__ = ["Rate"]
-
-_Z: Final = 1.959964  # 97.5 % quantile of the standard normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,5 @@ class Rate:
 
         Source: Wilson 1927, score interval; it stays in [0, 1] and is not empty at 0 and 1.
         """
-        spread = _Z * _Z / self.n
-        middle = (self.value + spread / 2) / (1 + spread)
-        half = math.sqrt(self.value * (1 - self.value) * spread + spread * spread / 4)
-        half /= 1 + spread
-        return max(0.0, middle - half), min(1.0, middle + half)
+        found = binomtest(self.hits, self.n).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
