@@ -11,8 +11,6 @@ from server.store.errors import StoreError
 from server.store.names import check_name
 from server.store.requirements import check_requires
 from steering.compile_plan import MonitorUse, Steer, compile_plan
-from steering.direction_ref import DirectionRef
-from steering.directions import Direction
 from steering.errors import InvalidFieldError, SteeringError
 from steering.fields import check_keys
 from steering.interventions import Intervention
@@ -23,7 +21,7 @@ from steering.profiles import Monitor, Profile
 from steering.sites import SitePoint
 
 from .errors import InvalidProfileError, Problem
-from .library import DirectionLibrary
+from .library import DirectionLibrary, direction_at
 
 __all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
 
@@ -150,26 +148,19 @@ class Drafting:
 
     def _steer(self, document: Any, path: str) -> Steer:
         intervention: Intervention = _from_dict(Intervention, document, path)
-        direction = self._direction(intervention.direction, path)
+        direction = direction_at(self.library.get, intervention.direction, path)
         steer = Steer(intervention, direction, path=path)
         if intervention.gate is not None:
-            gate = self._direction(intervention.gate.direction, f"{path}.gate")
+            gate = direction_at(self.library.get, intervention.gate.direction, f"{path}.gate")
             steer = replace(steer, gate_direction=gate)
         compile_plan([steer], (), self.spec)
         return steer
 
     def _monitor(self, document: Any, path: str) -> MonitorUse:
         monitor: Monitor = _from_dict(Monitor, document, path)
-        use = MonitorUse(monitor, self._direction(monitor.direction, path), path)
+        use = MonitorUse(monitor, direction_at(self.library.get, monitor.direction, path), path)
         compile_plan((), [use], self.spec)
         return use
-
-    def _direction(self, reference: DirectionRef, path: str) -> Direction:
-        try:
-            return self.library.get(reference)
-        except StoreError as error:
-            error.param = f"{path}.direction"
-            raise
 
 
 class _Problems:

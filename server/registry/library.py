@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from server.store import DirectionRecord, Store
+from server.store.errors import StoreError
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.formats import load_upload
 
 from .lru import LruCache
 
-__all__ = ["DirectionLibrary", "load_direction_blob"]
+__all__ = ["DirectionLibrary", "direction_at", "load_direction_blob"]
 
 _MAX_BYTES: Final = 512 * 2**20
 
@@ -35,6 +37,21 @@ def load_direction_blob(blob: bytes, record: DirectionRecord) -> Direction:
         tags=record.tags,
     )
     return replace(direction, version=record.version)
+
+
+def direction_at(
+    find: Callable[[DirectionRef], Direction], reference: DirectionRef, path: str
+) -> Direction:
+    """What `find` has under a reference that stands at `path.direction` of a document.
+
+    Raises:
+        StoreError: As `find`, with `param` naming the field.
+    """
+    try:
+        return find(reference)
+    except StoreError as error:
+        error.param = f"{path}.direction"
+        raise
 
 
 class DirectionLibrary:

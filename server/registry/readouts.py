@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from server.auth import Principal
 from server.store import Actor
-from server.store.errors import StoreError
 from steering.compile_plan import MonitorUse, compile_plan
-from steering.directions import Direction
 from steering.plan import PlannedMonitor, SteeringPlan
 from steering.profiles import Monitor
 from steering.requirements import scopes_to_read
 
+from .library import direction_at
 from .registry import Registry
 
 __all__ = ["plan_readouts", "with_readouts"]
@@ -27,9 +26,10 @@ def plan_readouts(
         DirectionNotFoundError, SteeringError: With `param` like `readouts[0].direction`.
         PermissionDeniedError: A direction requires a scope the key does not hold.
     """
+    paths = [f"{param}[{index}]" for index in range(len(monitors))]
     uses = [
-        MonitorUse(monitor, _direction(registry, monitor, f"{param}[{index}]"), f"{param}[{index}]")
-        for index, monitor in enumerate(monitors)
+        MonitorUse(monitor, direction_at(registry.library.get, monitor.direction, path), path)
+        for monitor, path in zip(monitors, paths, strict=True)
     ]
     for use in uses:
         caller.require(*scopes_to_read(use.direction.requires), param=param)
@@ -44,11 +44,3 @@ def with_readouts(
     """The edits of a plan, and `readouts` instead of its own monitors."""
     interventions = () if plan is None else plan.interventions
     return SteeringPlan(interventions, readouts, num_layers)
-
-
-def _direction(registry: Registry, monitor: Monitor, path: str) -> Direction:
-    try:
-        return registry.library.get(monitor.direction)
-    except StoreError as error:
-        error.param = f"{path}.direction"
-        raise

@@ -11,7 +11,6 @@ from server.auth import KeyScope, Principal
 from server.store import Actor, ProfileRecord, ProfileStatus, Store
 from server.store.errors import ProfileNotFoundError, StoreError
 from steering.compile_plan import MonitorUse, Steer, compile_plan
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
@@ -24,7 +23,7 @@ from .errors import (
     SteeringConflictError,
     StrengthOutOfRangeError,
 )
-from .library import DirectionLibrary
+from .library import DirectionLibrary, direction_at
 from .lru import LruCache
 from .resolution import ResolvedSteering
 from .view import RegistryView, RegistryViews
@@ -134,7 +133,7 @@ class Registry:
         view: RegistryView,
     ) -> tuple[list[Steer], list[MonitorUse]]:
         pinned = partial(view.direction, include_archived=True)
-        named = partial(_named, view)
+        named = partial(direction_at, view.direction)
         steers: list[Steer] = []
         monitors: list[MonitorUse] = []
         for record in profiles:
@@ -221,14 +220,6 @@ def _published(text: str, param: str, caller: Principal, view: RegistryView) -> 
             f"{record.reference} is not published; publish it, or choose another", param=param
         )
     return record
-
-
-def _named(view: RegistryView, reference: DirectionRef, path: str) -> Direction:
-    try:
-        return view.direction(reference)
-    except StoreError as error:
-        error.param = f"{path}.direction"
-        raise
 
 
 def _scopes_of(steer: Steer) -> frozenset[str]:
