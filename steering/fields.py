@@ -14,11 +14,13 @@ __all__ = [
     "check_keys",
     "int_list",
     "integer",
+    "mapping",
     "member",
     "number",
     "require",
     "shown",
     "str_list",
+    "text",
     "window_list",
 ]
 
@@ -57,6 +59,28 @@ def require(document: Mapping[str, Any], key: str, *, noun: str) -> Any:
     value = document.get(key)
     if value is None:
         raise InvalidFieldError(f"{noun} has no {key}; it is required", param=key)
+    return value
+
+
+def mapping(value: Any, param: str) -> Mapping[str, Any]:
+    """An object.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidFieldError(f"{param} is {shown(value)}; expected an object", param=param)
+    return value
+
+
+def text(value: Any, param: str) -> str:
+    """A string.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    if not isinstance(value, str):
+        raise InvalidFieldError(f"{param} is {shown(value)}; expected a text", param=param)
     return value
 
 

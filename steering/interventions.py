@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 
 from .direction_ref import DirectionRef
 from .errors import InvalidFieldError, SteeringError
-from .fields import check_keys, member, number, require, shown
+from .fields import check_keys, mapping, member, number, require, shown
 from .gates import Gate, Per
 from .layer_selection import STORED, LayerRange, LayerSelection, parse_layers
 from .schedules import CONSTANT, Schedule
@@ -231,10 +231,9 @@ def _flag(value: Any, param: str) -> bool:
 
 
 def _nested(reader: Any, document: Any, name: str) -> Any:
-    if not isinstance(document, Mapping):
-        raise InvalidFieldError(f"{name} is {shown(document)}; expected an object", param=name)
+    found = mapping(document, name)
     try:
-        return reader.from_dict(document)
+        return reader.from_dict(found)
     except SteeringError as error:
         raise error.under(name) from None
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from .direction_ref import DirectionRef
 from .errors import InvalidFieldError, SteeringError
-from .fields import check_keys, integer, number, require, shown, str_list
+from .fields import check_keys, integer, mapping, number, require, shown, str_list
 from .interventions import Intervention
 from .sites import Site, parse_site
 
@@ -134,12 +134,9 @@ def _read_list(document: Mapping[str, Any], key: str, reader: Any) -> list[Any]:
         raise InvalidFieldError(f"{key} is {shown(items)}; expected a list of objects", param=key)
     values = []
     for index, item in enumerate(items):
-        if not isinstance(item, Mapping):
-            raise InvalidFieldError(
-                f"{key}[{index}] is {shown(item)}; expected an object", param=f"{key}[{index}]"
-            )
+        entry = mapping(item, f"{key}[{index}]")
         try:
-            values.append(reader.from_dict(item))
+            values.append(reader.from_dict(entry))
         except SteeringError as error:
             raise error.under(f"{key}[{index}]") from None
     return values

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from .planned_gate import PlannedGate
 from .sites import SitePoint
 
 __all__ = ["CaptureRead", "GateRead", "MonitorRead", "Readouts"]
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +67,9 @@ class Readouts:
         captures: Sequence[CaptureRead],
         gates: Sequence[GateRead] = (),
     ) -> None:
-        self._monitors: dict[SitePoint, list[MonitorRead]] = {}
-        self._captures: dict[SitePoint, list[CaptureRead]] = {}
-        for read in monitors:
-            self._monitors.setdefault(read.monitor.point, []).append(read)
-        for capture in captures:
-            self._captures.setdefault(capture.point, []).append(capture)
-        self._gates: dict[SitePoint, list[GateRead]] = {}
-        for gate in gates:
-            self._gates.setdefault(gate.gate.point, []).append(gate)
+        self._monitors = _by_point(monitors, lambda read: read.monitor.point)
+        self._captures = _by_point(captures, lambda read: read.point)
+        self._gates = _by_point(gates, lambda read: read.gate.point)
         self._scores: list[tuple[MonitorRead, Tensor]] = []
         self._rows: list[tuple[CaptureRead, Tensor]] = []
         self._sums: list[tuple[GateRead, Tensor]] = []
@@ -105,3 +102,12 @@ class Readouts:
     def sums(self) -> list[tuple[GateRead, Tensor]]:
         """Each gate's read with the sum [d] of its rows, float64 on the CPU; synchronises."""
         return [(gate, total.cpu()) for gate, total in self._sums]
+
+
+def _by_point(
+    reads: Sequence[_Read], point: Callable[[_Read], SitePoint]
+) -> dict[SitePoint, list[_Read]]:
+    found: dict[SitePoint, list[_Read]] = {}
+    for read in reads:
+        found.setdefault(point(read), []).append(read)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -12,7 +11,6 @@ from torch import Tensor
 from steering.plan import SteeringPlan
 
 from .instrument import Instrument
-from .next_token import kl_divergences
 
 __all__ = ["Baseline"]
 
@@ -55,8 +53,7 @@ class Baseline:
 
     async def kl(self, plan: SteeringPlan) -> float:
         """Mean KL(unedited || edited) of the first answer token, in nats."""
-        edited = await self.instrument.next_token(self.prompts, plan)
-        values = await asyncio.to_thread(kl_divergences, self.plain, edited)
+        values = await self.instrument.kl(self.prompts, plan, plain=self.plain)
         return sum(values) / len(values)
 
     async def perplexity_under(self, plan: SteeringPlan) -> float:

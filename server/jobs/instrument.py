@@ -219,12 +219,20 @@ class Instrument:
         found = await self.score(prompts, windows=windows, full=True, plan=plan)
         return torch.cat(found.distributions)
 
-    async def kl(self, prompts: _Prompts, plan: SteeringPlan | None) -> list[float]:
+    async def kl(
+        self, prompts: _Prompts, plan: SteeringPlan | None, *, plain: Tensor | None = None
+    ) -> list[float]:
         """KL(unsteered || steered), in nats, of the first answer token's distribution.
 
         A plan that acts on generated tokens alone leaves that distribution as it is: 0.
+
+        Args:
+            prompts: Token ids of each.
+            plan: How is steered.
+            plain: What `next_token` found of them unsteered, where that is known.
         """
-        plain = await self.next_token(prompts)
+        if plain is None:
+            plain = await self.next_token(prompts)
         edited = await self.next_token(prompts, plan)
         return await asyncio.to_thread(kl_divergences, plain, edited)
 

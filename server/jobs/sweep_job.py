@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from server.engine.engine import Engine
 from steering.compile_plan import Steer, compile_plan
 from steering.errors import InvalidFieldError, NoEffectError
-from steering.fields import check_keys, number, require, shown
+from steering.fields import check_keys, mapping, number, require, shown
 from steering.interventions import Intervention
 from steering.plan import SteeringPlan
 from steering.scopes import PositionContext
@@ -44,11 +44,10 @@ class _Request:
     def parse(cls, request: Mapping[str, Any], engine: Engine) -> Self:
         fields = {"intervention", "strengths", "data", "behaviour_tokens", "requires"}
         check_keys(request, fields, noun="a sweep")
-        document = require(request, "intervention", noun="a sweep")
-        data = require(request, "data", noun="a sweep")
-        for name, value in (("intervention", document), ("data", data)):
-            if not isinstance(value, Mapping):
-                raise InvalidFieldError(f"{name} is {shown(value)}; expected an object", param=name)
+        document, data = (
+            mapping(require(request, name, noun="a sweep"), name)
+            for name in ("intervention", "data")
+        )
         check_keys(data, {"prompts", "neutral"}, noun="data", prefix="data.")
         try:
             intervention = Intervention.from_dict(document)

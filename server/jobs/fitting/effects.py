@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from server.jobs.baseline import Baseline
 from server.jobs.instrument import Instrument
-from server.jobs.next_token import kl_divergences, telling_tokens
+from server.jobs.next_token import telling_tokens
 from steering.directions import Direction
 from steering.errors import FitError
 from steering.fit import Damage
@@ -141,8 +140,7 @@ class FitEffects:
     async def _kl(self, prompts: _Prompts, plan: SteeringPlan | None) -> float:
         if prompts not in self._plain:  # the same for every candidate
             self._plain[prompts] = await self.instrument.next_token(prompts)
-        edited = await self.instrument.next_token(prompts, plan)
-        return _mean(await asyncio.to_thread(kl_divergences, self._plain[prompts], edited))
+        return _mean(await self.instrument.kl(prompts, plan, plain=self._plain[prompts]))
 
 
 def _mean(values: Sequence[float]) -> float:

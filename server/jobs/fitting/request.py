@@ -15,7 +15,7 @@ from server.jobs.examples.rows import MAX_EXAMPLES
 from server.jobs.examples.token_choice import TokenChoice, TokenKind
 from server.store.names import check_name
 from steering.errors import InvalidFieldError, LayerOutOfRangeError
-from steering.fields import check_keys, integer, require, shown, str_list
+from steering.fields import check_keys, integer, mapping, require, shown, str_list, text
 from steering.fit import Method, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.layer_selection import STORED, parse_layers, resolve_layers
@@ -76,16 +76,14 @@ class FitRequest:
         check_keys(request, _FIELDS, noun="a fit")
         spec, tokenizer = engine.info().spec, engine.tokenizer
         name = require(request, "name", noun="a fit")
-        if not isinstance(name, str):
-            raise InvalidFieldError(f"name is {shown(name)}; expected a text", param="name")
-        check_name(name)
-        method = find_method(_text(request.get("method", "mean_difference"), "method"))
+        check_name(text(name, "name"))
+        method = find_method(text(request.get("method", "mean_difference"), "method"))
         site = _site(request.get("site"), method, spec)
         options = FitOptions.parse(
-            _mapping(request.get("options", {}), "options"), method, site, tokenizer
+            mapping(request.get("options", {}), "options"), method, site, tokenizer
         )
         seed = integer(request.get("seed", 0), "seed")
-        data = _given(_mapping(require(request, "data", noun="a fit"), "data"))
+        data = _given(mapping(require(request, "data", noun="a fit"), "data"))
         asked = request.get("layers", SELECT)
         candidates, is_selecting = _asked_layers(asked, method, site, options, spec)
         return cls(
@@ -104,7 +102,7 @@ class FitRequest:
 
 def _site(value: Any, method: Method, spec: ModelSpec) -> Site:
     only = method.only_site
-    site = parse_site(_text(value if value is not None else only or Site.RESID_POST, "site"))
+    site = parse_site(text(value if value is not None else only or Site.RESID_POST, "site"))
     if only is not None and site is not only:
         raise InvalidFieldError(
             f"site is {site.value!r}; {method.name!r} expects {only.value!r}, its default",
@@ -233,18 +231,6 @@ def _neutral(value: Any, prompts: ExamplePrompts) -> tuple[tuple[int, ...], ...]
     )
 
 
-def _mapping(value: Any, param: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidFieldError(f"{param} is {shown(value)}; expected an object", param=param)
-    return value
-
-
 def _given(document: Mapping[str, Any]) -> dict[str, Any]:
     """The members that are not null: null is the same as nothing."""
     return {key: value for key, value in document.items() if value is not None}
-
-
-def _text(value: Any, param: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidFieldError(f"{param} is {shown(value)}; expected a text", param=param)
-    return value
