@@ -10,9 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
-from server.settings import Settings
+from tests.embedded_engine import start_embedded
 
 from .conftest import Served, serving
 
@@ -22,15 +20,7 @@ QUESTIONS = ("hello", "What is a good soup?", "Tell me about the moon.", "How do
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    config = EngineConfig(
-        model=Settings().engine_config().model,
-        served_name="tiny",
-        device="cpu",
-        dtype="float32",
-        num_threads=1,
-        kv_cache_bytes=64 * 2**20,
-    )
-    engine = AsyncEngine.start(config)
+    engine = start_embedded("tiny")
     with serving(tmp_path_factory.mktemp("real"), engine) as server:
         width, draw = engine.info().spec.hidden_size, random.Random(7)
         for name in ("one", "two"):

@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from server.app import create_app
 from server.auth import KeyScope
 from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
 from server.registry.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
+from tests.embedded_engine import start_embedded
 from tests.server.api.conftest import connect, make_key
 
 WIDTH = 256
@@ -29,15 +29,7 @@ THINKING = [
 
 @pytest.fixture(scope="package")
 def model() -> Iterator[AsyncEngine]:
-    config = EngineConfig(
-        model=Settings().engine_config().model,
-        served_name="tiny",
-        device="cpu",
-        dtype="float32",
-        num_threads=1,
-        kv_cache_bytes=64 * 2**20,
-    )
-    engine = AsyncEngine.start(config)
+    engine = start_embedded("tiny")
     yield engine
     engine.close()
 

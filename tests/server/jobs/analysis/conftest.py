@@ -12,9 +12,8 @@ import pytest
 from server.embedded import judge
 from server.embedded.corpus import STAFF, THINKING, Kind, Split, prompts
 from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
 from server.jobs.instrument import Instrument
-from server.settings import Settings
+from tests.embedded_engine import start_embedded
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,7 @@ class Thoughts:
 
 @pytest.fixture(scope="package")
 def model() -> Iterator[AsyncEngine]:
-    config = EngineConfig(
-        model=Settings().engine_config().model,
-        device="cpu",
-        dtype="float32",
-        num_threads=1,
-        kv_cache_bytes=64 * 2**20,
-    )
-    engine = AsyncEngine.start(config)
+    engine = start_embedded()
     yield engine
     engine.close()
 
