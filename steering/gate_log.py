@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .kernel import Selection
+from .selection import Selection
 
 if TYPE_CHECKING:
     from .lane_step import LaneGains, LaneStep
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GateLog"]
 
 _Columns = NDArray[np.int64]
+_Tokens = NDArray[np.int64]
 _Values = NDArray[np.float32]
 
 
@@ -46,32 +47,30 @@ class GateLog:
             values = self._noted[selection][1].maximum(values)
         self._noted[selection] = (columns, values)
 
-    def values(self) -> tuple[_Columns, _Values]:
+    def values(self, num_tokens: int) -> tuple[_Columns, _Values]:
         """Gain columns [n] that have gates, ascending, and the value of each on the edited tokens.
 
-        The values are [T, n], zero where a gate was not asked. Waits for the device.
+        The values are [num_tokens, n], zero where a gate was not asked. Waits for the device.
         """
         found = [
             _by_column(selection, columns, values.cpu().numpy())
             for selection, (columns, values) in self._noted.items()
         ]
-        columns = np.unique(np.concatenate([own for own, _ in found]))
-        result = np.zeros((len(found[0][1]), len(columns)), dtype=np.float32)
-        for own, values in found:
-            places = np.searchsorted(columns, own)
-            result[:, places] = np.maximum(result[:, places], values)
+        columns = np.unique(np.concatenate([own for _, own, _ in found]))
+        result = np.zeros((num_tokens, len(columns)), dtype=np.float32)
+        for tokens, own, values in found:
+            cells = tokens, np.searchsorted(columns, own)
+            result[cells] = np.maximum(result[cells], values)
         return columns, result
 
 
 def _by_column(
     selection: Selection, columns: _Columns, values: _Values
-) -> tuple[_Columns, _Values]:
-    """Of rows that belong to one column all have the same value."""
-    if selection.index is None:
-        return columns, values
-    acts = selection.acts.cpu().numpy()  # [T, K]
-    of_slot = columns[selection.index.cpu().numpy()]
-    own, places = np.unique(of_slot[acts], return_inverse=True)
-    result = np.zeros((len(values), len(own)), dtype=np.float32)
-    result[np.nonzero(acts)[0], places] = values[acts]
-    return own, result
+) -> tuple[_Tokens, _Columns, _Values]:
+    """Token, column and value wherever a row acts; of a column's rows all have one value."""
+    acts = selection.acts.cpu().numpy()  # [B, b, K]
+    index = None if selection.index is None else selection.index.cpu().numpy()
+    of_place = columns[None] if index is None else columns[index]  # [B, K]
+    blocks, tokens, places = np.nonzero(acts)
+    rows = selection.first + blocks * acts.shape[1] + tokens
+    return rows, of_place[blocks, places], values[acts]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .gates import Measure, Opens
-from .kernel import Selection, project
+from .kernel import project
 from .planned_gate import PlannedGate
+from .selection import Selection
 
 __all__ = ["GateRows", "gate_values", "gated", "pack_gates"]
 
@@ -69,7 +70,7 @@ def gate_values(hidden: Tensor, rows: GateRows, selection: Selection) -> Tensor:
     """
     score = project(hidden, rows.read, selection, rows.bias)
     if rows.is_cosine is not None:
-        length = hidden.norm(dim=1, keepdim=True)
+        length = hidden.norm(dim=1).view(*selection.blocks, 1)
         cosine = torch.where(length > 0, score / length, torch.zeros_like(score))
         score = torch.where(selection.of_rows(rows.is_cosine), cosine, score)
     if rows.is_probability is not None:
@@ -85,5 +86,4 @@ def gate_values(hidden: Tensor, rows: GateRows, selection: Selection) -> Tensor:
 
 def gated(selection: Selection, values: Tensor) -> Selection:
     """The selection with its gains times `values`; zero where a row does not act."""
-    gains = torch.where(selection.acts, selection.gains * values, 0.0)
-    return Selection(gains, selection.index)
+    return selection.with_gains(torch.where(selection.acts, selection.gains * values, 0.0))

@@ -1,25 +1,22 @@
 """The steering kernel: edits of many requests applied to one packed batch, on the device.
 
 Every function is pure, works in float32 and never synchronises with the host. T is the number of
-tokens, d the width, R the rows of a table, and K the most rows any token uses.
-
-Rows are addressed in one of two ways, chosen on the host by `Selection`: *dense*, where every
-token meets every row in one matrix product, the gain being zero for rows that are not its own;
-and *sparse*, where each token gathers its own K rows. Dense costs T R d, sparse T K d at a
-higher price per row, so cost stays bounded as profiles multiply.
+tokens, d the width and R the rows of a table. A `Selection` cuts the tokens into B blocks of b
+and gives each block K rows, so a product over d costs T K d, and what profiles cost is bounded
+by those that meet in a block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .selection import Selection
+
 __all__ = [
     "LowRankRows",
-    "Selection",
     "combine",
     "diagonal",
     "low_rank",
@@ -30,47 +27,12 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """Which rows act on each token, and with which gain.
-
-    Attributes:
-        gains: Dense [T, R]; sparse [T, K]. Zero where a row does not act.
-        index: None when dense; else [T, K] int64 row numbers, arbitrary where the gain is zero.
-    """
-
-    gains: Tensor
-    index: Tensor | None = None
-
-    @cached_property
-    def acts(self) -> Tensor:
-        """Where a gain is not zero, shaped as `gains`; shared by every point of a step."""
-        return self.gains != 0
-
-    def of_rows(self, values: Tensor) -> Tensor:
-        """A number per row [R] as the tokens see it: [R] when dense, [T, K] when sparse."""
-        return values if self.index is None else values[self.index]
-
-    def to(self, device: torch.device) -> Selection:
-        """The same on another device; does not wait for either."""
-        index = None if self.index is None else self.index.to(device, non_blocking=True)
-        return Selection(self.gains.to(device, non_blocking=True), index)
-
-    def paired(self) -> Selection:
-        """The same selection of a table in which every row became two neighbouring rows."""
-        gains = self.gains.repeat_interleave(2, dim=1)
-        if self.index is None:
-            return Selection(gains)
-        pairs = torch.stack((2 * self.index, 2 * self.index + 1), dim=2)
-        return Selection(gains, pairs.flatten(1))
-
-
-@dataclass(frozen=True, eq=False)
 class LowRankRows:
     """Rows of V and C with their offsets and responses; float32.
 
     Attributes:
         read: V [R, d].
-        minus_offset: -m [R].
+        minus_offset: -m [R]; None where it is zero everywhere.
         write: C [R, d].
         linear: Coefficient of z in phi, [R]; None where it is one everywhere.
         clip: Coefficient of clamp(z, low, high) in phi, [R]; None where it is zero everywhere.
@@ -79,7 +41,7 @@ class LowRankRows:
     """
 
     read: Tensor
-    minus_offset: Tensor
+    minus_offset: Tensor | None
     write: Tensor
     linear: Tensor | None
     clip: Tensor | None
@@ -90,18 +52,17 @@ class LowRankRows:
 def project(
     hidden: Tensor, rows: Tensor, selection: Selection, bias: Tensor | None = None
 ) -> Tensor:
-    """hidden [T, d] . rows [R, d] + bias [R] for selected pairs: [T, R] dense, [T, K] sparse."""
-    if selection.index is None:
-        return hidden @ rows.T if bias is None else torch.addmm(bias, hidden, rows.T)
-    products = torch.bmm(rows[selection.index], hidden[:, :, None])[:, :, 0]
-    return products if bias is None else products + bias[selection.index]
+    """hidden [T, d] . rows [R, d] + bias [R] for the rows of each block: [B, b, K]."""
+    blocks, columns = _in_blocks(hidden, selection), selection.rows(rows).mT
+    if bias is None:
+        return torch.bmm(blocks, columns)
+    return torch.baddbmm(selection.of_rows(bias), blocks, columns)
 
 
 def combine(hidden: Tensor, weights: Tensor, rows: Tensor, selection: Selection) -> Tensor:
-    """hidden [T, d] + weights . rows, the weights shaped as `project` returns them."""
-    if selection.index is None:
-        return torch.addmm(hidden, weights, rows)
-    return torch.baddbmm(hidden[:, None], weights[:, None], rows[selection.index])[:, 0]
+    """hidden [T, d] + weights . rows, the weights [B, b, K] as `project` returns them."""
+    blocks = _in_blocks(hidden, selection)
+    return torch.baddbmm(blocks, weights, selection.rows(rows)).view_as(hidden)
 
 
 def low_rank(
@@ -139,9 +100,9 @@ def turn(hidden: Tensor, read: Tensor, target: Tensor, selection: Selection) -> 
     """h' = h + g (|z| target - z) B, z = h B^T; read [2 R, d], target [R, 2]."""
     pairs = selection.paired()
     flat = project(hidden, read, pairs)
-    z = flat.view(flat.shape[0], -1, 2)  # [T, R or K, 2]
-    length = z.norm(dim=2, keepdim=True)
-    y = (length * selection.of_rows(target) - z).flatten(1)
+    z = flat.view(*flat.shape[:2], -1, 2)  # [B, b, K, 2]
+    length = z.norm(dim=3, keepdim=True)
+    y = (length * selection.of_rows(target) - z).flatten(2)
     return combine(hidden, _gated(y, pairs), read, pairs)
 
 
@@ -153,6 +114,10 @@ def restore_norm(before: Tensor, after: Tensor, active: Tensor) -> Tensor:
     return torch.where(active[:, None], after * ratio, after)
 
 
+def _in_blocks(hidden: Tensor, selection: Selection) -> Tensor:
+    return hidden.view(*selection.blocks, hidden.shape[1])
+
+
 def _gated(y: Tensor, selection: Selection) -> Tensor:
     # A product alone would turn the infinity of a row that is not this token's into NaN.
-    return torch.where(selection.acts, y * selection.gains, 0.0)
+    return (y * selection.gains).masked_fill_(selection.rests, 0.0)

@@ -13,7 +13,8 @@ from torch import Tensor
 from .edit import EditForm
 from .gate_log import GateLog
 from .gate_rows import GateRows, gate_values, gated
-from .kernel import Selection, diagonal, low_rank, restore_norm, turn
+from .kernel import diagonal, low_rank, restore_norm, turn
+from .selection import Selection
 from .tables import LaneTable
 
 __all__ = ["LaneGains", "LaneStep"]
@@ -29,7 +30,7 @@ class LaneGains:
     @cached_property
     def acts(self) -> Tensor:
         """[T] whether any row acts on the token."""
-        found = [s.acts.any(dim=1) for s in (self.ranks, self.rows) if s is not None]
+        found = [s.acts.any(dim=2).flatten() for s in (self.ranks, self.rows) if s is not None]
         return torch.stack(found).any(dim=0)
 
     def to(self, device: torch.device) -> LaneGains:

@@ -13,19 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .gate_log import GateLog
-from .kernel import Selection
 from .lane_step import LaneGains, LaneStep
 from .plan import SteeringPlan
 from .scopes import PositionContext
+from .selection import Selection, select
 from .sites import SitePoint
 from .tables import LaneTable, PackedTables
+from .token_blocks import TokenBlocks, cut_tokens
 
-__all__ = ["SPARSE_ABOVE", "StepEdits", "StepRow", "gain_matrix", "prepare"]
+__all__ = ["StepEdits", "StepPart", "StepRow", "gain_matrix", "prepare"]
 
 _Gains = NDArray[np.float32]
-
-SPARSE_ABOVE: Final = 64
-"""Rows per row in use from which gathering beats the dense product (bench/kernel.py)."""
 
 _FEW_TOKENS: Final = 0.5
 """Share of tokens below which only the steered ones are taken out, edited and put back."""
@@ -42,48 +40,68 @@ class StepRow:
 
 
 @dataclass(frozen=True, eq=False)
+class StepPart:
+    """Tokens that lie together, with what the hooks do to them.
+
+    Attributes:
+        tokens: Which, counted in the edited tokens.
+        lanes: By point, in order; points without live edits are absent.
+        early: By point, lanes of later points whose gates read there.
+    """
+
+    tokens: slice
+    lanes: Mapping[SitePoint, tuple[LaneStep, ...]]
+    early: Mapping[SitePoint, tuple[LaneStep, ...]]
+
+    def apply(self, point: SitePoint, arrived: Tensor, log: GateLog) -> Tensor:
+        """Edit its tokens [t, d] of any float dtype; returns a new tensor, or them where idle."""
+        lanes, early = self.lanes.get(point, ()), self.early.get(point, ())
+        if not lanes and not early:
+            return arrived
+        work = arrived.to(torch.float32)
+        for lane in early:
+            log.hold(lane, lane.decide(work, log))
+        for lane in lanes:
+            work = lane.apply(work, _gains(lane, point, work, log))
+        return work.to(arrived.dtype) if lanes else arrived
+
+
+@dataclass(frozen=True, eq=False)
 class StepEdits:
     """Everything the hooks need in one step.
 
     Attributes:
-        lanes: By point, in order; points without live edits are absent.
-        early: By point, lanes of later points whose gates read there.
+        parts: One after the other they are the edited tokens.
         edited: Batch rows that are edited, or None when all are.
         tokens: The same per device.
     """
 
-    lanes: Mapping[SitePoint, tuple[LaneStep, ...]]
-    early: Mapping[SitePoint, tuple[LaneStep, ...]]
+    parts: tuple[StepPart, ...]
     edited: NDArray[np.int64] | None
     tokens: Mapping[torch.device, Tensor]
 
     @cached_property
     def points(self) -> frozenset[SitePoint]:
         """Where something is edited, or read by a gate."""
-        return frozenset(self.lanes) | frozenset(self.early)
+        return frozenset(point for part in self.parts for point in (*part.lanes, *part.early))
 
     @cached_property
     def has_gates(self) -> bool:
         """Whether some token has a gate."""
-        return any(lane.has_gates for lanes in self.lanes.values() for lane in lanes)
+        lanes = (lane for part in self.parts for lanes in part.lanes.values() for lane in lanes)
+        return any(lane.has_gates for lane in lanes)
 
     def apply(self, point: SitePoint, hidden: Tensor, log: GateLog) -> Tensor:
         """Edit hidden [..., d] of any float dtype; returns a new tensor, or hidden where idle."""
-        lanes, early = self.lanes.get(point, ()), self.early.get(point, ())
-        if not lanes and not early:
+        if point not in self.points:
             return hidden
         rows = hidden.flatten(0, -2)
-        device = lanes[0].table.device if lanes else early[0].table.gate_device
-        tokens = None if self.edited is None else self.tokens[device]
+        tokens = None if self.edited is None else self.tokens[hidden.device]
         arrived = rows if tokens is None else rows.index_select(0, tokens)
-        work = arrived.to(torch.float32)
-        for lane in early:
-            log.hold(lane, lane.decide(work, log))
-        if not lanes:
+        pieces = [part.apply(point, arrived[part.tokens], log) for part in self.parts]
+        if not any(point in part.lanes for part in self.parts):
             return hidden
-        for lane in lanes:
-            work = lane.apply(work, _gains(lane, point, work, log))
-        edited = work.to(hidden.dtype)
+        edited = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         if tokens is not None:
             edited = rows.index_copy(0, tokens, edited)
         return edited.view_as(hidden)
@@ -118,7 +136,13 @@ def prepare(gains: _Gains, tables: PackedTables) -> StepEdits | None:
     if steered.mean() < _FEW_TOKENS:
         edited = np.flatnonzero(steered)
         gains = gains[edited]
-    selector = _Selector(gains)
+    parts = tuple(_part(gains, blocks, tables) for blocks in cut_tokens(gains != 0))
+    tokens = {} if edited is None else _on_each(edited, tables.devices)
+    return StepEdits(parts, edited, tokens)
+
+
+def _part(gains: _Gains, blocks: TokenBlocks, tables: PackedTables) -> StepPart:
+    selector = _Selector(gains, blocks)
     lanes: dict[SitePoint, tuple[LaneStep, ...]] = {}
     early: dict[SitePoint, tuple[LaneStep, ...]] = {}
     for point, point_tables in tables.lanes.items():
@@ -129,8 +153,7 @@ def prepare(gains: _Gains, tables: PackedTables) -> StepEdits | None:
             gate_point = lane.table.lane.gate_point
             if gate_point is not None and gate_point != point:
                 early[gate_point] = (*early.get(gate_point, ()), lane)
-    tokens = {} if edited is None else _on_each(edited, tables.devices)
-    return StepEdits(lanes, early, edited, tokens)
+    return StepPart(slice(blocks.start, blocks.stop), lanes, early)
 
 
 def _on_each(
@@ -140,11 +163,12 @@ def _on_each(
 
 
 class _Selector:
-    """Builds selections of one gain matrix; lanes with equal columns share theirs."""
+    """Builds the selections of one part; lanes with equal columns share theirs."""
 
-    def __init__(self, gains: _Gains) -> None:
-        self._gains = gains
-        self._used: NDArray[np.bool_] = np.any(gains, axis=0)
+    def __init__(self, gains: _Gains, blocks: TokenBlocks) -> None:
+        self._gains = gains[blocks.start : blocks.stop]
+        self._blocks = blocks
+        self._used: NDArray[np.bool_] = np.any(self._gains, axis=0)
         self._made: dict[tuple[bytes, torch.device], Selection] = {}
 
     def lane_step(self, table: LaneTable) -> LaneStep | None:
@@ -166,19 +190,6 @@ class _Selector:
             return None
         key = (columns.tobytes(), device)
         if key not in self._made:
-            self._made[key] = _select(self._gains[:, columns], device)
+            own = self._gains[:, columns]
+            self._made[key] = select(own, self._blocks.size, device, self._blocks.start)
         return self._made[key]
-
-
-def _select(gains: _Gains, device: torch.device) -> Selection:
-    tokens, rows = np.nonzero(gains)
-    counts = np.bincount(tokens, minlength=len(gains))
-    most = max(int(counts.max(initial=0)), 1)
-    if gains.shape[1] <= SPARSE_ABOVE * most:
-        return Selection(torch.from_numpy(np.ascontiguousarray(gains)).to(device))
-    slots = np.arange(len(tokens)) - np.repeat(np.cumsum(counts) - counts, counts)
-    index = np.zeros((len(gains), most), dtype=np.int64)
-    values = np.zeros((len(gains), most), dtype=np.float32)
-    index[tokens, slots] = rows
-    values[tokens, slots] = gains[tokens, rows]
-    return Selection(torch.from_numpy(values).to(device), torch.from_numpy(index).to(device))

@@ -80,9 +80,9 @@ class StepOutcome:
         """Columns [n] with gates, ascending, and their values on the rows of the batch, [T, n]."""
         if self._log is None:
             return np.zeros(0, dtype=np.int64), np.zeros((len(self._gains), 0), dtype=np.float32)
-        columns, values = self._log.values()
         if self._edited is None:
-            return columns, values
+            return self._log.values(len(self._gains))
+        columns, values = self._log.values(len(self._edited))
         spread = np.zeros((len(self._gains), len(columns)), dtype=np.float32)
         spread[self._edited] = values
         return columns, spread

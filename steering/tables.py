@@ -153,9 +153,11 @@ def _pack_rows(edits: Sequence[Edit], device: torch.device) -> LowRankRows:
     responses = [edit.response for edit in edits if edit.response is not None]
     is_scaled = any(bool((response.linear != 1).any()) for response in responses)
     is_clipped = any(bool(response.clip.any()) for response in responses)
+    offsets = [edit.offset for edit in edits if edit.offset is not None]
+    is_offset = any(bool(offset.any()) for offset in offsets)
     return LowRankRows(
         read=_cat([edit.read for edit in edits], device),
-        minus_offset=-_cat([edit.offset for edit in edits], device),
+        minus_offset=-_cat(offsets, device) if is_offset else None,
         write=_cat([edit.write for edit in edits], device),
         linear=_cat([response.linear for response in responses], device) if is_scaled else None,
         clip=_cat([response.clip for response in responses], device) if is_clipped else None,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import steering.step
 from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.gates import Per
@@ -19,6 +18,7 @@ from steering.sites import Site, SitePoint
 from steering.step import StepRow
 from steering.step_outcome import StepOutcome
 
+from .addressing import ADDRESSING, prefer
 from .gate_oracle import GateOracle
 from .gate_samples import with_token_gate
 from .oracle_runtime import OracleRuntime
@@ -36,9 +36,9 @@ HOOKED = [
 """Every point with a hook of its own, in the order of a forward."""
 
 
-@pytest.fixture(params=[64, 0], ids=["dense", "sparse"])
+@pytest.fixture(params=ADDRESSING, ids=list(ADDRESSING))
 def _addressing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steering.step, "SPARSE_ABOVE", request.param)
+    prefer(monkeypatch, request.param)
 
 
 Spans = list[tuple[int, int, int]]

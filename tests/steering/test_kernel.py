@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import steering.step
 from steering.compile_plan import Steer, compile_plan
 from steering.interventions import Operation
 from steering.runtime import SteeringRuntime
@@ -14,6 +13,7 @@ from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from steering.step import StepRow
 
+from .addressing import ADDRESSING, prefer
 from .oracle import steer_tokens
 from .samples import make_spec, random_steer
 
@@ -23,9 +23,9 @@ SITE_OF = {Operation.SCALE_HEADS: Site.HEADS, Operation.RANK_ONE: Site.MLP_OUT}
 MIXABLE = [op for op in Operation if op not in SITE_OF]
 
 
-@pytest.fixture(params=[64, 0], ids=["dense", "sparse"])
+@pytest.fixture(params=ADDRESSING, ids=list(ADDRESSING))
 def _addressing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steering.step, "SPARSE_ABOVE", request.param)
+    prefer(monkeypatch, request.param)
 
 
 def make_runtime(max_live_edits: int = 64) -> SteeringRuntime:
