@@ -112,7 +112,7 @@ class SteeringPlan:
             return np.zeros((stop - start, 0), dtype=np.float32)
         constant = self.generated_gains
         if constant is not None and start >= context.num_prompt_tokens:
-            gains = np.broadcast_to(constant, (stop - start, len(constant)))
+            gains = constant[None].repeat(stop - start, axis=0)
         else:
             columns = [item.gains(start, stop, context) for item in self.interventions]
             gains = np.stack(columns, axis=1)

@@ -46,7 +46,6 @@ class SteeringRuntime:
             devices: Device on which each layer's activations are.
             max_live_edits: Most distinct interventions at once.
         """
-        self._num_layers = num_layers
         self._devices = {
             SitePoint(layer, site): device for layer, device in devices.items() for site in Site
         }
@@ -59,7 +58,7 @@ class SteeringRuntime:
         self._edits: StepEdits | None = None
         self._log = GateLog()
         self._readouts: Readouts | None = None
-        self._live_points: frozenset[SitePoint] = frozenset()
+        self._live_points: dict[SitePoint, list[SitePoint]] = {}
         self._last: tuple[PackedTables, NDArray[np.float32], StepEdits | None] | None = None
 
     @property
@@ -102,14 +101,17 @@ class SteeringRuntime:
         outcome = self._prepare_edits(rows)
         read = frozenset() if readouts is None else readouts.points
         edited = frozenset() if self._edits is None else self._edits.points
-        self._live_points = frozenset(hooked_point(point) for point in read | edited)
+        self._live_points = {}
+        # of two points behind one hook that of the earlier layer, which is the lower, is first
+        for point in sorted(read | edited, key=lambda point: point.rank):
+            self._live_points.setdefault(hooked_point(point), []).append(point)
         return outcome
 
     def end_step(self) -> None:
         """Forget the step, so that a forward outside one is unsteered."""
         self._edits = None
         self._readouts = None
-        self._live_points = frozenset()
+        self._live_points = {}
 
     def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
         """Read and edit the activation a hook at `point` sees.
@@ -122,9 +124,7 @@ class SteeringRuntime:
         Returns:
             A tensor like `hidden`, or `hidden` itself where nothing is live.
         """
-        if point not in self._live_points:
-            return hidden
-        for logical in self._realised_at(point):
+        for logical in self._live_points.get(point, ()):
             if self._readouts is not None:
                 self._readouts.read(logical, hidden.flatten(0, -2))
             if self._edits is not None:
@@ -142,12 +142,6 @@ class SteeringRuntime:
         if edits is None or not edits.has_gates:
             return StepOutcome(gains, self._tables)
         return StepOutcome(gains, self._tables, self._log, edits.edited)
-
-    def _realised_at(self, point: SitePoint) -> tuple[SitePoint, ...]:
-        """The points a hook realises, in order: the inverse of `hooked_point`."""
-        if point.site is Site.RESID_POST and point.layer + 1 < self._num_layers:
-            return (point, SitePoint(point.layer + 1, Site.RESID_PRE))
-        return (point,)
 
     def _ensure_packed(self, rows: Sequence[StepRow]) -> None:
         needed = {item.key for row in rows if row.plan for item in row.plan.interventions}

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .token_blocks import gathered_cost
+from .token_blocks import price
 
 __all__ = ["Selection", "select"]
 
@@ -93,7 +93,7 @@ def select(
     used = (gains != 0).reshape(-1, size, num_rows).any(axis=1)
     in_any = used.any(axis=0)
     in_block = max(int(used.sum(axis=1).max(initial=0)), 1)
-    if num_tokens * int(in_any.sum()) <= gathered_cost(num_tokens, in_block, size):
+    if in_any.sum() <= in_block * price(size):
         if in_any.mean() >= _MOST_ROWS:
             return Selection(_tensor(gains[None], device), None, first)
         size, used = num_tokens, in_any[None]

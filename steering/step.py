@@ -98,13 +98,18 @@ class StepEdits:
         rows = hidden.flatten(0, -2)
         tokens = None if self.edited is None else self.tokens[hidden.device]
         arrived = rows if tokens is None else rows.index_select(0, tokens)
-        pieces = [part.apply(point, arrived[part.tokens], log) for part in self.parts]
-        if not any(point in part.lanes for part in self.parts):
+        edited = self._edited(point, arrived, log)
+        if edited is arrived:
             return hidden
-        edited = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         if tokens is not None:
             edited = rows.index_copy(0, tokens, edited)
         return edited.view_as(hidden)
+
+    def _edited(self, point: SitePoint, arrived: Tensor, log: GateLog) -> Tensor:
+        if len(self.parts) == 1:
+            return self.parts[0].apply(point, arrived, log)
+        pieces = [part.apply(point, arrived[part.tokens], log) for part in self.parts]
+        return torch.cat(pieces) if any(point in part.lanes for part in self.parts) else arrived
 
 
 def _gains(lane: LaneStep, point: SitePoint, hidden: Tensor, log: GateLog) -> LaneGains:

@@ -4,32 +4,28 @@ The tokens of a prompt lie together and use the same rows, so a block of them ga
 once and meets no others. Tokens that are decoded stand alone, a request's one token beside the
 next one's: each meets all rows of the step, or gathers its own where these are many.
 
-Costs are in units of what one row costs one token where nothing is gathered (bench/kernel.py).
+Costs are in units of what one row costs one token where nothing is gathered: `bench/kernel.py`
+prints them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "TokenBlocks", "cut_tokens", "gathered_cost"]
+__all__ = ["BLOCK", "TokenBlocks", "cut_tokens", "price"]
 
 BLOCK: Final = 32
 """Tokens in a block of a prompt."""
 
 _PRICES: Final = {1: 30, BLOCK: 3}
-"""Of a row and token, by tokens in the block that gathers the row."""
-
-_GATHER: Final = 2_000
-"""Of launching gathers."""
+"""Of a row and token, by tokens in the block that gathers it."""
 
 _SECOND_PART: Final = 4_000
-"""Of launching everything twice."""
-
-_Count = TypeVar("_Count", int, NDArray[np.int64])
+"""Of launching everything once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +37,9 @@ class TokenBlocks:
     size: int
 
 
-def gathered_cost(num_tokens: _Count, num_rows: _Count, size: int) -> _Count:
-    """Of tokens in blocks of `size` that gather `num_rows` each."""
-    return num_tokens * num_rows * _PRICES[size] + _GATHER
+def price(size: int) -> int:
+    """Of a row and token in blocks of `size` tokens that gather their rows."""
+    return _PRICES[size]
 
 
 def cut_tokens(acts: NDArray[np.bool_]) -> tuple[TokenBlocks, ...]:
@@ -68,7 +64,7 @@ def _single_cost(acts: NDArray[np.bool_], stops: NDArray[np.int64]) -> NDArray[n
     """Of tokens [0, stop) that meet all rows or gather their own, for each stop."""
     most = np.append(0, np.maximum.accumulate(acts.sum(axis=1)))[stops]
     in_any = np.append(0, np.logical_or.accumulate(acts, axis=0).sum(axis=1))[stops]
-    cost: NDArray[np.int64] = np.minimum(stops * in_any, gathered_cost(stops, most, 1))
+    cost: NDArray[np.int64] = stops * np.minimum(in_any, most * price(1))
     return cost
 
 
@@ -77,4 +73,4 @@ def _block_cost(acts: NDArray[np.bool_], num_blocks: int) -> NDArray[np.int64]:
     in_block = acts.reshape(num_blocks, BLOCK, -1).any(axis=1).sum(axis=1)
     most = np.maximum.accumulate(in_block[::-1])[::-1]
     tokens = BLOCK * np.arange(num_blocks, 0, -1)
-    return np.append(gathered_cost(tokens, most, BLOCK), 0)
+    return np.append(tokens * most * price(BLOCK), 0)

@@ -25,5 +25,4 @@ def prefer(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Set the prices of `way`, and blocks that fit batches of tests."""
     monkeypatch.setattr(token_blocks, "BLOCK", _BLOCK)
     monkeypatch.setattr(token_blocks, "_PRICES", ADDRESSING[way])
-    monkeypatch.setattr(token_blocks, "_GATHER", -1 if way != "dense" else 0)
     monkeypatch.setattr(token_blocks, "_SECOND_PART", 0)

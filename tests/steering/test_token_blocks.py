@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from steering.token_blocks import BLOCK, TokenBlocks, cut_tokens, gathered_cost
+from steering.token_blocks import BLOCK, TokenBlocks, cut_tokens, price
 
 
 def acting(counts: Sequence[int], columns: Sequence[int | None]) -> NDArray[np.bool_]:
@@ -57,5 +57,4 @@ def test_parts_cover_the_tokens_and_cost_no_more_than_none(seed: int) -> None:
 def _cost(acts: NDArray[np.bool_], part: TokenBlocks) -> int:
     own = acts[part.start : part.stop]
     in_block = own.reshape(-1, part.size, own.shape[1]).any(axis=1).sum(axis=1).max()
-    gathered = gathered_cost(len(own), int(in_block), part.size)
-    return min(len(own) * int(own.any(axis=0).sum()), gathered)
+    return len(own) * min(int(own.any(axis=0).sum()), int(in_block) * price(part.size))
