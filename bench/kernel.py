@@ -4,8 +4,8 @@
 
 Every token is steered by one of R profiles of rank one, the tokens of a profile lying together.
 Each way is timed in turn on one thread: all rows at once, rows gathered for each token, and rows
-gathered for each block of tokens. `steering.token_blocks` chooses by what is printed last: the
-time of a token and row by tokens in the block, over that without a gather.
+gathered for each block of tokens. `steering.runtime.token_blocks` chooses by what is printed last:
+the time of a token and row by tokens in the block, over that without a gather.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable
 
 import torch
 
-from steering.kernel import LowRankRows, low_rank
-from steering.selection import Selection
-from steering.token_blocks import BLOCK
+from steering.runtime.kernel import LowRankRows, low_rank
+from steering.runtime.selection import Selection
+from steering.runtime.token_blocks import BLOCK
 
 REPEATS = 15
 TOKENS = (32, 256, 2048)

@@ -18,12 +18,11 @@ from server.engine.async_engine import AsyncEngine
 from server.engine.config import EngineConfig
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
-from steering.compile_plan import Steer, compile_plan
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention, Operation
 from steering.model_spec import ModelSpec
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site
 
 

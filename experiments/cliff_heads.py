@@ -21,9 +21,8 @@ from steering.analysis import (
     random_heads,
     rank_heads,
 )
-from steering.compile_plan import compile_plan
 from steering.layout import AttentionReader
-from steering.plan import SteeringPlan
+from steering.plan import SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
 from .cliff_probe import Probe

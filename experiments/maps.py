@@ -10,9 +10,8 @@ from torch import Tensor
 
 from server.embedded.corpus import Kind
 from server.embedded.demo.variant import use
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
 from .subject import Subject

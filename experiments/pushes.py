@@ -10,8 +10,8 @@ from typing import Final
 import torch
 
 from server.embedded.demo.variant import use
-from steering.compile_plan import Steer
 from steering.directions import MIN_NORM, Direction, DirectionKind
+from steering.plan import Steer
 from steering.sites import Site, SitePoint
 
 __all__ = ["WRITE_SITES", "amplified", "injected", "pushed", "random_like", "signed"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.embedded.demo.effects import Condition
-from steering.compile_plan import Steer, compile_plan
 from steering.model_spec import ModelSpec
+from steering.plan import Steer, compile_plan
 
 __all__ = ["Recipe"]
 

@@ -14,10 +14,10 @@ from server.embedded.demo.criterion import Criterion, Guard
 from server.embedded.demo.fits import Contrast, Source
 from server.embedded.demo.measures import Measured
 from server.embedded.demo.variant import use
-from steering.compile_plan import Steer
 from steering.directions import Direction
 from steering.fit import fit_gaussian_transport, fit_mean_difference
 from steering.fit.linear_act import fit_linear_act
+from steering.plan import Steer
 from steering.sites import Site
 
 from .choice import Choice, choose

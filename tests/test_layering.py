@@ -17,7 +17,7 @@ _STATISTICS = {"scipy", "sklearn"}
 _EVALS = {"matplotlib", "numpy", "safetensors", "scipy", "yaml"}  # the clients' extra of that name
 _READS_SETTINGS = {"server.cli", "server.app", "server.settings"}
 _STEERING_MACHINERY = tuple(
-    f"steering.{name}" for name in ("kernel", "runtime", "tables", "operations", "hooks", "layout")
+    f"steering.{name}" for name in ("runtime", "operations", "hooks", "layout")
 )
 _TORCH_FREE = [
     f"server.engine.{name}"

@@ -10,10 +10,9 @@ import torch
 
 from server.engine.config import EngineConfig
 from server.engine.loader import LoadedModel, load
-from steering.compile_plan import compile_plan
 from steering.interventions import Operation
 from steering.model_spec import ModelSpec
-from steering.plan import SteeringPlan
+from steering.plan import SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 from steering.weights import (
     CheckpointFiles,

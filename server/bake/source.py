@@ -9,11 +9,11 @@ from typing import Any
 
 from server.registry.library import DirectionLibrary
 from server.store import Store
-from steering.compile_plan import Steer
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.formats import load_direction
 from steering.interventions import Intervention, Operation
+from steering.plan import Steer
 from steering.sites import Site
 from steering.weights.errors import WeightEditError
 

@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from steering.readouts import Readouts
-    from steering.runtime import SteeringRuntime
+    from steering.runtime import Readouts, SteeringRuntime, StepOutcome
     from steering.sites import SitePoint
-    from steering.step_outcome import StepOutcome
 
     from .logprobs import PositionLogprobs
     from .model_runner import ModelRunner, PromptLogits, RunResult

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from steering.planned_gate import PlannedGate
+    from steering.plan import PlannedGate
 
 __all__ = ["GateLatch"]
 

@@ -11,14 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steering.readouts import CaptureRead, GateRead, MonitorRead, Readouts
-from steering.step import StepRow
+from steering.runtime import CaptureRead, GateRead, MonitorRead, Readouts, StepRow
 
 from .attention import ScheduledSequence
 
 if TYPE_CHECKING:
-    from steering.runtime import SteeringRuntime
-    from steering.step_outcome import StepOutcome
+    from steering.runtime import SteeringRuntime, StepOutcome
 
     from .attention import PagedAttention
     from .scheduler_output import ScheduledRequest, SchedulerOutput

@@ -21,8 +21,7 @@ from .position_flags import PositionFlags
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from steering.plan import PlannedMonitor
-    from steering.planned_intervention import PlannedIntervention
+    from steering.plan import PlannedIntervention, PlannedMonitor
     from steering.sites import SitePoint
 
     from .detokenizer import Detokenizer

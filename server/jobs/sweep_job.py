@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from server.engine.engine import Engine
-from steering.compile_plan import Steer, compile_plan
 from steering.errors import InvalidFieldError, NoEffectError
 from steering.fields import check_keys, mapping, number, require, shown
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.scopes import PositionContext
 
 from .baseline import Baseline

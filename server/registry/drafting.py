@@ -10,13 +10,18 @@ from server.store import Actor, ProfileRecord, Saved, Store
 from server.store.errors import StoreError
 from server.store.names import check_name
 from server.store.requirements import check_requires
-from steering.compile_plan import MonitorUse, Steer, compile_plan
 from steering.errors import InvalidFieldError, SteeringError
 from steering.fields import check_keys
 from steering.interventions import Intervention
 from steering.model_spec import ModelSpec
-from steering.plan import SteeringPlan
-from steering.planned_intervention import PlannedEdit, PlannedIntervention
+from steering.plan import (
+    MonitorUse,
+    PlannedEdit,
+    PlannedIntervention,
+    Steer,
+    SteeringPlan,
+    compile_plan,
+)
 from steering.profiles import Monitor, Profile
 from steering.sites import SitePoint
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from server.auth import Principal
 from server.store import Actor
-from steering.compile_plan import MonitorUse, compile_plan
-from steering.plan import PlannedMonitor, SteeringPlan
+from steering.plan import MonitorUse, PlannedMonitor, SteeringPlan, compile_plan
 from steering.profiles import Monitor
 from steering.requirements import scopes_to_read
 

@@ -10,11 +10,10 @@ from typing import Final
 from server.auth import KeyScope, Principal
 from server.store import Actor, ProfileRecord, ProfileStatus, Store
 from server.store.errors import ProfileNotFoundError, StoreError
-from steering.compile_plan import MonitorUse, Steer, compile_plan
 from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
-from steering.plan import SteeringPlan
+from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
 from steering.requirements import scopes_to_read, scopes_to_steer
 
 from .choice import NONE, Compose, NamedProfile, SteeringChoice

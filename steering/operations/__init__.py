@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .compile import OPERATION_KINDS, compile_edit
 from .context import OperationContext
+from .edit import Edit, EditForm
 
-__all__ = ["OPERATION_KINDS", "OperationContext", "compile_edit"]
+__all__ = ["OPERATION_KINDS", "Edit", "EditForm", "OperationContext", "compile_edit"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from steering.edit import Edit
 from steering.errors import SiteUnavailableError
 from steering.interventions import StrengthUnit
 
 from .context import OperationContext
+from .edit import Edit
 
 __all__ = ["add"]
 

@@ -8,12 +8,12 @@ from typing import Final
 import torch
 
 from steering.directions import DirectionKind
-from steering.edit import Edit
 from steering.errors import IncompatibleOperationError, NonFiniteError
 from steering.interventions import Operation
 
 from .additive import add
 from .context import OperationContext
+from .edit import Edit
 from .heads import scale_heads
 from .projection import ablate, clamp, set_projection
 from .rank_one import rank_one

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
-from steering.edit import Response
 from steering.interventions import Intervention
 from steering.sites import SitePoint
+
+from .edit import Response
 
 __all__ = ["OperationContext", "identity_response"]
 

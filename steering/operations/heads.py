@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from steering.edit import Edit, EditForm
-
 from .context import OperationContext
+from .edit import Edit, EditForm
 
 __all__ = ["scale_heads"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
-from steering.edit import Edit, Response
 from steering.errors import InvalidFieldError
 
 from .context import OperationContext, identity_response
+from .edit import Edit, Response
 
 __all__ = ["ablate", "clamp", "orthonormal", "set_projection", "unit_rows"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from steering.edit import Edit
 from steering.errors import SiteUnavailableError
 from steering.sites import Site
 
 from .context import OperationContext, identity_response
+from .edit import Edit
 from .projection import unit_rows
 
 __all__ = ["rank_one"]

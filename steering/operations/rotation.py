@@ -6,9 +6,8 @@ import math
 
 import torch
 
-from steering.edit import Edit, EditForm
-
 from .context import OperationContext, identity_response
+from .edit import Edit, EditForm
 from .projection import orthonormal
 
 __all__ = ["rotate", "rotate_to"]

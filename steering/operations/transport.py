@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from steering.edit import Edit, EditForm
-
 from .context import OperationContext, identity_response
+from .edit import Edit, EditForm
 
 __all__ = ["diagonal", "transport"]
 

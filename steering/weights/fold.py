@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.edit import Edit, EditForm
+from steering.operations import Edit, EditForm
 
 __all__ = ["GainedEdit", "fold_bias", "fold_weight", "is_affine", "needs_bias"]
 

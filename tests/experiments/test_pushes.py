@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from experiments.pushes import WRITE_SITES, amplified, injected, pushed, random_like, signed
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Operation
 from steering.model_spec import ModelSpec
+from steering.plan import Steer, compile_plan
 from steering.sites import Site, SitePoint
 
 LAYERS = 2

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steering.compile_plan import Steer
 from steering.gates import Gate, GateToken, Measure, Opens, Per
+from steering.plan import Steer
 from steering.scopes import PositionContext
 from steering.sites import SitePoint
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from steering.compile_plan import Steer
 from steering.directions import Direction, DirectionKind
 from steering.gates import Gate, Measure, Per
 from steering.layer_selection import resolve_layers
 from steering.model_spec import ModelSpec
+from steering.plan import Steer
 from steering.scopes import Scope
 from steering.sites import Site, SitePoint
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from steering.compile_plan import Steer
 from steering.directions import DirectionKind
 from steering.interventions import Operation, StrengthUnit
 from steering.model_spec import ModelSpec
+from steering.plan import Steer
 from steering.scopes import PositionContext
 from steering.sites import SitePoint
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from steering.compile_plan import Steer
 from steering.layer_selection import resolve_layers
 from steering.model_spec import ModelSpec
+from steering.plan import Steer
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 

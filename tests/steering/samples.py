@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from steering.compile_plan import Steer
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention, Operation
 from steering.model_spec import ModelSpec
 from steering.operations import OPERATION_KINDS
+from steering.plan import Steer
 from steering.sites import Site, SitePoint
 
 __all__ = ["SCOPES", "make_direction", "make_spec", "random_steer"]

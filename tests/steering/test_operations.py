@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.errors import (
     IncompatibleOperationError,
@@ -19,10 +18,10 @@ from steering.errors import (
     SteeringError,
 )
 from steering.interventions import Intervention
-from steering.runtime import SteeringRuntime
+from steering.plan import Steer, compile_plan
+from steering.runtime import SteeringRuntime, StepRow
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
-from steering.step import StepRow
 
 from .samples import make_direction, make_spec
 

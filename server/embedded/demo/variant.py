@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction
 from steering.interventions import Intervention
 from steering.model_spec import ModelSpec
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 
 __all__ = ["Variant", "use"]
 

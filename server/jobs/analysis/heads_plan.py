@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from steering.analysis import Head, heads_direction
-from steering.compile_plan import Steer, compile_plan
 from steering.errors import InvalidFieldError
 from steering.interventions import Intervention
 from steering.model_spec import ModelSpec
-from steering.plan import PlannedMonitor, SteeringPlan
+from steering.plan import PlannedMonitor, Steer, SteeringPlan, compile_plan
 from steering.sites import Site
 
 __all__ = ["ablation_document", "num_visible_layers", "scaled_plan"]

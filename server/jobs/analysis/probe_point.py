@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from steering.compile_plan import MonitorUse, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.errors import IncompatibleOperationError
 from steering.model_spec import ModelSpec
-from steering.plan import PlannedMonitor
+from steering.plan import MonitorUse, PlannedMonitor, compile_plan
 from steering.profiles import Monitor
 
 __all__ = ["plan_probe"]

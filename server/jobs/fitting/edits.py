@@ -7,14 +7,13 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from steering.compile_plan import Steer, compile_plan
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
 from steering.fit import Method
 from steering.interventions import Intervention, Operation
 from steering.layer_selection import LayerRange
 from steering.model_spec import ModelSpec
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.scopes import Scope, Selector, Tokens
 from steering.sites import Site, SitePoint
 

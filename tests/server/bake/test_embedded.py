@@ -15,8 +15,8 @@ from server.engine.config import EngineConfig
 from server.engine.loader import load
 from server.registry.library import load_direction_blob
 from server.store import SYSTEM, Store
-from steering.compile_plan import compile_plan
 from steering.formats import dump_direction, load_direction
+from steering.plan import compile_plan
 from steering.profiles import Profile
 from tests.server.engine.harness import EngineHarness
 

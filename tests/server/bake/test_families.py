@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from server.bake.options import BakeOptions
 from server.bake.run import bake
 from server.store import Store
-from steering.compile_plan import Steer
 from steering.interventions import Intervention
 from steering.layout import detect_layout
 from steering.model_spec import ModelSpec
+from steering.plan import Steer
 from tests.models import FAMILIES, save_tiny, tiny_model
 from tests.server.engine.reference import reference_logits
 

@@ -16,10 +16,9 @@ from server.embedded.demo.monitoring import read_monitor
 from server.registry.demo import import_demo
 from server.registry.library import load_direction_blob
 from server.store import Store
-from steering.compile_plan import MonitorUse, Steer, compile_plan
 from steering.directions import Direction
 from steering.formats import dump_direction, load_direction
-from steering.plan import SteeringPlan
+from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
 from steering.profiles import Profile
 from steering.sites import Site, SitePoint
 

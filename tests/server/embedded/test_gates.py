@@ -11,12 +11,11 @@ import pytest
 from server.embedded import demo, judge
 from server.embedded.corpus import Kind, prompts
 from server.embedded.demo.laboratory import Laboratory, Trial
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction
 from steering.fit import fit_mean_difference
 from steering.formats import load_direction
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
 FOLDER = Path(demo.__file__).parent

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.engine.request import GenerationRequest
-from steering.compile_plan import Steer, compile_plan
 from steering.interventions import Operation
 from steering.model_spec import ModelSpec
+from steering.plan import Steer, compile_plan
 from steering.sites import READ_ONLY_SITES, Site
 from tests.models import VOCAB_SIZE
 from tests.steering.gate_samples import with_request_gate, with_token_gate

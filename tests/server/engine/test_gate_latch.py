@@ -11,7 +11,7 @@ from server.engine.outputs import SteeredTokens
 from server.engine.position_flags import PositionFlags
 from steering.direction_ref import DirectionRef
 from steering.gates import Gate, GateToken, Opens, Per
-from steering.planned_gate import PlannedGate
+from steering.plan import PlannedGate
 from steering.sites import Site, SitePoint
 
 

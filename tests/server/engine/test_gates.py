@@ -14,10 +14,9 @@ from server.engine.outputs import GateState, SteeredTokens
 from server.engine.request import GenerationRequest
 from server.engine.scheduler import Scheduler
 from server.engine.scheduler_output import ScheduledRequest, StepBuilder
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
 

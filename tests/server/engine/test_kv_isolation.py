@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from server.engine.loader import LoadedModel
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site
 from tests.models import tiny_model
 

@@ -11,10 +11,9 @@ import torch
 from server.engine.capture import capture_requests
 from server.engine.loader import LoadedModel
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling
-from steering.compile_plan import MonitorUse, Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
 from steering.profiles import Monitor
 from steering.sites import Site, SitePoint
 

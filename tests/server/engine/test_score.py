@@ -18,9 +18,9 @@ from server.engine.loader import LoadedModel
 from server.engine.outputs import PromptScore
 from server.engine.request import CaptureRequest, Pooling, ScoreRequest
 from server.engine.score import score_requests, score_result, score_rows
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
+from steering.plan import Steer, compile_plan
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
 

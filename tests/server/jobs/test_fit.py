@@ -22,12 +22,11 @@ from server.jobs.manager import JobLimits, JobManager
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import SYSTEM, Store
-from steering.compile_plan import Steer, compile_plan
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.errors import FitError
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 
 from .conftest import TIMES, Observed
 from .fit_context import MemoryContext, texts

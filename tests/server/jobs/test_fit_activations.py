@@ -10,11 +10,10 @@ from server.jobs.examples.prompts import ReadPrompt
 from server.jobs.fitting.activations import read_prompts
 from server.jobs.fitting.job import FIT
 from server.jobs.instrument import Instrument
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
 from .fit_context import MemoryContext, texts

@@ -19,10 +19,9 @@ from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from server.engine.sampling import SamplingParams
 from server.jobs.instrument import Instrument
 from server.jobs.next_token import kl_divergences
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
 from tests.server.engine.harness import _remove_hooks, bare_logits, load_tiny

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from steering.compile_plan import Steer
 from steering.directions import Direction
 from steering.interventions import Intervention
 from steering.model_spec import ModelSpec
+from steering.plan import Steer
 from steering.scopes import PositionContext
 from steering.sites import SitePoint
 from tests.steering.oracle import steer_tokens

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import DirectionKind
 from steering.interventions import Intervention
+from steering.plan import Steer, compile_plan
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from steering.weights import (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import DirectionKind
 from steering.interventions import Intervention
+from steering.plan import Steer, compile_plan
 from steering.sites import Site, SitePoint
 from steering.weights import NotFoldableError, check_foldable, edits_by_point
 from tests.steering.samples import make_direction, make_spec

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from steering.edit import Edit
+from steering.operations import Edit
 from steering.operations.context import identity_response
 from steering.sites import Site, SitePoint
 from steering.weights import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from steering.edit import Edit
+from steering.operations import Edit
 from steering.operations.context import identity_response
 from steering.sites import Site, SitePoint
 from steering.weights import GainedEdit, Survival, WriteTensor, rosi

@@ -7,26 +7,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .compatibility import MAX_NORM, check_direction, check_place
-from .compile_gate import compile_gate
-from .directions import Direction, DirectionKind
-from .edit import Edit
-from .errors import (
+from steering.compatibility import MAX_NORM, check_direction, check_place
+from steering.directions import Direction, DirectionKind
+from steering.errors import (
     IncompatibleOperationError,
     NonFiniteError,
     NormTooLargeError,
     SteeringError,
 )
-from .gates import Per
-from .interventions import Intervention
-from .layer_selection import resolve_layers
-from .model_spec import ModelSpec
-from .operations import OperationContext, compile_edit
+from steering.gates import Per
+from steering.interventions import Intervention
+from steering.layer_selection import resolve_layers
+from steering.model_spec import ModelSpec
+from steering.operations import Edit, OperationContext, compile_edit
+from steering.profiles import Monitor
+from steering.sites import SitePoint
+
+from .compile_gate import compile_gate
 from .plan import PlannedMonitor, SteeringPlan
 from .planned_gate import PlannedGate
 from .planned_intervention import Lane, PlannedEdit, PlannedIntervention
-from .profiles import Monitor
-from .sites import SitePoint
 
 __all__ = ["MonitorUse", "Steer", "compile_plan"]
 

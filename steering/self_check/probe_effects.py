@@ -9,10 +9,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from .errors import SelfCheckError
-from .layout import LayerModules, Layout
+from steering.errors import SelfCheckError
+from steering.layout import LayerModules, Layout
+from steering.sites import Site, SitePoint
+
 from .probe import Trace, WatchedInput
-from .sites import Site, SitePoint
 
 __all__ = ["PROBE_ROWS", "Effect", "LayerEffects", "relative_tolerance"]
 

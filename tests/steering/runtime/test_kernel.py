@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from steering.compile_plan import Steer, compile_plan
 from steering.interventions import Operation
-from steering.runtime import SteeringRuntime
+from steering.plan import Steer, compile_plan
+from steering.runtime import SteeringRuntime, StepRow
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
-from steering.step import StepRow
+from tests.steering.oracle import steer_tokens
+from tests.steering.samples import make_spec, random_steer
 
 from .addressing import ADDRESSING, prefer
-from .oracle import steer_tokens
-from .samples import make_spec, random_steer
 
 SPEC = make_spec()
 CPU = torch.device("cpu")

@@ -8,21 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.gates import Per
 from steering.interventions import Intervention, Operation
-from steering.runtime import SteeringRuntime
+from steering.plan import Steer, compile_plan
+from steering.runtime import SteeringRuntime, StepOutcome, StepRow
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
-from steering.step import StepRow
-from steering.step_outcome import StepOutcome
+from tests.steering.gate_oracle import GateOracle
+from tests.steering.gate_samples import with_token_gate
+from tests.steering.oracle_runtime import OracleRuntime
+from tests.steering.samples import make_spec, random_steer
 
 from .addressing import ADDRESSING, prefer
-from .gate_oracle import GateOracle
-from .gate_samples import with_token_gate
-from .oracle_runtime import OracleRuntime
-from .samples import make_spec, random_steer
 
 SPEC = make_spec(num_layers=2)
 CPU = torch.device("cpu")

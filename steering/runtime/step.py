@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steering.plan import SteeringPlan
+from steering.scopes import PositionContext
+from steering.sites import SitePoint
+
 from .gate_log import GateLog
 from .lane_step import LaneGains, LaneStep
-from .plan import SteeringPlan
-from .scopes import PositionContext
 from .selection import Selection, select
-from .sites import SitePoint
 from .tables import LaneTable, PackedTables
 from .token_blocks import TokenBlocks, cut_tokens
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from steering.compile_plan import MonitorUse, Steer, compile_plan
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
 from steering.errors import (
@@ -20,13 +19,12 @@ from steering.errors import (
     SiteUnavailableError,
 )
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
+from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
 from steering.profiles import Monitor
 from steering.runtime import SteeringRuntime
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
-
-from .samples import make_direction, make_spec
+from tests.steering.samples import make_direction, make_spec
 
 SPEC = make_spec()
 VECTOR = Direction(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .compatibility import check_direction, check_place
-from .directions import Direction, DirectionKind
-from .errors import IncompatibleOperationError, InvalidFieldError
-from .gates import Gate, Measure, Per
-from .model_spec import ModelSpec
+from steering.compatibility import check_direction, check_place
+from steering.directions import Direction, DirectionKind
+from steering.errors import IncompatibleOperationError, InvalidFieldError
+from steering.gates import Gate, Measure, Per
+from steering.model_spec import ModelSpec
+from steering.sites import Site, SitePoint
+
 from .planned_gate import PlannedGate
-from .sites import Site, SitePoint
 
 __all__ = ["compile_gate"]
 

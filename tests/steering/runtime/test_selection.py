@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from steering.selection import Selection, select
+from steering.runtime.selection import Selection, select
 
 from .addressing import ADDRESSING, prefer
 

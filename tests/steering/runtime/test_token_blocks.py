@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from steering.token_blocks import BLOCK, TokenBlocks, cut_tokens, price
+from steering.runtime.token_blocks import BLOCK, TokenBlocks, cut_tokens, price
 
 
 def acting(counts: Sequence[int], columns: Sequence[int | None]) -> NDArray[np.bool_]:

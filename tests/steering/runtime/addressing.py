@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from steering import token_blocks
+from steering.runtime import token_blocks
 
 __all__ = ["ADDRESSING", "prefer"]
 

@@ -8,11 +8,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from .errors import SelfCheckError
-from .layout import Layout
+from steering.errors import SelfCheckError
+from steering.layout import Layout
+from steering.sites import Site, SitePoint
+
 from .probe import Probe, Trace, trace_forward
 from .probe_effects import PROBE_ROWS, LayerEffects, relative_tolerance
-from .sites import Site, SitePoint
 
 __all__ = ["self_check"]
 

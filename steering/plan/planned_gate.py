@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .gates import Gate, Measure, Opens
-from .sites import SitePoint
-from .tensor_bytes import tensor_bytes
+from steering.gates import Gate, Measure, Opens
+from steering.sites import SitePoint
+from steering.tensor_bytes import tensor_bytes
 
 __all__ = ["PlannedGate"]
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steering.hooks import hooked_point
+from steering.plan import PlannedIntervention, SteeringPlan
+from steering.sites import Site, SitePoint
+
 from .gate_log import GateLog
-from .hooks import hooked_point
-from .plan import SteeringPlan
-from .planned_intervention import PlannedIntervention
 from .readouts import Readouts
-from .sites import Site, SitePoint
 from .step import StepEdits, StepRow, gain_matrix, prepare
 from .step_outcome import StepOutcome
 from .tables import PackedTables, pack

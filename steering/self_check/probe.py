@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import SelfCheckError
-from .hooks import hooked_point, install_hooks
-from .layout import Layout
-from .sites import SitePoint
+from steering.errors import SelfCheckError
+from steering.hooks import hooked_point, install_hooks
+from steering.layout import Layout
+from steering.sites import SitePoint
 
 __all__ = ["Probe", "Trace", "WatchedInput", "trace_forward"]
 

@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from steering.plan import SteeringPlan
+
 from .gate_log import GateLog
-from .plan import SteeringPlan
 from .tables import PackedTables
 
 __all__ = ["StepOutcome"]

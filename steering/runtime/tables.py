@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .edit import Edit, EditForm
+from steering.operations import Edit, EditForm
+from steering.plan import Lane, PlannedEdit, PlannedGate, PlannedIntervention, SteeringPlan
+from steering.sites import SitePoint
+
 from .gate_rows import GateRows, pack_gates
 from .kernel import LowRankRows
-from .plan import SteeringPlan
-from .planned_gate import PlannedGate
-from .planned_intervention import Lane, PlannedEdit, PlannedIntervention
-from .sites import SitePoint
 
 __all__ = ["LaneTable", "PackedTables", "pack"]
 

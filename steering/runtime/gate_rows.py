@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .gates import Measure, Opens
+from steering.gates import Measure, Opens
+from steering.plan import PlannedGate
+
 from .kernel import project
-from .planned_gate import PlannedGate
 from .selection import Selection
 
 __all__ = ["GateRows", "gate_values", "gated", "pack_gates"]

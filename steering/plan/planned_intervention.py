@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .edit import Edit, EditForm
-from .interventions import Intervention
+from steering.interventions import Intervention
+from steering.operations import Edit, EditForm
+from steering.schedules import CONSTANT
+from steering.scopes import PositionContext, Tokens
+from steering.sites import Site, SitePoint
+
 from .planned_gate import PlannedGate
-from .schedules import CONSTANT
-from .scopes import PositionContext, Tokens
-from .sites import Site, SitePoint
 
 __all__ = ["Lane", "PlannedEdit", "PlannedIntervention"]
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import InvalidFieldError, NoEffectError
+from steering.errors import InvalidFieldError, NoEffectError
+from steering.scopes import PositionContext
+from steering.sites import Site, SitePoint
+
 from .planned_gate import PlannedGate
 from .planned_intervention import PlannedIntervention
-from .scopes import PositionContext
-from .sites import Site, SitePoint
 
 __all__ = ["PlannedMonitor", "SteeringPlan"]
 

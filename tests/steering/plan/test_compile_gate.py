@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from steering.compile_gate import compile_gate
-from steering.compile_plan import Steer, compile_plan
 from steering.directions import Direction, DirectionKind
 from steering.errors import (
     IncompatibleOperationError,
@@ -20,12 +18,11 @@ from steering.errors import (
 )
 from steering.gates import Gate, Measure
 from steering.interventions import Intervention
-from steering.plan import SteeringPlan
-from steering.planned_gate import PlannedGate
+from steering.plan import PlannedGate, Steer, SteeringPlan, compile_plan
+from steering.plan.compile_gate import compile_gate
 from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
-
-from .samples import make_direction, make_spec
+from tests.steering.samples import make_direction, make_spec
 
 SPEC = make_spec()
 EDITED = [SitePoint(1, Site.RESID_POST), SitePoint(2, Site.RESID_POST)]

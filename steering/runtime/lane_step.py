@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .edit import EditForm
+from steering.operations import EditForm
+
 from .gate_log import GateLog
 from .gate_rows import GateRows, gate_values, gated
 from .kernel import diagonal, low_rank, restore_norm, turn

@@ -9,9 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .plan import PlannedMonitor
-from .planned_gate import PlannedGate
-from .sites import SitePoint
+from steering.plan import PlannedGate, PlannedMonitor
+from steering.sites import SitePoint
 
 __all__ = ["CaptureRead", "GateRead", "MonitorRead", "Readouts"]
 

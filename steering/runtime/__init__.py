@@ -1,0 +1,18 @@
+"""Live steering: plans packed on the device, and what acts on each token of a step."""
+
+from __future__ import annotations
+
+from .readouts import CaptureRead, GateRead, MonitorRead, Readouts
+from .runtime import SteeringRuntime
+from .step import StepRow
+from .step_outcome import StepOutcome
+
+__all__ = [
+    "CaptureRead",
+    "GateRead",
+    "MonitorRead",
+    "Readouts",
+    "SteeringRuntime",
+    "StepOutcome",
+    "StepRow",
+]
