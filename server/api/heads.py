@@ -14,7 +14,6 @@ from server.jobs.analysis.heads_plan import ablation_document
 from server.jobs.analysis.heads_query import HeadMethod, HeadsQuery
 from server.jobs.instrument import Instrument
 from server.store import Actor
-from server.store.names import check_name
 from server.store.requirements import check_requires
 from steering.errors import InvalidFieldError
 from steering.requirements import scope_of
@@ -40,8 +39,6 @@ async def heads(
     document = await read_document(request, services.limits)
     given = {key: value for key, value in document.items() if value is not None}
     query = HeadsQuery.from_document(given, most=_MAX_PROMPTS)
-    if query.profile is not None:
-        check_name(query.profile)
     check_requires(query.requires)
     caller.require(*query.requires, param="requires")
     probe, stored = await load_probe(services, caller, actor, query.probe)

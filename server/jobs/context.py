@@ -9,6 +9,8 @@ from server.engine.engine import Engine
 from steering.directions import Direction
 from steering.model_spec import ModelSpec
 
+from .directions import JobDirections
+
 __all__ = ["JobContext"]
 
 _T = TypeVar("_T")
@@ -37,6 +39,11 @@ class JobContext(Protocol):
         """Of the engine's model."""
         ...
 
+    @property
+    def directions(self) -> JobDirections:
+        """Stored directions, for the kind's `parse`; to be used by `compute`."""
+        ...
+
     async def report(self, fraction: float, message: str) -> None:
         """Say how far the job is: `fraction` of 1, and what it does now, without users' texts.
 
@@ -63,15 +70,6 @@ class JobContext(Protocol):
         Raises:
             SteeringError: It does not fit the model.
             StoreError: It cannot be stored.
-        """
-        ...
-
-    async def load_direction(self, reference: str) -> Direction:
-        """A stored direction by `name` or `name@version`.
-
-        Raises:
-            PermissionDeniedError: It requires a scope that the job's request does not declare.
-            StoreError: There is none, or its file is damaged.
         """
         ...
 

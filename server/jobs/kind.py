@@ -10,6 +10,7 @@ from server.engine.engine import Engine
 from steering.fields import str_list
 
 from .context import JobContext
+from .directions import JobDirections
 
 __all__ = ["JobKind", "RunKind", "declared_requires"]
 
@@ -36,19 +37,21 @@ class JobKind:
     Attributes:
         name: The request's `kind`.
         summary: One sentence for people.
-        parse: Checks a request against the loaded model before it is accepted. Runs in a thread;
-            what it returns is not used, so `run` may call it again. Raises a `SteeringError`,
-            `RequestRejectedError` or `StoreError` with `param` naming the field.
+        parse: Checks a request against the loaded model and the stored directions it names before
+            it is accepted. Runs in a thread; what it returns is not used, so `run` may call it
+            again. Raises a `SteeringError`, `RequestRejectedError`, `StoreError` or
+            `PermissionDeniedError` with `param` naming the field.
         run: Does it; returns a JSON object, the job's `result`. Raises any typed error; whatever
             it raises fails this job alone.
-        requires: Scopes a key must hold to start, resume or rerun such a request, beside `admin`;
-            every direction the job saves requires them too.
+        requires: Scopes a key must hold to start, resume or rerun such a request, beside `admin`
+            and what the directions it names ask for; every direction the job saves requires them
+            all.
         options: What `/v1/capabilities` says of the kind, as JSON: methods, fields, defaults.
     """
 
     name: str
     summary: str
-    parse: Callable[[Mapping[str, Any], Engine], object]
+    parse: Callable[[Mapping[str, Any], Engine, JobDirections], object]
     run: RunKind
     requires: Callable[[Mapping[str, Any]], Sequence[str]] = declared_requires
     options: Mapping[str, Any] = field(default_factory=dict)

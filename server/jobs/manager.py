@@ -18,6 +18,7 @@ from server.store.requirements import check_requires
 from steering.errors import IncompatibleModelError, InvalidFieldError
 
 from .changes import Changes
+from .directions import JobDirections
 from .kind import JobKind
 from .observer import JobObserver
 from .runner import JobRunner, JobTimes
@@ -76,6 +77,7 @@ class JobManager:
         self.limits = limits
         self._engine = engine
         self._store = store
+        self._library = library
         self._changes = Changes()
         self._observer = observer
         self._times = times or JobTimes()
@@ -113,15 +115,18 @@ class JobManager:
 
         Raises:
             InvalidFieldError: No such kind.
-            PermissionDeniedError: The request requires a scope that the caller lacks.
+            PermissionDeniedError: The request, or a direction that it names, requires a scope that
+                the caller lacks.
             JobQueueFullError: Too many wait.
             Exception: Whatever the kind has against the request.
         """
         found = self._kind(kind)
-        requires = tuple(found.requires(request))
-        check_requires(requires)
-        caller.require(*requires, param="requires")
-        await asyncio.to_thread(found.parse, request, self._engine)
+        declared = found.requires(request)
+        check_requires(declared)
+        caller.require(*declared, param="requires")
+        directions = JobDirections(self._library.get, caller.require)
+        await asyncio.to_thread(found.parse, request, self._engine, directions)
+        requires = tuple(sorted({*declared, *directions.scopes}))
         spec = JobSpec(kind, request, self._fingerprint, requires, rerun_of)
         job = await asyncio.to_thread(
             self._store.jobs.create, spec, by=by, max_queued=self.limits.max_queued

@@ -16,11 +16,10 @@ from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import Actor, JobRecord, JobRuns
 from server.store.errors import JobLostError, StoreError
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.model_spec import ModelSpec
-from steering.requirements import scope_of
 
+from .directions import JobDirections
 from .kind import RunKind
 from .threads import JobThreads
 
@@ -86,6 +85,11 @@ class RunningJob:
         return self.engine.info().spec
 
     @property
+    def directions(self) -> JobDirections:
+        """See `JobContext.directions`."""
+        return JobDirections(self._services.library.get, self._allow)
+
+    @property
     def is_cancelled(self) -> bool:
         """Whether it was told to end."""
         return self._is_cancelled
@@ -145,20 +149,6 @@ class RunningJob:
         )
         return await self._guarded(self._save, made)
 
-    async def load_direction(self, reference: str) -> Direction:
-        """See `JobContext.load_direction`."""
-        self._check()
-        wanted = DirectionRef.parse(reference, param="direction")
-        direction = await asyncio.to_thread(self._services.library.get, wanted)
-        missing = sorted(set(map(scope_of, direction.requires)) - set(self._job.spec.requires))
-        if missing:
-            raise PermissionDeniedError(
-                f"direction {direction.reference} requires {', '.join(missing)}; name that in the "
-                "request's requires",
-                param="requires",
-            )
-        return direction
-
     async def remember(self, key: str, value: Any) -> None:
         """See `JobContext.remember`."""
         self._check()
@@ -180,6 +170,16 @@ class RunningJob:
         self._services.runs.require_own(self.job_id)
         by = Actor(key_id=self._job.created_by, request_id=self.job_id)
         return self._services.uploader.from_direction(direction, by=by).saved.record.reference
+
+    def _allow(self, *scopes: str, param: str) -> None:
+        """Refuse what a direction came to require after the job was asked for."""
+        missing = sorted(set(scopes) - set(self._job.spec.requires))
+        if missing:
+            raise PermissionDeniedError(
+                f"{param} names a direction that requires {', '.join(missing)}, which the job was "
+                "not given; rerun it with a key that has it",
+                param=param,
+            )
 
     def _check(self) -> None:
         if self._is_cancelled:

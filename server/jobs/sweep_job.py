@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from server.engine.engine import Engine
 from steering.errors import InvalidFieldError, NoEffectError
 from steering.fields import check_keys, mapping, number, require, shown
 from steering.interventions import Intervention
-from steering.plan import Steer, SteeringPlan, compile_plan
+from steering.plan import SteeringPlan, compile_plan
 from steering.scopes import PositionContext
 
 from .baseline import Baseline
 from .behaviour_tokens import parse_behaviour_tokens
 from .context import JobContext
+from .directions import JobDirections
 from .examples.example import Example
 from .examples.prompts import ExamplePrompts
 from .examples.token_choice import TokenChoice
@@ -31,16 +32,16 @@ _MAX_PROMPTS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """An intervention, its strengths, and prompts: to change, and to leave alone."""
+    """A direction, plans by strength, and prompts: to change, and to leave alone."""
 
-    intervention: Intervention
-    strengths: tuple[float, ...]
+    direction: str
+    plans: Mapping[float, SteeringPlan]
     prompts: tuple[tuple[int, ...], ...]
     neutral: tuple[tuple[int, ...], ...]
     behaviour_tokens: tuple[int, ...]
 
     @classmethod
-    def parse(cls, request: Mapping[str, Any], engine: Engine) -> Self:
+    def parse(cls, request: Mapping[str, Any], engine: Engine, directions: JobDirections) -> Self:
         fields = {"intervention", "strengths", "data", "behaviour_tokens", "requires"}
         check_keys(request, fields, noun="a sweep")
         document, data = (
@@ -60,30 +61,23 @@ class _Request:
         choice = TokenChoice.parse(None)
         rendered = ExamplePrompts(engine.tokenizer, choice, None, engine.info().max_model_len - 1)
         prompts, neutral = (_prompts(data, name, rendered) for name in ("prompts", "neutral"))
-        return cls(intervention, _strengths(request), prompts, neutral, tokens)
+        steers = directions.steer(intervention, _strengths(request), "intervention")
+        spec = engine.info().spec
+        plans = {s.intervention.strength: compile_plan([s], [], spec) for s in steers}
+        _check_effect(next(iter(plans.values())), prompts)
+        return cls(steers[0].direction.reference, plans, prompts, neutral, tokens)
 
 
 async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-    asked = await context.compute(_Request.parse, request, context.engine)
-    direction = await context.load_direction(str(asked.intervention.direction))
-    gate = asked.intervention.gate
-    gated_by = None if gate is None else await context.load_direction(str(gate.direction))
-
-    def plan(strength: float) -> SteeringPlan:
-        intervention = replace(asked.intervention, strength=strength)
-        steer = Steer(intervention, direction, path="intervention", gate_direction=gated_by)
-        return compile_plan([steer], [], context.spec)
-
-    plans = {strength: plan(strength) for strength in asked.strengths}  # all compile, or none runs
-    _check_effect(plans[asked.strengths[0]], asked.prompts)
+    asked = await context.compute(_Request.parse, request, context.engine, context.directions)
     progress = Progress(context)
     instrument = Instrument(context.engine, name=context.job_id, on_batch=progress.on_batch)
     await progress.begin(0.0, 0.1, "measuring the unedited model", num_calls=4)
     baseline = await Baseline.of(instrument, asked.neutral)
     plain = await instrument.log_odds(asked.prompts, asked.behaviour_tokens)
     rows = []
-    for index, (strength, edited) in enumerate(plans.items()):
-        start, stop = (0.1 + 0.9 * (index + step) / len(plans) for step in (0, 1))
+    for index, (strength, edited) in enumerate(asked.plans.items()):
+        start, stop = (0.1 + 0.9 * (index + step) / len(asked.plans) for step in (0, 1))
         await progress.begin(start, stop, f"strength {strength:g}", num_calls=3)
         row = await context.recall(f"strength {strength!r}")
         if row is None:
@@ -97,7 +91,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
             await context.remember(f"strength {strength!r}", row)
         rows.append(row)
     return {
-        "direction": direction.reference,
+        "direction": asked.direction,
         "base": {"log_odds": sum(plain) / len(plain), "perplexity": baseline.perplexity},
         "rows": rows,
     }

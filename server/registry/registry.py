@@ -14,7 +14,7 @@ from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
-from steering.requirements import scopes_to_read, scopes_to_steer
+from steering.requirements import scopes_to_read
 
 from .choice import NONE, Compose, NamedProfile, SteeringChoice
 from .errors import (
@@ -25,6 +25,7 @@ from .errors import (
 from .library import DirectionLibrary, direction_at
 from .lru import LruCache
 from .resolution import ResolvedSteering
+from .scopes import scopes_of
 from .view import RegistryView, RegistryViews
 
 __all__ = ["Registry"]
@@ -79,7 +80,7 @@ class Registry:
         factor = _strength(choice, chosen, caller)
         steers, monitors = self._parts(profiles, factor, choice, view)
         requires = {scope for record in profiles for scope in record.requires}
-        requires.update(*map(_scopes_of, steers))
+        requires.update(*map(scopes_of, steers))
         requires.update(*(scopes_to_read(use.direction.requires) for use in monitors))
         caller.require(*requires, param="steering")
         if KeyScope.RESTRICTED in requires:
@@ -219,12 +220,6 @@ def _published(text: str, param: str, caller: Principal, view: RegistryView) -> 
             f"{record.reference} is not published; publish it, or choose another", param=param
         )
     return record
-
-
-def _scopes_of(steer: Steer) -> frozenset[str]:
-    needed = scopes_to_steer(steer.direction.requires, steer.intervention, steer.factor)
-    gate = steer.gate_direction
-    return needed if gate is None else needed | scopes_to_read(gate.requires)
 
 
 def _strength(choice: SteeringChoice, profile: ProfileRecord | None, caller: Principal) -> float:

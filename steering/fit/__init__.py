@@ -21,6 +21,7 @@ from .pair_pca import fit_pair_pca
 from .pca import PooledPca, fit_pca, pooled_pca
 from .probe import fit_probe
 from .receipt import Damage, DataSummary, Receipt
+from .sample_counts import SampleCounts
 from .selection import (
     Rejection,
     Selection,
@@ -42,6 +43,7 @@ __all__ = [
     "PooledPca",
     "Receipt",
     "Rejection",
+    "SampleCounts",
     "Selection",
     "Separation",
     "bootstrap_cosine",

@@ -17,7 +17,7 @@ from .activations import MIN_SAMPLES, ActivationPair
 from .layer_sets import joint_digest, pairs_by_layer
 from .probe import logistic_regression
 
-__all__ = ["fit_iti_heads"]
+__all__ = ["check_held_out", "check_top_k", "fit_iti_heads"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,7 +86,7 @@ def fit_iti_heads(
     """
     pairs = pairs_by_layer(positive, negative)
     width = next(iter(pairs.values())).source.shape[1]
-    _check(site, num_heads, width, validation)
+    _check(site, num_heads, width)
     heads = _measured(pairs, num_heads, validation, l2, seed)
     ranked = _best(heads, math.ceil(0.05 * num_heads * len(pairs)) if top_k is None else top_k)
     layers = tuple(sorted({head.layer for head in ranked}))
@@ -119,17 +119,13 @@ def fit_iti_heads(
 
 def _best(heads: list[_Head], count: int) -> list[_Head]:
     """The `count` most accurate, of equals those with the higher d'."""
-    if not 1 <= count <= len(heads):
-        raise InvalidFieldError(
-            f"top_k is {count}; expected 1 to {len(heads)}, the heads whose means differ",
-            param="top_k",
-        )
+    check_top_k(count, len(heads))
     return sorted(heads, key=lambda head: (-head.accuracy, -head.d_prime, head.layer, head.index))[
         :count
     ]
 
 
-def _check(site: Site, num_heads: int, width: int, validation: float) -> None:
+def _check(site: Site, num_heads: int, width: int) -> None:
     if site is not Site.HEADS:
         raise InvalidFieldError(
             f"site is {site.value!r}; expected 'heads', the only site with one part per head",
@@ -139,9 +135,39 @@ def _check(site: Site, num_heads: int, width: int, validation: float) -> None:
         raise InvalidFieldError(
             f"num_heads is {num_heads}; expected a divisor of the width {width}", param="num_heads"
         )
+
+
+def check_held_out(num_samples: int, validation: float) -> int:
+    """Samples of a set that are held out, of which enough must be left on either side.
+
+    Raises:
+        FitError: There are too few.
+        InvalidFieldError: `validation` is no share.
+    """
     if not 0 < validation < 1:
         raise InvalidFieldError(
             f"validation is {validation:g}; expected a number between 0 and 1", param="validation"
+        )
+    held = round(validation * num_samples)
+    if min(held, num_samples - held) < MIN_SAMPLES:
+        raise FitError(
+            f"{num_samples} samples leave {held} to validate and {num_samples - held} to fit; "
+            f"expected at least {MIN_SAMPLES} of each",
+            param="validation",
+        )
+    return held
+
+
+def check_top_k(top_k: int, num_heads: int) -> None:
+    """Check that so many of `num_heads` whose means differ can be selected.
+
+    Raises:
+        InvalidFieldError: They cannot.
+    """
+    if not 1 <= top_k <= num_heads:
+        raise InvalidFieldError(
+            f"top_k is {top_k}; expected 1 to {num_heads}, the heads whose means differ",
+            param="top_k",
         )
 
 
@@ -181,13 +207,7 @@ def _held_out(pair: ActivationPair, validation: float, l2: float, seed: int) -> 
 
 
 def _split(rows: Tensor, validation: float, seed: int) -> tuple[Tensor, Tensor]:
-    held = round(validation * len(rows))
-    if min(held, len(rows) - held) < MIN_SAMPLES:
-        raise FitError(
-            f"{len(rows)} samples leave {held} to validate and {len(rows) - held} to fit; expected "
-            f"at least {MIN_SAMPLES} of each",
-            param="validation",
-        )
+    held = check_held_out(len(rows), validation)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows[order[held:]], rows[order[:held]]
 

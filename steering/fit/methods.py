@@ -19,7 +19,7 @@ from steering.sites import Site
 
 from .angular_plane import fit_angular_plane
 from .gaussian_transport import fit_gaussian_transport
-from .iti_heads import fit_iti_heads
+from .iti_heads import check_held_out, check_top_k, fit_iti_heads
 from .layers import combine_layers
 from .leace import fit_leace
 from .linear_act import fit_linear_act
@@ -28,8 +28,9 @@ from .mean_difference import fit_mean_difference
 from .null_space import fit_null_space
 from .options import Option, options_of
 from .pair_pca import fit_pair_pca
-from .pca import fit_pca
+from .pca import check_rank, fit_pca
 from .probe import fit_probe
+from .sample_counts import SampleCounts
 
 __all__ = ["METHODS", "Method", "find_method"]
 
@@ -49,6 +50,7 @@ class Method:
         is_sequential: Whether a later layer should be fitted with the earlier ones active.
         min_layers: Fewest layers it takes.
         only_site: The one site it is for; None for any.
+        supports: Raises where so many samples do not support options; None where all do.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Method:
     is_sequential: bool = False
     min_layers: int = 1
     only_site: Site | None = None
+    supports: Callable[[Mapping[str, Any], SampleCounts], None] | None = None
 
     @cached_property
     def summary(self) -> str:
@@ -101,6 +104,19 @@ class Method:
                 "expects pairs, as many of one as of the other",
                 param="data",
             )
+
+    def check_options(self, options: Mapping[str, Any], samples: SampleCounts) -> None:
+        """Check what options ask of the number of samples; the fitter checks the samples.
+
+        Args:
+            options: All of them, as `resolve` gives them.
+            samples: How many there are.
+
+        Raises:
+            FitError, InvalidFieldError: They are too few; `param` names the option.
+        """
+        if self.supports is not None:
+            self.supports(options, samples)
 
     def fit(
         self,
@@ -144,11 +160,22 @@ class Method:
         return fitted[0] if len(fitted) == 1 else combine_layers(fitted, name=name)
 
 
+def _rank(options: Mapping[str, Any], samples: SampleCounts) -> None:
+    check_rank(options["rank"], samples.num_positive + samples.num_negative, samples.width)
+
+
+def _heads(options: Mapping[str, Any], samples: SampleCounts) -> None:
+    for count in (samples.num_positive, samples.num_negative):
+        check_held_out(count, options["validation"])
+    if options["top_k"] is not None:
+        check_top_k(options["top_k"], samples.num_layers * samples.num_heads)
+
+
 _ALL: Final = (
     Method("mean_difference", fit_mean_difference, DirectionKind.VECTOR, Operation.ADD, 8),
     Method("mean_centring", fit_mean_centring, DirectionKind.VECTOR, Operation.ADD, 8),
     Method("pair_pca", fit_pair_pca, DirectionKind.VECTOR, Operation.ADD, 8, is_paired=True),
-    Method("pca", fit_pca, DirectionKind.BASIS, Operation.ABLATE, 8),
+    Method("pca", fit_pca, DirectionKind.BASIS, Operation.ABLATE, 8, supports=_rank),
     Method("probe", fit_probe, DirectionKind.PROBE, None, 16),
     Method("leace", fit_leace, DirectionKind.TRANSPORT, Operation.TRANSPORT, 16),
     Method(
@@ -158,6 +185,7 @@ _ALL: Final = (
         Operation.TRANSPORT,
         16,
         is_sequential=True,
+        supports=_rank,
     ),
     Method(
         "linear_act",
@@ -185,6 +213,7 @@ _ALL: Final = (
         20,
         spans_layers=True,
         only_site=Site.HEADS,
+        supports=_heads,
     ),
 )
 

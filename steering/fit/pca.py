@@ -15,7 +15,7 @@ from steering.sites import Site
 from .activations import ActivationPair
 from .fitted import fitted_direction
 
-__all__ = ["PooledPca", "fit_pca", "oriented", "pooled_pca"]
+__all__ = ["PooledPca", "check_rank", "fit_pca", "oriented", "pooled_pca"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,6 +34,20 @@ class PooledPca:
     explained: float
 
 
+def check_rank(rank: int, num_samples: int, width: int) -> None:
+    """Check that so many samples of both sets together, [*, width], can span `rank` components.
+
+    Raises:
+        FitError: They cannot.
+    """
+    most = min(num_samples - 2, width)
+    if not 1 <= rank <= most:
+        raise FitError(
+            f"rank is {rank}; {num_samples} samples of width {width} support 1 to {most}",
+            param="rank",
+        )
+
+
 def pooled_pca(pair: ActivationPair, rank: int) -> PooledPca:
     """PCA around the midpoint of the two means, with weight 1/2 for each set.
 
@@ -45,12 +59,7 @@ def pooled_pca(pair: ActivationPair, rank: int) -> PooledPca:
         FitError: The samples do not span `rank` components.
     """
     num_samples, width = len(pair.source) + len(pair.target), pair.source.shape[1]
-    most = min(num_samples - 2, width)
-    if not 1 <= rank <= most:
-        raise FitError(
-            f"rank is {rank}; {num_samples} samples of width {width} support 1 to {most}",
-            param="rank",
-        )
+    check_rank(rank, num_samples, width)
     center = (pair.source_mean + pair.target_mean) / 2
     rows = [(x - center) / math.sqrt(2 * len(x)) for x in (pair.source, pair.target)]
     _, singular, axes = torch.linalg.svd(torch.cat(rows), full_matrices=False)

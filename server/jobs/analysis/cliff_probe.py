@@ -12,10 +12,12 @@ from torch import Tensor
 from server.engine.engine import Engine
 from server.engine.tokenizer import Tokenizer
 from server.jobs.context import JobContext
+from server.jobs.directions import JobDirections
 from server.jobs.examples.example import Example
 from server.jobs.examples.examples import Examples
 from server.jobs.instrument import Instrument
 from server.jobs.kind import JobKind
+from server.store.names import check_name
 from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, integer, number, require
@@ -61,6 +63,7 @@ class CliffProbeQuery:
         if not isinstance(name, str) or not isinstance(data, Mapping):
             param = "data" if isinstance(name, str) else "name"
             raise InvalidFieldError("name is a text and data an object", param=param)
+        check_name(name)
         seed = integer(document.get("seed", 0), "seed")
         site = parse_site(str(document.get("site", Site.FINAL.value)))
         spec.require_site(site, editable=False)
@@ -167,7 +170,8 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     }
 
 
-def _parse(request: Mapping[str, Any], engine: Engine) -> None:
+def _parse(request: Mapping[str, Any], engine: Engine, directions: JobDirections) -> None:
+    del directions  # it names none
     query = CliffProbeQuery.from_document(request, engine.info().spec)
     for example in (*query.examples.train.all, *query.examples.validation.all):
         read_rollout(engine.tokenizer, example, engine.info().max_model_len)

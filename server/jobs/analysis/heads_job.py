@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
+from server.jobs.directions import JobDirections
 from server.jobs.instrument import Instrument
 from server.jobs.kind import JobKind
+from steering.plan import PlannedMonitor
 
 from .heads import check_heads, rank_on_engine
 from .heads_plan import ablation_document
@@ -20,17 +23,29 @@ __all__ = ["HEADS", "MAX_PROMPTS"]
 MAX_PROMPTS: Final = 2048
 
 
-def _parse(request: Mapping[str, Any], engine: Engine) -> None:
-    query = HeadsQuery.from_document(request, most=MAX_PROMPTS)
-    query.endings(engine.tokenizer, engine.info().max_model_len)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked, the probe where it is read, and the prompts in tokens."""
+
+    query: HeadsQuery
+    probe: PlannedMonitor
+    prompts: list[tuple[int, ...]]
+
+    @classmethod
+    def parse(cls, request: Mapping[str, Any], engine: Engine, directions: JobDirections) -> Self:
+        query = HeadsQuery.from_document(request, most=MAX_PROMPTS)
+        # Scaling heads may weaken what the probe reads, so all that its direction asks for counts.
+        find = directions.read if query.profile is None else directions.derive
+        info = engine.info()
+        probe = plan_probe(query.probe, find(query.probe.direction, "probe"), info.spec)
+        check_heads(engine, query, probe)
+        return cls(query, probe, query.endings(engine.tokenizer, info.max_model_len))
 
 
 async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-    query, engine = HeadsQuery.from_document(request, most=MAX_PROMPTS), context.engine
-    direction = await context.load_direction(str(query.probe.direction))
-    probe = plan_probe(query.probe, direction, context.spec)
-    check_heads(engine, query, probe)
-    prompts = await context.compute(query.endings, engine.tokenizer, engine.info().max_model_len)
+    engine = context.engine
+    asked = await context.compute(_Request.parse, request, engine, context.directions)
+    query, probe, prompts = asked.query, asked.probe, asked.prompts
 
     async def progress(done: int, total: int) -> None:
         await context.report(done / total, f"scaled {done} of {total} heads")
@@ -38,9 +53,9 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     instrument = Instrument(engine, name=f"{context.job_id}-heads")
     await context.report(0.0, f"reading {len(prompts)} prompts")
     report = await rank_on_engine(engine, instrument, query, prompts, probe, progress)
-    result = {"probe": direction.reference, "method": query.method.value, **report.document()}
+    result = {"probe": probe.label, "method": query.method.value, **report.document()}
     if query.profile is not None:
-        made = report.direction(query, direction.reference, context.spec)
+        made = report.direction(query, probe.label, context.spec)
         saved = await context.save_direction(made)
         result["direction"] = saved
         result["draft"] = {"name": query.profile, "interventions": [ablation_document(saved)]}
@@ -50,7 +65,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
 HEADS: Final = JobKind(
     name="heads",
     summary="Rank attention heads by what they do to a probe, and take the first few per cent.",
-    parse=_parse,
+    parse=_Request.parse,
     run=_run,
     options={"methods": [method.value for method in HeadMethod], "max_prompts": MAX_PROMPTS},
 )

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 from server.engine.tokenizer import Tokenizer
 from server.jobs.examples.example import Example
+from server.store.names import check_name
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, integer, member, number, str_list
 from steering.profiles import Monitor
@@ -73,7 +74,7 @@ class HeadsQuery:
         """Read `{"prompts": [...], "probe": "refusal-probe@1", "method": "causal", ...}`.
 
         Raises:
-            SteeringError: With `param` naming the field.
+            SteeringError, NameReservedError: With `param` naming the field.
         """
         check_keys(document, _FIELDS, noun="a heads request")
         for key in ("fold", "check"):
@@ -82,6 +83,8 @@ class HeadsQuery:
         profile = document.get("profile")
         if profile is not None and not isinstance(profile, str):
             raise InvalidFieldError("profile is not a name", param="profile")
+        if profile is not None:
+            check_name(profile, param="profile")
         return cls(
             prompts=read_examples(document, "prompts", most=most),
             probe=read_probe(document),

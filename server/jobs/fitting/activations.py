@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,16 +11,13 @@ from torch import Tensor
 from server.engine.request import Pooling
 from server.jobs.examples.prompts import ReadPrompt
 from server.jobs.instrument import Instrument
-from steering.errors import FitError, NonFiniteError
+from steering.errors import NonFiniteError
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
 
 from .data import FitData, PromptSets
 
-__all__ = ["MAX_VALUES", "FitActivations", "SideActivations", "read_all", "read_prompts"]
-
-MAX_VALUES: Final = 2**30
-"""Most numbers of the activations of one fit: 4 GiB in float32."""
+__all__ = ["FitActivations", "SideActivations", "read_all", "read_prompts"]
 
 _ByLayer = Mapping[int, Tensor]
 
@@ -47,24 +43,13 @@ class FitActivations:
 
 
 async def read_all(
-    instrument: Instrument, data: FitData, points: Sequence[SitePoint], width: int
+    instrument: Instrument, data: FitData, points: Sequence[SitePoint]
 ) -> FitActivations:
-    """Capture every example at all points, activations [width], in one pass.
+    """Capture every example at all points in one pass.
 
     Raises:
-        FitError: They would take more memory than a server should give.
         NonFiniteError: As `read_prompts`.
     """
-    sides_read = [
-        side for sets in (data.train, data.validation) for side in (sets.positive, sets.negative)
-    ]
-    num_rows = sum(len(side.read) for side in sides_read) * len(data.positions) * len(points)
-    if num_rows * width > MAX_VALUES:
-        raise FitError(
-            f"{num_rows:,} activations of {width:,} numbers would be held in memory; expected at "
-            f"most {MAX_VALUES // width:,}: fewer examples, layers or tokens",
-            param="data",
-        )
 
     async def sides(sets: PromptSets) -> SideActivations:
         return SideActivations(

@@ -55,7 +55,6 @@ class FittedCandidate:
 
 def fit_at(
     request: FitRequest,
-    options: dict[str, object],
     spec: ModelSpec,
     positive: dict[int, Tensor],
     negative: dict[int, Tensor],
@@ -67,14 +66,13 @@ def fit_at(
         name=request.name,
         site=request.site,
         model_fingerprint=spec.fingerprint,
-        options=options,
+        options=request.options.method,
         num_heads=spec.num_heads,
     )
 
 
 def fit_candidate(
     request: FitRequest,
-    options: dict[str, object],
     spec: ModelSpec,
     activations: FitActivations,
     layer: int,
@@ -82,7 +80,7 @@ def fit_candidate(
 ) -> FittedCandidate:
     """Fit on training examples, and measure separation on those held out."""
     positive, negative = activations.train.at(layer, ordinal)
-    direction = fit_at(request, options, spec, {layer: positive}, {layer: negative})
+    direction = fit_at(request, spec, {layer: positive}, {layer: negative})
     vector = reading_vector(direction, layer, positive, negative)
     found = measure_separation(
         vector,

@@ -8,9 +8,13 @@ from typing import Any, Final, Self
 from server.jobs.examples.example import Example
 from server.jobs.examples.examples import ContrastSets, Examples
 from server.jobs.examples.prompts import ExamplePrompts, ReadPrompt
+from steering.errors import FitError
 from steering.fit import DataSummary
 
-__all__ = ["FitData", "PromptSet", "PromptSets"]
+__all__ = ["MAX_VALUES", "FitData", "PromptSet", "PromptSets"]
+
+MAX_VALUES: Final = 2**30
+"""Most numbers of the activations of one fit: 4 GiB in float32."""
 
 _SIDES: Final = ("positive", "negative")
 
@@ -106,6 +110,21 @@ class FitData:
             ),
             notes=examples.notes(),
         )
+
+    def check_size(self, num_layers: int, width: int) -> None:
+        """Check that activations [width] of all examples at so many layers fit in memory.
+
+        Raises:
+            FitError: They would take more than a server should give.
+        """
+        counts = (*self.summary.num_train.values(), *self.summary.num_validation.values())
+        num_rows = sum(counts) * len(self.positions) * num_layers
+        if num_rows * width > MAX_VALUES:
+            raise FitError(
+                f"{num_rows:,} activations of {width:,} numbers would be held in memory; expected "
+                f"at most {MAX_VALUES // width:,}: fewer examples, layers or tokens",
+                param="data",
+            )
 
 
 def _counts(sets: ContrastSets) -> dict[str, Any]:

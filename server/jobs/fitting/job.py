@@ -19,7 +19,7 @@ __all__ = ["FIT"]
 
 
 async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-    parsed = await context.compute(FitRequest.parse, request, context.engine)
+    parsed = await context.compute(FitRequest.parse, request, context.engine, context.directions)
     return await FitRun(parsed, context).result()
 
 

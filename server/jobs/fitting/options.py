@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from server.engine.engine import Engine
 from server.engine.tokenizer import Tokenizer
 from server.jobs.behaviour_tokens import parse_behaviour_tokens
-from steering.direction_ref import DirectionRef
+from server.jobs.directions import JobDirections
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, member, number, shown
 from steering.fit import Method
@@ -17,6 +18,8 @@ from steering.fit.selection import MAX_KL
 from steering.interventions import Operation
 from steering.scopes import Tokens
 from steering.sites import Site
+
+from .vectors import stored_vectors
 
 __all__ = ["JOB_OPTIONS", "FitOptions", "SelectionRule"]
 
@@ -44,8 +47,8 @@ class FitOptions:
     """Options of one fit.
 
     Attributes:
-        method: Of the method, all of them, checked; those in `vectors` still to be put in.
-        vectors: Stored directions that the method takes a vector from, by option.
+        method: Of the method, all of them, checked.
+        vectors: Stored directions, `name@version`, that vectors among them are from, by option.
         rule: How a candidate is chosen.
         behaviour_tokens: Tokens that begin an answer of the positive behaviour (for refusal the
             refusal tokens); None derives them from the training prompts.
@@ -57,7 +60,7 @@ class FitOptions:
     """
 
     method: Mapping[str, Any]
-    vectors: Mapping[str, DirectionRef] = field(default_factory=dict)
+    vectors: Mapping[str, str] = field(default_factory=dict)
     rule: SelectionRule = SelectionRule.SEPARATION
     behaviour_tokens: tuple[int, ...] | None = None
     max_kl: float | None = None
@@ -68,12 +71,18 @@ class FitOptions:
 
     @classmethod
     def parse(
-        cls, options: Mapping[str, Any], method: Method, site: Site, tokenizer: Tokenizer
+        cls,
+        options: Mapping[str, Any],
+        method: Method,
+        site: Site,
+        engine: Engine,
+        directions: JobDirections,
     ) -> Self:
         """Read the `options` of a request.
 
         Raises:
             InvalidFieldError: One that neither the method nor the job has, or a wrong value.
+            Exception: As `stored_vectors`.
         """
         check_keys(
             options,
@@ -82,19 +91,16 @@ class FitOptions:
             prefix="options.",
         )
         own = {name: value for name, value in options.items() if name not in JOB_OPTIONS}
-        vectors = {
-            name: DirectionRef.parse(own.pop(name), param=f"options.{name}")
-            for name, option in method.options.items()
-            if option.type == "vector" and name in own
-        }
+        stored = stored_vectors(own, method, engine.info().spec.width(site), directions)
+        own |= {name: d.at(d.layers[0])["vector"] for name, d in stored.items()}
         rule = _rule(options, method, site)
         is_sequential = _sequential(options.get("sequential", False), method)
         max_kl = options.get("max_kl", MAX_KL if rule is SelectionRule.EFFECT else None)
         return cls(
             method=method.resolve(own),
-            vectors=vectors,
+            vectors={name: direction.reference for name, direction in stored.items()},
             rule=rule,
-            behaviour_tokens=_tokens(options.get("behaviour_tokens"), tokenizer),
+            behaviour_tokens=_tokens(options.get("behaviour_tokens"), engine.tokenizer),
             max_kl=None if max_kl is None else number(max_kl, "options.max_kl"),
             min_induce=number(options.get("min_induce", 0.0), "options.min_induce"),
             scope=_scope(
@@ -108,7 +114,7 @@ class FitOptions:
         """All of them as JSON, defaults included."""
         return {
             **self.method,
-            **{name: str(reference) for name, reference in self.vectors.items()},
+            **self.vectors,
             "selection": self.rule.value,
             "behaviour_tokens": self.behaviour_tokens and list(self.behaviour_tokens),
             "max_kl": self.max_kl,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from server.engine.engine import Engine
+from server.jobs.directions import JobDirections
 from server.jobs.examples.example import Example
 from server.jobs.examples.examples import Examples
 from server.jobs.examples.prompts import ExamplePrompts
 from server.jobs.examples.rows import MAX_EXAMPLES
 from server.jobs.examples.token_choice import TokenChoice, TokenKind
 from server.store.names import check_name
-from steering.errors import InvalidFieldError, LayerOutOfRangeError
+from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError
 from steering.fields import check_keys, integer, mapping, require, shown, str_list, text
-from steering.fit import Method, find_method
+from steering.fit import Method, SampleCounts, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.layer_selection import STORED, parse_layers, resolve_layers
 from steering.model_spec import ModelSpec
@@ -65,36 +66,40 @@ class FitRequest:
     requires: tuple[str, ...]
 
     @classmethod
-    def parse(cls, request: Mapping[str, Any], engine: Engine) -> Self:
+    def parse(cls, request: Mapping[str, Any], engine: Engine, directions: JobDirections) -> Self:
         """Read `{name, method, site, layers, data, options, seed}`.
 
         Raises:
             SteeringError: The first problem; `param` names the field or the example.
             RequestRejectedError: An example that cannot be rendered or is too long.
             NameReservedError: A name the server keeps for itself.
+            PermissionDeniedError, StoreError: A stored direction that cannot be used.
         """
         check_keys(request, _FIELDS, noun="a fit")
-        spec, tokenizer = engine.info().spec, engine.tokenizer
+        spec = engine.info().spec
         name = require(request, "name", noun="a fit")
         check_name(text(name, "name"))
         method = find_method(text(request.get("method", "mean_difference"), "method"))
         site = _site(request.get("site"), method, spec)
         options = FitOptions.parse(
-            mapping(request.get("options", {}), "options"), method, site, tokenizer
+            mapping(request.get("options", {}), "options"), method, site, engine, directions
         )
         seed = integer(request.get("seed", 0), "seed")
         data = _given(mapping(require(request, "data", noun="a fit"), "data"))
         asked = request.get("layers", SELECT)
         candidates, is_selecting = _asked_layers(asked, method, site, options, spec)
+        layers = _layers(candidates, method, site, options, spec, is_selecting=is_selecting)
+        fitted = _data(data, method, engine, seed)
+        _check_samples(method, options, fitted, site, layers, spec)
         return cls(
             name=name,
             method=method,
             site=site,
-            layers=_layers(candidates, method, site, options, spec, is_selecting=is_selecting),
+            layers=layers,
             is_selecting=is_selecting,
             bounds_depth=asked == SELECT,
             options=options,
-            data=_data(data, method, engine, seed),
+            data=fitted,
             seed=seed,
             requires=str_list(request.get("requires"), "requires"),
         )
@@ -204,7 +209,6 @@ def _data(data: Mapping[str, Any], method: Method, engine: Engine, seed: int) ->
             f"data has two sets, and {method.name!r} compares pairs; give data.pairs",
             param="data",
         )
-    method.check_counts(len(examples.train.positive), len(examples.train.negative))
     longest = engine.info().max_model_len - 1  # an answer must fit
     prompts = ExamplePrompts(engine.tokenizer, choice, system, longest)
     return FitData.of(
@@ -215,6 +219,30 @@ def _data(data: Mapping[str, Any], method: Method, engine: Engine, seed: int) ->
         system_sha256=None if system is None else hashlib.sha256(system.encode()).hexdigest(),
         seed=seed,
     )
+
+
+def _check_samples(
+    method: Method,
+    options: FitOptions,
+    data: FitData,
+    site: Site,
+    layers: Sequence[int],
+    spec: ModelSpec,
+) -> None:
+    """Check that there is enough to fit on, for these options."""
+    samples = SampleCounts(
+        num_positive=len(data.train.positive.read),
+        num_negative=len(data.train.negative.read),
+        width=spec.width(site),
+        num_layers=len(layers),
+        num_heads=spec.num_heads,
+    )
+    data.check_size(samples.num_layers, samples.width)
+    method.check_counts(samples.num_positive, samples.num_negative)
+    try:
+        method.check_options(options.method, samples)
+    except SteeringError as error:
+        raise error.under("options") from None
 
 
 def _neutral(value: Any, prompts: ExamplePrompts) -> tuple[tuple[int, ...], ...]:

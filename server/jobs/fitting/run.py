@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from server.jobs.context import JobContext
 from server.jobs.instrument import Instrument
 from server.jobs.progress import Progress
-from steering.directions import Direction, DirectionKind
-from steering.errors import IncompatibleOperationError
+from steering.directions import Direction
 from steering.fit import (
     Interval,
     Receipt,
@@ -64,7 +61,6 @@ class FitRun:
         self._instrument = Instrument(
             context.engine, name=context.job_id, on_batch=self._progress.on_batch
         )
-        self._options: dict[str, Any] = {}
         self._effects: FitEffects
 
     async def result(self) -> dict[str, Any]:
@@ -76,12 +72,9 @@ class FitRun:
             StoreError: The direction cannot be stored.
         """
         request = self._request
-        self._options = {**request.options.method, **await self._vectors()}
         await self._progress.begin(0.0, 0.4, "reading activations", num_calls=4)
         points = [SitePoint(layer, request.site) for layer in request.layers]
-        activations = await read_all(
-            self._instrument, request.data, points, self._spec.width(request.site)
-        )
+        activations = await read_all(self._instrument, request.data, points)
         tokens = await self._behaviour_tokens()
         self._effects = FitEffects(self._instrument, request, self._spec, tokens)
         fitted = await self._fitted(activations)
@@ -91,20 +84,6 @@ class FitRun:
         await self._progress.begin(0.98, 1.0, "storing the direction")
         reference = await self._context.save_direction(replace(direction, provenance=provenance))
         return {"direction": reference, "receipt": receipt}
-
-    async def _vectors(self) -> dict[str, Tensor]:
-        """Vectors that the method takes from stored directions."""
-        found = {}
-        for name, reference in self._request.options.vectors.items():
-            direction = await self._context.load_direction(str(reference))
-            if direction.kind is not DirectionKind.VECTOR or direction.is_per_layer:
-                raise IncompatibleOperationError(
-                    f"options.{name} is {reference}, of kind {direction.kind.value!r}; expected a "
-                    "direction with one vector",
-                    param=f"options.{name}",
-                )
-            found[name] = direction.at(direction.layers[0])["vector"]
-        return found
 
     async def _behaviour_tokens(self) -> tuple[int, ...]:
         options = self._request.options
@@ -124,9 +103,7 @@ class FitRun:
                 {layer: rows[:, 0] for layer, rows in side.items()}
                 for side in (activations.train.positive, activations.train.negative)
             )
-            direction = await self._context.compute(
-                fit_at, request, self._options, self._spec, *sides
-            )
+            direction = await self._context.compute(fit_at, request, self._spec, *sides)
             return _Fitted(direction, dict.fromkeys(direction.layers, 0))
         candidates = await self._candidates(activations)
         if request.is_selecting:
@@ -164,7 +141,7 @@ class FitRun:
             message = f"measuring candidate {number + 1} of {len(places)}"
             await self._progress.begin(start, start + part, message, num_calls=4)
             candidate = await self._context.compute(
-                fit_candidate, request, self._options, self._spec, activations, layer, ordinal
+                fit_candidate, request, self._spec, activations, layer, ordinal
             )
             found.append(candidate.with_scores(await self._scores(candidate, rule)))
         return found
@@ -223,7 +200,6 @@ class FitRun:
                 await self._context.compute(
                     fit_at,
                     request,
-                    self._options,
                     self._spec,
                     {layer: positive},
                     {layer: moved[layer][:, ordinal]},

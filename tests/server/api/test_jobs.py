@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,9 +14,10 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.auth import KeyScope
+from server.registry.upload import Uploader
 from server.settings import Settings
 from server.store import SYSTEM, JobSpec, Store
-from tests.server.jobs.fake_kinds import Steps
+from tests.server.jobs.fake_kinds import Steps, made_direction
 
 from .asgi_call import call
 from .conftest import connect, make_key
@@ -241,6 +243,31 @@ async def test_restricted_outputs_need_the_scope(
         actions = (await other.get("/v1/admin/audit")).json()["data"]
     assert [e["action"] for e in actions[:3]] == ["job.resume", "job.cancel", "job.create"]
     assert actions[1]["subject"] == f"job {job['id']}"
+
+
+async def test_what_a_named_direction_requires_is_asked_of_the_key(
+    settings: Settings, engine: EchoEngine, store: Store, steps: Steps
+) -> None:
+    locked = replace(made_direction("locked"), requires=("restricted",))
+    Uploader(store, engine.info().spec).from_direction(locked, by=SYSTEM)
+    admin = make_key(store, KeyScope.ADMIN, KeyScope.INLINE, KeyScope.CHAT)
+    trusted = make_key(store, KeyScope.ADMIN, KeyScope.RESTRICTED)
+    app = create_app(settings, engine, store, kinds=[steps.kind])  # type: ignore[arg-type]
+    body = {"kind": "steps", "steps": 1, "use": "locked"}
+    inline = {"interventions": [{"operation": "add", "direction": "locked"}]}
+    messages = [{"role": "user", "content": "Hi"}]
+    chat = {"model": engine.info().model_name, "messages": messages, "steering": inline}
+    async with connect(app, admin) as client, connect(app, trusted) as other:
+        refused = await client.post(JOBS, json=body)
+        beside = await client.post("/v1/chat/completions", json=chat)
+        assert (refused.status_code, beside.status_code) == (403, 403)
+        error, same = refused.json()["error"], beside.json()["error"]
+        assert error["param"] == "use"
+        assert {**error, "param": "steering"} == same
+        missing = await other.post(JOBS, json={**body, "use": "lost"})
+        assert (missing.status_code, missing.json()["error"]["param"]) == (404, "use")
+        assert (await other.get(JOBS)).json()["data"] == []
+        assert (await other.post(JOBS, json=body)).json()["requires"] == ["restricted"]
 
 
 async def test_a_job_of_another_model_is_not_resumed(

@@ -11,7 +11,9 @@ import torch
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
+from server.jobs.directions import JobDirections
 from server.jobs.kind import JobKind
+from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError
 from steering.sites import Site
@@ -66,17 +68,21 @@ class Steps:
             await context.report((step + 1) / request["steps"], f"step {step + 1}")
         result = self.result or {"total": await context.compute(sum, self.done)}
         if request.get("use"):
-            result["used"] = (await context.load_direction(request["use"])).reference
+            use = DirectionRef.parse(request["use"], param="use")
+            found = await context.compute(context.directions.read, use, "use")
+            result["used"] = found.reference
         if request.get("save"):
             result["direction"] = await context.save_direction(made_direction(request["save"]))
         return result
 
 
-def parse(request: Mapping[str, Any], engine: Engine) -> None:
+def parse(request: Mapping[str, Any], engine: Engine, directions: JobDirections) -> None:
     for name in request:
         if name not in _FIELDS:
             raise InvalidFieldError(f"unknown field {name}", param=name)
     steps = request.get("steps")
     if not isinstance(steps, int) or steps > 99:
         raise InvalidFieldError(f"steps is {steps!r}; expected at most 99", param="steps")
+    if request.get("use"):
+        directions.read(DirectionRef.parse(request["use"], param="use"), "use")
     assert engine.info().spec.num_layers == 4

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from server.auth import LOCAL_USER
 from server.embedded.corpus import Kind, prompts
 from server.embedded.corpus.splits import Split
 from server.engine.engine import Engine
+from server.jobs.directions import JobDirections
+from server.store.errors import DirectionNotFoundError
+from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.model_spec import ModelSpec
 
@@ -39,6 +43,10 @@ class MemoryContext:
     def spec(self) -> ModelSpec:
         return self.engine.info().spec
 
+    @property
+    def directions(self) -> JobDirections:
+        return JobDirections(self._find, LOCAL_USER.require)
+
     async def report(self, fraction: float, message: str) -> None:
         self.reports.append((fraction, message))
         self.on_report(fraction, message)
@@ -50,11 +58,13 @@ class MemoryContext:
         self.saved.append(direction)
         return f"{direction.name}@{len(self.saved)}"
 
-    async def load_direction(self, reference: str) -> Direction:
-        return self.stored[reference]
-
     async def remember(self, key: str, value: Any) -> None:
         self.memory[key] = json.dumps(value, allow_nan=False)
 
     async def recall(self, key: str) -> Any:
         return json.loads(self.memory[key]) if key in self.memory else None
+
+    def _find(self, reference: DirectionRef) -> Direction:
+        if str(reference) not in self.stored:
+            raise DirectionNotFoundError(f"there is no {reference}")
+        return self.stored[str(reference)]

@@ -44,19 +44,18 @@ async def test_the_answer_that_is_averaged_is_not_prompt(embedded: AsyncEngine) 
     torch.testing.assert_close(read["generated"], read[""] + 1, rtol=0, atol=0.05)
 
 
-async def test_what_would_not_fit_in_memory_is_not_read(
+def test_what_would_not_fit_in_memory_is_refused(
     embedded: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {"positive": texts("restricted_direct", 20), "negative": texts("ordinary", 20)}
     request = {"name": "wall", "layers": [1, 2], "data": data}
     needed = 40 * 2 * WIDTH
     for most, is_refused in ((needed - 1, True), (needed, False)):
-        monkeypatch.setattr("server.jobs.fitting.activations.MAX_VALUES", most)
+        monkeypatch.setattr("server.jobs.fitting.data.MAX_VALUES", most)
         context = MemoryContext(embedded)
         if is_refused:
             with pytest.raises(FitError, match="held in memory") as caught:
-                await FIT.run(request, context)
+                FIT.parse(request, embedded, context.directions)
             assert caught.value.param == "data"
         else:
-            await FIT.run(request, context)
-        assert len(context.saved) == (not is_refused)
+            FIT.parse(request, embedded, context.directions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
@@ -12,10 +13,11 @@ from server.jobs.fitting.job import FIT
 from server.jobs.fitting.options import SelectionRule
 from server.jobs.fitting.request import FitRequest
 from server.store.errors import StoreError
+from steering.directions import Direction, DirectionKind
 from steering.errors import SteeringError
 from steering.sites import Site
 
-from .fit_context import texts
+from .fit_context import MemoryContext, texts
 
 POSITIVE = texts("restricted_direct", 28)
 NEGATIVE = texts("ordinary", 28)
@@ -30,8 +32,22 @@ def data(**changes: Any) -> dict[str, Any]:
     return {"data": {"positive": POSITIVE, "negative": NEGATIVE} | changes}
 
 
+def parse(engine: AsyncEngine, request: dict[str, Any]) -> FitRequest:
+    """As a request that arrives is; two directions are stored."""
+    width = engine.info().spec.hidden_size
+    stored = {
+        "short": Direction(
+            "short", DirectionKind.VECTOR, Site.RESID_POST, (1,), {"vector": torch.ones(8)}
+        ),
+        "flat": Direction(
+            "flat", DirectionKind.BASIS, Site.RESID_POST, (1,), {"basis": torch.eye(1, width)}
+        ),
+    }
+    return FitRequest.parse(request, engine, MemoryContext(engine, stored=stored).directions)
+
+
 def test_little_is_required(embedded: AsyncEngine) -> None:
-    asked = FitRequest.parse(body(), embedded)
+    asked = parse(embedded, body())
     assert asked.method.name == "mean_difference"
     assert asked.site is Site.RESID_POST
     assert asked.layers == (0, 1, 2)  # at less than 80 % of six layers
@@ -51,7 +67,7 @@ def test_little_is_required(embedded: AsyncEngine) -> None:
 def test_each_method_has_its_rule_and_its_candidates(
     embedded: AsyncEngine, method: str, rule: SelectionRule, layers: tuple[int, ...], site: Site
 ) -> None:
-    asked = FitRequest.parse(body(method=method, layers="select"), embedded)
+    asked = parse(embedded, body(method=method, layers="select"))
     assert (asked.options.rule, asked.layers, asked.site) == (rule, layers, site)
 
 
@@ -67,13 +83,13 @@ def test_each_method_has_its_rule_and_its_candidates(
 def test_layers_are_listed_ranged_or_candidates(
     embedded: AsyncEngine, layers: Any, found: tuple[int, ...], is_selecting: bool
 ) -> None:
-    asked = FitRequest.parse(body(layers=layers), embedded)
+    asked = parse(embedded, body(layers=layers))
     assert (asked.layers, asked.is_selecting) == (found, is_selecting)
 
 
 def test_behaviour_tokens_are_ids_or_texts_of_one_token(embedded: AsyncEngine) -> None:
     (token,) = embedded.tokenizer.encode("I", add_special_tokens=False)
-    asked = FitRequest.parse(body(options={"behaviour_tokens": ["I", 7]}), embedded)
+    asked = parse(embedded, body(options={"behaviour_tokens": ["I", 7]}))
     assert asked.options.behaviour_tokens == tuple(sorted((7, token)))
 
 
@@ -190,6 +206,41 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "options.target",
         "invalid_field",
     ),
+    "a vector that is not stored": (
+        {"method": "null_space", "options": {"target": "lost"}},
+        "options.target",
+        "direction_not_found",
+    ),
+    "a vector of another width": (
+        {"method": "null_space", "options": {"target": "short"}},
+        "options.target",
+        "shape_mismatch",
+    ),
+    "no vector": (
+        {"method": "null_space", "options": {"target": "flat"}},
+        "options.target",
+        "incompatible_operation",
+    ),
+    "a rank of more than the examples": (
+        {"method": "pca", "options": {"rank": 43}},
+        "options.rank",
+        "fit_failed",
+    ),
+    "a rank of more than the transport's examples": (
+        {"method": "gaussian_transport", "options": {"rank": 43}},
+        "options.rank",
+        "fit_failed",
+    ),
+    "more heads than there are": (
+        {"method": "iti_heads", "options": {"top_k": 49}},
+        "options.top_k",
+        "invalid_field",
+    ),
+    "too few held out for heads": (
+        {"method": "iti_heads", "options": {"validation": 0.01}},
+        "options.validation",
+        "fit_failed",
+    ),
 }
 
 
@@ -198,7 +249,7 @@ def test_what_is_wrong_is_found_and_named(embedded: AsyncEngine, case: str) -> N
     changes, param, code = WRONG[case]
     asked = {key: value for key, value in body(**changes).items() if value is not None}
     with pytest.raises((SteeringError, EngineError, StoreError)) as caught:
-        FIT.parse(asked, embedded)
+        parse(embedded, asked)
     error = caught.value
     assert isinstance(error, SteeringError | EngineError | StoreError)
     assert error.param == param
@@ -218,4 +269,4 @@ def test_what_is_fitted_can_be_asked_for(embedded: AsyncEngine) -> None:
             for key, option in method["options"].items()
             if option["default"] is not None
         }
-        FitRequest.parse(body(method=name, options=given), embedded)
+        parse(embedded, body(method=name, options=given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from server.auth import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
 from server.engine.errors import EngineDeadError, NonFiniteOutputError
 from server.jobs.manager import JobManager
 from server.registry.library import DirectionLibrary
+from server.registry.upload import Uploader
 from server.store import SYSTEM, Actor, JobEvent, JobRecord, JobRuns, JobStatus, Store
 from server.store.errors import (
+    DirectionNotFoundError,
     InsufficientStorageError,
     JobFinishedError,
     JobQueueFullError,
@@ -22,12 +25,14 @@ from server.store.errors import (
 )
 from steering.direction_ref import DirectionRef
 from steering.errors import InvalidFieldError, ZeroVectorError
+from tests.server.api.echo_engine import EchoEngine
 
 from .conftest import MakeManager, Observed, until
-from .fake_kinds import Steps
+from .fake_kinds import Steps, made_direction
 
 ADMIN = Principal("abcd1234", "admin", frozenset({KeyScope.ADMIN}))
 BY = Actor("abcd1234", "request-1")
+SPEC = EchoEngine().info().spec
 
 
 async def ask(manager: JobManager, caller: Principal = LOCAL_USER, **request: Any) -> JobRecord:
@@ -226,18 +231,57 @@ async def test_outputs_are_new_versions_with_the_scopes_of_the_request(
     assert direction.at(1)["vector"].tolist() == [1.0] * 8
 
 
-async def test_requires_binds_who_asks_and_what_is_used(manager: JobManager) -> None:
+async def test_requires_binds_who_asks_and_what_is_used(
+    manager: JobManager, job_store: Store
+) -> None:
     with pytest.raises(PermissionDeniedError):
         await ask(manager, ADMIN, requires=["restricted"])
     with pytest.raises(InvalidFieldError):
         await ask(manager, requires=["nothing"])
     await ended(manager, await ask(manager, save="made", requires=["restricted"]))
-    refused = await ended(manager, await ask(manager, ADMIN, use="made"))
-    assert refused.error is not None
-    assert refused.error["error"]["code"] == "permission_denied"
-    allowed = await ended(manager, await ask(manager, use="made@1", requires=["restricted"]))
+    with pytest.raises(PermissionDeniedError, match="restricted") as caught:
+        await ask(manager, ADMIN, use="made")
+    assert caught.value.param == "use"
+    allowed = await ended(manager, await ask(manager, use="made@1", save="more"))
     assert allowed.result is not None
     assert allowed.result["used"] == "made@1"
+    assert allowed.spec.requires == ("restricted",), "inherited"
+    assert job_store.directions.get("more", 1).requires == ("restricted",)
+    with pytest.raises(PermissionDeniedError):
+        await manager.rerun(allowed.id, caller=ADMIN, by=BY)
+
+
+async def test_a_direction_that_came_to_require_more_is_not_used(
+    make_manager: MakeManager, job_store: Store
+) -> None:
+    """A name without version may mean another direction when the job begins."""
+    manager = make_manager()
+    uploader = Uploader(job_store, SPEC)
+    uploader.from_direction(made_direction("open"), by=SYSTEM)
+    waiting = await ask(manager, ADMIN, use="open")
+    locked = replace(made_direction("open", 2.0), requires=("restricted",))
+    uploader.from_direction(locked, by=SYSTEM)
+    await manager.start()
+    done = await ended(manager, waiting)
+    assert done.error is not None
+    assert (done.error["error"]["code"], done.error["error"]["param"]) == (
+        "permission_denied",
+        "use",
+    )
+
+
+@pytest.mark.parametrize("is_archived", [False, True])
+@pytest.mark.parametrize("reference", ["made", "made@1"])
+async def test_a_direction_that_is_not_there_is_refused_at_once(
+    manager: JobManager, job_store: Store, reference: str, is_archived: bool
+) -> None:
+    if is_archived:
+        Uploader(job_store, SPEC).from_direction(made_direction(), by=SYSTEM)
+        job_store.directions.archive("made", 1, by=SYSTEM)
+    with pytest.raises(DirectionNotFoundError) as caught:
+        await ask(manager, use=reference)
+    assert caught.value.param == "use"
+    assert job_store.jobs.list().items == ()
 
 
 async def test_a_store_that_fails_at_the_end_loses_no_result(

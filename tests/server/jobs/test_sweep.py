@@ -12,6 +12,7 @@ from server.embedded import demo
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
 from server.jobs.sweep_job import SWEEP
+from server.store.errors import StoreError
 from steering.directions import Direction, DirectionKind
 from steering.errors import NoEffectError, SteeringError
 from steering.sites import Site
@@ -53,12 +54,12 @@ async def test_more_strength_is_more_behaviour(context: MemoryContext) -> None:
 
 
 @pytest.mark.parametrize("scope", [{"tokens": "generated"}, {"windows": [[900, 950]]}], ids=str)
-async def test_what_reaches_no_first_token_is_refused(
+def test_what_reaches_no_first_token_is_refused(
     context: MemoryContext, scope: dict[str, Any]
 ) -> None:
     asked = {"operation": "add", "direction": "refusal", "scope": scope}
     with pytest.raises(NoEffectError) as caught:
-        await SWEEP.run(body(intervention=asked), context)
+        SWEEP.parse(body(intervention=asked), context.engine, context.directions)
     assert caught.value.param == "intervention.scope"
 
 
@@ -100,22 +101,22 @@ async def test_a_resumed_sweep_measures_no_strength_twice(context: MemoryContext
         ({"data": {"prompts": ["a " * 5000], "neutral": DIRECT}}, "data.prompts[0]"),
         ({"data": {"texts": []}}, "data.texts"),
         ({"steps": 3}, "steps"),
+        ({"intervention": {"operation": "add", "direction": "lost"}}, "intervention.direction"),
     ],
 )
 def test_what_is_wrong_is_named(embedded: AsyncEngine, changes: dict[str, Any], param: str) -> None:
     asked = {key: value for key, value in body(**changes).items() if value is not None}
-    with pytest.raises((SteeringError, EngineError)) as caught:
-        SWEEP.parse(asked, embedded)
+    with pytest.raises((SteeringError, EngineError, StoreError)) as caught:
+        SWEEP.parse(asked, embedded, MemoryContext(embedded).directions)
     error = caught.value
-    assert isinstance(error, SteeringError | EngineError)
+    assert isinstance(error, SteeringError | EngineError | StoreError)
     assert error.param == param
 
 
-async def test_steering_that_does_not_fit_is_refused_before_anything_is_measured(
+def test_steering_that_does_not_fit_is_refused_before_it_is_queued(
     context: MemoryContext,
 ) -> None:
     intervention = {"operation": "add", "direction": "refusal", "layers": [99]}
     with pytest.raises(SteeringError) as caught:
-        await SWEEP.run(body(intervention=intervention), context)
+        SWEEP.parse(body(intervention=intervention), context.engine, context.directions)
     assert caught.value.param == "intervention.layers"
-    assert not context.reports

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from steering.errors import FitError, InvalidFieldError, NonFiniteError, SteeringError
-from steering.fit import METHODS, Method, find_method
+from steering.fit import METHODS, Method, SampleCounts, find_method
 from steering.operations import OPERATION_KINDS
 from steering.sites import Site
 from tests.source_tree import ROOT
@@ -44,6 +44,31 @@ def fit(method: Method, positive: Any, negative: Any, **options: Any) -> Any:
         num_heads=NUM_HEADS,
         options=options,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "counts", "param"),
+    [
+        ("pca", {"rank": 18}, (10, 10), None),
+        ("pca", {"rank": 19}, (10, 10), "rank"),
+        ("gaussian_transport", {"rank": 33}, (100, 100), "rank"),
+        ("iti_heads", {"validation": 0.2}, (20, 7), "validation"),
+        ("iti_heads", {"top_k": 6}, (20, 20), None),
+        ("iti_heads", {"top_k": 7}, (20, 20), "top_k"),
+        ("probe", {}, (2, 2), None),
+    ],
+)
+def test_what_options_ask_of_the_number_of_samples_is_known_before_they_are_read(
+    name: str, options: dict[str, Any], counts: tuple[int, int], param: str | None
+) -> None:
+    method = find_method(name)
+    samples = SampleCounts(*counts, width=32, num_layers=3, num_heads=NUM_HEADS)
+    if param is None:
+        method.check_options(method.resolve(options), samples)
+    else:
+        with pytest.raises((FitError, InvalidFieldError)) as caught:
+            method.check_options(method.resolve(options), samples)
+        assert caught.value.param == param
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)

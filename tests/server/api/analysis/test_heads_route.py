@@ -66,7 +66,7 @@ async def test_the_causal_method_scales_each_head(api: httpx.AsyncClient) -> Non
         ({"probe": "push"}, 422, "probe"),
         ({"probe": "absent"}, 404, "probe"),
         ({"percent": 0}, 422, "percent"),
-        ({"profile": "Bad Name"}, 422, "name"),
+        ({"profile": "Bad Name"}, 422, "profile"),
         ({"requires": ["everything"]}, 422, "requires[0]"),
         ({"prompts": ["Hello"] * 200, "method": "causal"}, 422, "prompts"),
         ({"prompts": ["word " * 2000]}, 400, "prompts[0]"),

@@ -15,6 +15,7 @@ from server.jobs.analysis.cliff_job import CLIFF
 from server.jobs.analysis.cliff_probe import CLIFF_PROBE
 from server.jobs.analysis.rollout import read_rollout
 from server.jobs.examples.example import Example
+from server.store.errors import DirectionNotFoundError
 from steering.directions import Direction, DirectionKind
 from steering.errors import (
     FitError,
@@ -34,7 +35,7 @@ FINAL = SitePoint(5, Site.FINAL)
 def trained(model: AsyncEngine, probe_data: dict[str, Any]) -> tuple[MemoryContext, dict[str, Any]]:
     context = MemoryContext(model)
     request = {"name": "refusing", "data": probe_data}
-    CLIFF_PROBE.parse(request, model)
+    CLIFF_PROBE.parse(request, model, MemoryContext(model).directions)
 
     async def fit() -> dict[str, Any]:
         return dict(await CLIFF_PROBE.run(request, context))
@@ -73,7 +74,7 @@ async def measured(
     context: MemoryContext, conversations: list[Any], **fields: Any
 ) -> dict[str, Any]:
     request = {"conversations": conversations, "probe": "refusing@1", **fields}
-    CLIFF.parse(request, context.engine)
+    CLIFF.parse(request, context.engine, context.directions)
     return dict(await CLIFF.run(request, context))
 
 
@@ -141,6 +142,7 @@ async def test_an_emptied_thought_has_an_end_and_no_plateau(
         ({"thinking_portion": 2}, InvalidFieldError, "thinking_portion"),
         ({"probe": 5}, InvalidFieldError, "probe"),
         ({"probe": {"direction": "refusing", "layer": "x"}}, InvalidFieldError, "probe.layer"),
+        ({"probe": "lost"}, DirectionNotFoundError, "probe"),
         ({"conversations": []}, InvalidFieldError, "conversations"),
         ({"conversations": ["a text"]}, InvalidFieldError, "conversations[0]"),
         ({"unknown": 1}, InvalidFieldError, "unknown"),
@@ -148,15 +150,15 @@ async def test_an_emptied_thought_has_an_end_and_no_plateau(
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_wrong_request_is_refused_before_it_is_queued(
-    model: AsyncEngine,
+    trained: tuple[MemoryContext, dict[str, Any]],
     framed: Thoughts,
     fields: dict[str, Any],
     error: type[Exception],
     param: str,
 ) -> None:
-    request = {"conversations": framed.complied[:1], "probe": "refusing@1", **fields}
+    context, request = trained[0], {"conversations": framed.complied[:1], "probe": "refusing@1"}
     with pytest.raises(error) as caught:
-        CLIFF.parse(request, model)
+        CLIFF.parse(request | fields, context.engine, context.directions)
     assert caught.value.param == param  # type: ignore[attr-defined]
 
 
@@ -195,4 +197,4 @@ def test_a_wrong_probe_is_refused_before_it_is_queued(
 ) -> None:
     request = {"name": "p", "data": probe_data, **fields}
     with pytest.raises((error, InvalidFieldError)):
-        CLIFF_PROBE.parse(request, model)
+        CLIFF_PROBE.parse(request, model, MemoryContext(model).directions)

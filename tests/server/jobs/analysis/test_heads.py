@@ -49,7 +49,7 @@ def chats(framed: Thoughts) -> list[Any]:
 
 async def ranked(context: MemoryContext, chats: list[Any], **fields: Any) -> dict[str, Any]:
     request = {"prompts": chats, "probe": "probe@1", "check": False, **fields}
-    HEADS.parse(request, context.engine)
+    HEADS.parse(request, context.engine, context.directions)
     return dict(await HEADS.run(request, context))
 
 

@@ -1,0 +1,84 @@
+"""Stored directions that a job's request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from server.registry.library import direction_at
+from server.registry.scopes import scopes_of
+from server.store.errors import StoreError
+from steering.direction_ref import DirectionRef
+from steering.directions import Direction
+from steering.interventions import Intervention
+from steering.plan import Steer
+from steering.requirements import scope_of, scopes_to_read
+
+__all__ = ["AllowScopes", "JobDirections"]
+
+
+class AllowScopes(Protocol):
+    """Raises PermissionDeniedError where a scope is not held."""
+
+    def __call__(self, *scopes: str, param: str) -> None:
+        """Check `scopes`, which the field `param` asks for."""
+        ...
+
+
+class JobDirections:
+    """Finds the directions of one request and asks for what they require. Blocks on the store.
+
+    A request is looked at when it arrives, with the caller's scopes, and in every attempt, with
+    those the job was given: a name without version may mean another direction by then.
+
+    Every method raises StoreError where there is no such direction or its file is damaged, and
+    PermissionDeniedError where it may not be used so; `param` names the field.
+    """
+
+    def __init__(self, find: Callable[[DirectionRef], Direction], allow: AllowScopes) -> None:
+        """Args: find: a direction by reference; allow: refuses scopes that are not held."""
+        self._find = find
+        self._allow = allow
+        self._scopes: set[str] = set()
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Everything asked for so far."""
+        return frozenset(self._scopes)
+
+    def read(self, reference: DirectionRef, param: str) -> Direction:
+        """One that is read out: a probe."""
+        direction = self._named(reference, param)
+        self._require(scopes_to_read(direction.requires), param)
+        return direction
+
+    def derive(self, reference: DirectionRef, param: str) -> Direction:
+        """One from which another is made, in whatever way that one is used."""
+        direction = self._named(reference, param)
+        self._require(map(scope_of, direction.requires), param)
+        return direction
+
+    def steer(self, asked: Intervention, strengths: Iterable[float], param: str) -> list[Steer]:
+        """An intervention at each of several strengths."""
+        direction, gate = direction_at(self._find, asked.direction, param), None
+        if asked.gate is not None:
+            gate = direction_at(self._find, asked.gate.direction, f"{param}.gate")
+        steers = [
+            Steer(replace(asked, strength=strength), direction, path=param, gate_direction=gate)
+            for strength in strengths
+        ]
+        self._require((scope for steer in steers for scope in scopes_of(steer)), param)
+        return steers
+
+    def _named(self, reference: DirectionRef, param: str) -> Direction:
+        try:
+            return self._find(reference)
+        except StoreError as error:
+            error.param = param
+            raise
+
+    def _require(self, scopes: Iterable[str], param: str) -> None:
+        needed = set(scopes)
+        self._allow(*sorted(needed), param=param)
+        self._scopes |= needed

@@ -1,0 +1,102 @@
+"""What stored directions ask of whoever names them in a request for a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from server.auth import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.jobs.directions import JobDirections
+from server.store.errors import DirectionNotFoundError
+from steering.direction_ref import DirectionRef
+from steering.directions import Direction, DirectionKind
+from steering.interventions import Intervention
+from steering.sites import Site
+
+ADMIN = Principal("abcd1234", "admin", frozenset({KeyScope.ADMIN}))
+WEAK, LOCKED = ("weaken:restricted",), ("restricted",)
+
+
+def finder(**requires: tuple[str, ...]) -> Callable[[DirectionRef], Direction]:
+    def find(reference: DirectionRef) -> Direction:
+        if reference.name not in requires:
+            raise DirectionNotFoundError(f"there is no {reference}")
+        tensors = {"vector": torch.ones(8)}
+        return Direction(
+            reference.name,
+            DirectionKind.VECTOR,
+            Site.RESID_POST,
+            (1,),
+            tensors,
+            requires=requires[reference.name],
+        )
+
+    return find
+
+
+def intervention(**fields: Any) -> Intervention:
+    scope = {"tokens": ["generated"]}
+    plain = {"operation": "add", "direction": "careful", "scope": scope}
+    return Intervention.from_dict(plain | fields)
+
+
+GATE = {"per": "request", "direction": "topic", "layer": 1, "threshold": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("requires", "fields", "strengths", "asked"),
+    [
+        ((), {}, [-1.0], set()),
+        (WEAK, {}, [0.0, 2.0], set()),
+        (WEAK, {}, [2.0, -0.5], {"restricted"}),
+        (WEAK, {"operation": "ablate"}, [1.0], {"restricted"}),
+        (LOCKED, {}, [2.0], {"restricted"}),
+        ((), {"gate": GATE}, [1.0], {"chat"}),
+    ],
+)
+def test_a_sweep_asks_for_what_its_strengths_do(
+    requires: tuple[str, ...], fields: dict[str, Any], strengths: list[float], asked: set[str]
+) -> None:
+    find = finder(careful=requires, topic=("chat",))
+    directions = JobDirections(find, LOCAL_USER.require)
+    steers = directions.steer(intervention(**fields), strengths, "intervention")
+    assert [steer.intervention.strength for steer in steers] == strengths
+    assert directions.scopes == asked
+    refusing = JobDirections(find, ADMIN.require)
+    if asked:
+        with pytest.raises(PermissionDeniedError) as caught:
+            refusing.steer(intervention(**fields), strengths, "intervention")
+        assert caught.value.param == "intervention"
+        assert refusing.scopes == set()
+    else:
+        refusing.steer(intervention(**fields), strengths, "intervention")
+
+
+def test_reading_asks_for_less_than_making_another() -> None:
+    directions = JobDirections(finder(careful=WEAK, secret=LOCKED), ADMIN.require)
+    careful = DirectionRef("careful")
+    assert directions.read(careful, "probe").name == "careful"
+    for use, reference in ((directions.derive, careful), (directions.read, DirectionRef("secret"))):
+        with pytest.raises(PermissionDeniedError, match="restricted") as caught:
+            use(reference, "options.target")
+        assert caught.value.param == "options.target"
+    assert directions.scopes == set()
+
+
+def test_the_field_of_what_is_missing_is_named() -> None:
+    directions = JobDirections(finder(careful=()), ADMIN.require)
+    lost = DirectionRef("lost")
+    for look in (lambda: directions.read(lost, "probe"), lambda: directions.derive(lost, "probe")):
+        with pytest.raises(DirectionNotFoundError) as caught:
+            look()
+        assert caught.value.param == "probe"
+    for fields, param in (
+        ({"direction": "lost"}, "intervention.direction"),
+        ({"gate": GATE}, "intervention.gate.direction"),
+    ):
+        with pytest.raises(DirectionNotFoundError) as caught:
+            directions.steer(intervention(**fields), [1.0], "intervention")
+        assert caught.value.param == param
