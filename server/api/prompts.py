@@ -14,7 +14,7 @@ from .schemas.chat import Message
 from .schemas.completions import CompletionRequest
 
 if TYPE_CHECKING:
-    from server.engine.tokenizer import Tokenizer
+    from server.engine.text import Tokenizer
 
 __all__ = [
     "Prompt",

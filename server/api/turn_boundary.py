@@ -19,7 +19,7 @@ from .errors import InvalidParameterError
 from .prompts import Prompt
 
 if TYPE_CHECKING:
-    from server.engine.tokenizer import Tokenizer
+    from server.engine.text import Tokenizer
 
 __all__ = ["ASSISTANT_TURN", "BOUNDARY_HEADER", "with_boundaries"]
 

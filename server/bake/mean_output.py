@@ -14,8 +14,7 @@ from server.engine.assembly import assemble
 from server.engine.capture import capture_requests
 from server.engine.core import EngineCore
 from server.engine.errors import EngineError
-from server.engine.loader import LoadedModel
-from server.engine.neutral_text import NEUTRAL_TEXTS
+from server.engine.loading import NEUTRAL_TEXTS, LoadedModel
 from server.engine.outputs import RequestOutput
 from server.engine.request import CaptureRequest, Pooling
 from steering.sites import SitePoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from server.engine.config import EngineConfig
-from server.engine.loader import LoadedModel, load
+from server.engine.loading import LoadedModel, load
 from steering.interventions import Operation
 from steering.model_spec import ModelSpec
 from steering.plan import SteeringPlan, compile_plan

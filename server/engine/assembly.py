@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Final
 from steering.hooks import install_hooks
 from steering.runtime import SteeringRuntime
 
-from .admission import SchedulerLimits
 from .core import EngineCore
 from .kv_cache import KVCacheManager
 from .model_runner import ModelRunner
 from .sampler import Sampler
-from .scheduler import Scheduler
-from .steering_slots import RuntimeSlots
+from .scheduler import RuntimeSlots, Scheduler, SchedulerLimits
 
 if TYPE_CHECKING:
     from .config import EngineConfig
-    from .loader import LoadedModel
+    from .loading import LoadedModel
 
 __all__ = ["assemble"]
 

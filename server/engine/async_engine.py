@@ -16,7 +16,7 @@ import torch
 from .assembly import assemble
 from .capture import capture_requests, capture_result
 from .errors import EngineDeadError, EngineDrainingError, EngineError
-from .loader import load
+from .loading import load
 from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, ScoreResult
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
 from .score import score_requests, score_result
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .config import EngineConfig
     from .core import EngineCore
-    from .tokenizer import Tokenizer
+    from .text import Tokenizer
 
 __all__ = ["AsyncEngine"]
 

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from .admission import check_prompt, check_steering
 from .errors import (
     EngineDeadError,
     EngineError,
@@ -18,11 +17,11 @@ from .errors import (
     RequestAbortedError,
 )
 from .gate_latch import GateLatch
-from .logprobs import prompt_logprobs
 from .outputs import EngineStats, RequestOutput
 from .progress import RequestProgress
 from .request import Request, RequestStatus
-from .sampling_batch import check_token_ids
+from .sampler import check_token_ids, prompt_logprobs
+from .scheduler import check_prompt, check_steering
 from .score import score_rows
 from .step_log import StepLog
 
@@ -34,14 +33,12 @@ if TYPE_CHECKING:
     from steering.runtime import Readouts, SteeringRuntime, StepOutcome
     from steering.sites import SitePoint
 
-    from .logprobs import PositionLogprobs
     from .model_runner import ModelRunner, PromptLogits, RunResult
     from .outputs import TokenLogprobs
     from .request import GenerationRequest
-    from .sampler import SampledToken, Sampler
-    from .scheduler import Scheduler
-    from .scheduler_output import ScheduledRequest, SchedulerOutput
-    from .tokenizer import Tokenizer
+    from .sampler import PositionLogprobs, SampledToken, Sampler
+    from .scheduler import ScheduledRequest, Scheduler, SchedulerOutput
+    from .text import Tokenizer
 
 __all__ = ["EngineCore", "RequestSink"]
 

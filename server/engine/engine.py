@@ -9,7 +9,7 @@ from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, Scor
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
 
 if TYPE_CHECKING:
-    from .tokenizer import Tokenizer
+    from .text import Tokenizer
 
 __all__ = ["Engine"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from steering.runtime import SteeringRuntime, StepOutcome
 
     from .attention import PagedAttention
-    from .scheduler_output import ScheduledRequest, SchedulerOutput
+    from .scheduler import ScheduledRequest, SchedulerOutput
 
 __all__ = ["ModelRunner", "PromptLogits", "RunResult"]
 

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from steering.plan import PlannedIntervention, PlannedMonitor
     from steering.sites import SitePoint
 
-    from .detokenizer import Detokenizer
-    from .regions import RegionTracker
     from .request import Request
+    from .text import Detokenizer, RegionTracker
 
 __all__ = ["RequestProgress"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from steering.errors import InvalidFieldError
 from steering.fields import shown
 

@@ -22,7 +22,7 @@ from server.engine.request import (
     ScoreRequest,
 )
 from server.engine.sampling import SamplingParams
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
 

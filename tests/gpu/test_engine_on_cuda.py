@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from tests.models import tiny_model
 from tests.server.engine.harness import EngineHarness, load_tiny
 from tests.server.engine.random_traffic import random_traffic

@@ -16,7 +16,7 @@ from server.engine.assembly import assemble
 from server.engine.capture import capture_requests, capture_result
 from server.engine.config import EngineConfig
 from server.engine.errors import EngineError
-from server.engine.loader import load
+from server.engine.loading import load
 from server.engine.outputs import CaptureResult, PromptScore, RequestOutput, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest
 from server.engine.sampling import SamplingParams

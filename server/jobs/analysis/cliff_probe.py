@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from torch import Tensor
 
 from server.engine.engine import Engine
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from server.jobs.context import JobContext
 from server.jobs.directions import JobDirections
 from server.jobs.examples.example import Example

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from server.jobs.examples.example import Example
 from server.store.names import check_name
 from steering.errors import InvalidFieldError

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from server.engine.errors import PromptTooLongError, RequestRejectedError
-from server.engine.tokenizer import THINKING_MARKERS
+from server.engine.text import THINKING_MARKERS
 from server.jobs.examples.example import Example
 from steering.analysis import ThoughtSpan
 from steering.errors import InvalidFieldError
 
 if TYPE_CHECKING:
-    from server.engine.tokenizer import EncodedChat, Tokenizer
+    from server.engine.text import EncodedChat, Tokenizer
 
 __all__ = ["Rollout", "read_ending", "read_rollout"]
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from server.engine.errors import RequestRejectedError
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from steering.errors import InvalidFieldError
 from steering.scopes import Region
 

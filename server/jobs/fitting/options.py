@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from server.engine.engine import Engine
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from server.jobs.behaviour_tokens import parse_behaviour_tokens
 from server.jobs.directions import JobDirections
 from steering.errors import InvalidFieldError

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from server.bake.source import profile_source
 from server.cli import app
 from server.engine.config import EngineConfig
-from server.engine.loader import load
+from server.engine.loading import load
 from server.registry.library import load_direction_blob
 from server.store import SYSTEM, Store
 from steering.formats import dump_direction, load_direction

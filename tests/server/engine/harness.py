@@ -15,7 +15,7 @@ from server.engine.assembly import assemble
 from server.engine.config import EngineConfig
 from server.engine.core import EngineCore
 from server.engine.errors import EngineError
-from server.engine.loader import LoadedModel, load
+from server.engine.loading import LoadedModel, load
 from server.engine.outputs import RequestOutput
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams

@@ -22,7 +22,7 @@ from server.engine.errors import (
     RequestRejectedError,
     SlowClientError,
 )
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.outputs import FinishReason, RequestOutput
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from server.engine.sampling import SamplingParams

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from server.engine.gate_latch import GateLatch
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.outputs import GateState, SteeredTokens
 from server.engine.request import GenerationRequest
-from server.engine.scheduler import Scheduler
-from server.engine.scheduler_output import ScheduledRequest, StepBuilder
+from server.engine.scheduler import ScheduledRequest, Scheduler
+from server.engine.scheduler.scheduler_output import StepBuilder
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan

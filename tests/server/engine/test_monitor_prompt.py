@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from server.engine.capture import capture_requests
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention

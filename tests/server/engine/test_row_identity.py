@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.outputs import GateState, SteeredTokens
 from steering.gates import Per
 from steering.scopes import PositionContext
 from tests.models import tiny_model
+from tests.steering.runtime.addressing import ADDRESSING, prefer
 
 from .harness import EngineHarness, RecordingSink, load_tiny
 from .random_traffic import SteeredTraffic, random_traffic
@@ -31,7 +32,10 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_request_gets_the_logits_it_gets_alone(loaded: LoadedModel, seed: int) -> None:
+def test_every_request_gets_the_logits_it_gets_alone(
+    loaded: LoadedModel, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefer(monkeypatch, list(ADDRESSING)[seed % len(ADDRESSING)])
     rng = np.random.default_rng(seed)
     harness = EngineHarness(
         loaded,

@@ -14,7 +14,7 @@ from torch import Tensor
 from server.engine.assembly import assemble
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import NonFiniteOutputError, RequestRejectedError
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.outputs import PromptScore
 from server.engine.request import CaptureRequest, Pooling, ScoreRequest
 from server.engine.score import score_requests, score_result, score_rows

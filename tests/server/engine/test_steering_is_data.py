@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.model_runner import ModelRunner
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention, Operation

@@ -9,7 +9,7 @@ import pytest
 
 from server.embedded import card
 from server.engine.errors import RequestRejectedError
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from server.jobs.examples.example import Example
 from server.jobs.examples.prompts import ExamplePrompts
 from server.jobs.examples.token_choice import TokenChoice, TokenKind

@@ -14,7 +14,7 @@ import torch
 from server.engine.assembly import assemble
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import PromptTooLongError
-from server.engine.loader import LoadedModel
+from server.engine.loading import LoadedModel
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from server.engine.sampling import SamplingParams
 from server.jobs.instrument import Instrument

@@ -7,12 +7,12 @@ import math
 import pytest
 
 from server.engine.errors import PromptTooLongError, RequestRejectedError
-from server.engine.tokenizer import Tokenizer
+from server.engine.text import Tokenizer
 from server.jobs.analysis.rollout import Rollout, read_ending, read_rollout
 from server.jobs.examples.example import Example
 from steering.errors import InvalidFieldError
 from steering.scopes import Region
-from tests.server.engine.tokenizers import CHATML, THINKER, byte_level
+from tests.server.engine.text.tokenizers import CHATML, THINKER, byte_level
 
 USER = {"role": "user", "content": "the cat"}
 TURN = "<think>\nhello world, the dog sat\n</think>\n\nthe answer"

@@ -1,0 +1,8 @@
+"""From a folder with a checkpoint to a model that is ready to serve."""
+
+from __future__ import annotations
+
+from .loader import LoadedModel, load
+from .neutral_text import NEUTRAL_TEXTS
+
+__all__ = ["NEUTRAL_TEXTS", "LoadedModel", "load"]

@@ -1,0 +1,84 @@
+"""Where a model runs and in what precision: "auto" values resolved once."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from server.engine.attention import AttentionSpec
+from server.engine.errors import EngineError
+
+__all__ = ["physical_cores", "placement_summary", "resolve_device", "resolve_dtype"]
+
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first CUDA device, or the CPU where there is none.
+
+    Raises:
+        EngineError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
+        return torch.device("cuda", device.index or 0)
+    raise EngineError(
+        f"device is {name!r}, but this machine has {_devices_here()}; choose one of them or 'auto'",
+        param="device",
+    )
+
+
+def resolve_dtype(name: str, checkpoint_dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype called `name`; `auto` is the checkpoint's.
+
+    Raises:
+        EngineError: It is none of float32, bfloat16 and float16.
+    """
+    if name == "auto":
+        dtype = checkpoint_dtype or torch.float32
+        if dtype in _DTYPES.values():
+            return dtype
+        raise EngineError(
+            f"the checkpoint's dtype is {dtype}; name one of {', '.join(_DTYPES)}", param="dtype"
+        )
+    if name not in _DTYPES:
+        raise EngineError(f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}", param="dtype")
+    return _DTYPES[name]
+
+
+def physical_cores() -> int:
+    """Cores this process may run on, counting hardware threads of one core once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(path.read_text().strip() if path.is_file() else str(cpu))
+    return len(siblings)
+
+
+def placement_summary(specs: tuple[AttentionSpec, ...]) -> str:
+    """Readable: `cpu`, or `cuda:0 (12 layers), cuda:1 (12 layers)` where layers are spread."""
+    counts = Counter(str(spec.device) for spec in specs)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{device} ({count} layers)" for device, count in counts.items())
+
+
+def _devices_here() -> str:
+    return ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])

@@ -1,0 +1,117 @@
+"""Sparse changes to logits before a token is chosen: penalties, bias, forbidden end tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from server.engine.request import Request
+from server.engine.sampling import SamplingParams
+
+__all__ = ["LogitEdits"]
+
+
+@dataclass(frozen=True, eq=False)
+class LogitEdits:
+    """Changes of single logits, made in this order.
+
+        repetition penalty r   x > 0: x / r, otherwise x * r   tokens of prompt or output
+        frequency penalty f    x - f * count                   tokens of the output
+        presence penalty p     x - p                           tokens of the output
+        logit_bias             x + bias
+        min_tokens             -inf                            end tokens, until there are enough
+
+    Attributes:
+        penalised: [2, N] int64 rows and token ids, without duplicates.
+        penalties: [2, N] float32 factors r and summed subtrahends f * count + p.
+        biased: [2, M] int64 rows and token ids, without duplicates.
+        biases: [M] float32 addends.
+
+    Source: presence and frequency as in the OpenAI API; repetition as in Keskar et al. 2019,
+    arXiv:1909.05858 (CTRL), with the sign rule of Hugging Face's implementation.
+    """
+
+    penalised: Tensor
+    penalties: Tensor
+    biased: Tensor
+    biases: Tensor
+
+    @staticmethod
+    def are_needed(request: Request) -> bool:
+        """Whether the request's next logits are to be changed."""
+        params = request.spec.sampling
+        return (
+            _has_penalties(params)
+            or bool(params.logit_bias)
+            or len(request.output_token_ids) < params.min_tokens
+        )
+
+    @classmethod
+    def for_rows(
+        cls, requests: Sequence[Request], end_token_ids: frozenset[int], device: torch.device
+    ) -> Self:
+        """The changes for logits of which row i belongs to `requests[i]`."""
+        columns = [_penalties(row, request) for row, request in enumerate(requests)]
+        penalties = np.concatenate([np.zeros((4, 0)), *columns], axis=1)
+        biases = {
+            (row, token): bias
+            for row, request in enumerate(requests)
+            for token, bias in _biases(request, end_token_ids).items()
+        }
+        biased = np.array(list(biases), dtype=np.int64).reshape(-1, 2).T
+        return cls(
+            penalised=torch.from_numpy(penalties[:2].astype(np.int64)).to(device),
+            penalties=torch.from_numpy(penalties[2:].astype(np.float32)).to(device),
+            biased=torch.from_numpy(np.ascontiguousarray(biased)).to(device),
+            biases=torch.tensor(list(biases.values()), dtype=torch.float32, device=device),
+        )
+
+    def apply_(self, logits: Tensor) -> None:
+        """Change logits [rows, V] float32 in place."""
+        if self.penalised.shape[1]:
+            rows, tokens = self.penalised
+            factors, subtrahends = self.penalties
+            chosen = logits[rows, tokens]
+            chosen = torch.where(chosen > 0, chosen / factors, chosen * factors)
+            logits[rows, tokens] = chosen - subtrahends
+        if self.biased.shape[1]:
+            rows, tokens = self.biased
+            logits[rows, tokens] += self.biases
+
+
+def _has_penalties(params: SamplingParams) -> bool:
+    return (
+        params.presence_penalty != 0.0
+        or params.frequency_penalty != 0.0
+        or params.repetition_penalty != 1.0
+    )
+
+
+def _penalties(row: int, request: Request) -> NDArray[np.float64]:
+    """[4, N]: row, token id, factor and subtrahend."""
+    params = request.spec.sampling
+    if not _has_penalties(params):
+        return np.zeros((4, 0))
+    output = np.array(request.output_token_ids, dtype=np.int64)
+    tokens, counts = np.unique(output, return_counts=True)
+    if params.repetition_penalty != 1.0:
+        prompt = np.setdiff1d(np.array(request.spec.prompt_token_ids, dtype=np.int64), tokens)
+        tokens = np.concatenate([tokens, prompt])
+        counts = np.concatenate([counts, np.zeros(len(prompt), dtype=counts.dtype)])
+    factors = np.full(len(tokens), params.repetition_penalty)
+    subtrahends = params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
+    return np.stack([np.full(len(tokens), row), tokens, factors, subtrahends])
+
+
+def _biases(request: Request, end_token_ids: frozenset[int]) -> dict[int, float]:
+    params = request.spec.sampling
+    biases = dict(params.logit_bias)
+    if len(request.output_token_ids) < params.min_tokens:
+        biases |= dict.fromkeys([*end_token_ids, *params.stop_token_ids], float("-inf"))
+    return biases

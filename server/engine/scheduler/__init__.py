@@ -1,0 +1,18 @@
+"""Which tokens the next step computes; no tensors."""
+
+from __future__ import annotations
+
+from .admission import SchedulerLimits, check_prompt, check_steering
+from .scheduler import Scheduler
+from .scheduler_output import ScheduledRequest, SchedulerOutput
+from .steering_slots import RuntimeSlots
+
+__all__ = [
+    "RuntimeSlots",
+    "ScheduledRequest",
+    "Scheduler",
+    "SchedulerLimits",
+    "SchedulerOutput",
+    "check_prompt",
+    "check_steering",
+]

@@ -1,0 +1,144 @@
+"""Whether a request may wait at all: limits checked before it is queued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from server.engine.errors import PromptTooLongError, QueueFullError, RequestRejectedError
+from server.engine.request import GenerationRequest, Request
+
+if TYPE_CHECKING:
+    from steering.plan import SteeringPlan
+
+__all__ = [
+    "SchedulerLimits",
+    "SteeringSlots",
+    "check_length",
+    "check_prompt",
+    "check_queue",
+    "check_steering",
+]
+
+
+class SteeringSlots(Protocol):
+    """Places for live edits: a request runs only while it holds those of its plan."""
+
+    def check_capacity(self, plan: SteeringPlan) -> None:
+        """Check that the plan fits alone.
+
+        Raises:
+            SteeringCapacityError: It never can.
+        """
+        ...
+
+    def can_admit(self, plan: SteeringPlan) -> bool:
+        """Whether the plan fits beside those that hold places now."""
+        ...
+
+    def acquire(self, plan: SteeringPlan) -> None:
+        """Take the plan's places, sharing those of equal edits; `can_admit` was just true."""
+        ...
+
+    def release(self, plan: SteeringPlan) -> None:
+        """Give back what one `acquire` of this plan took."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Bounds of one step and of the queue; see `EngineConfig`.
+
+    `max_num_prompt_logits`: most rows of logits over the vocabulary that one step holds for scores
+    and prompt log-probabilities; longer windows take several steps.
+    """
+
+    max_model_len: int
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_num_prompt_logits: int = 512
+    max_queued_requests: int = 1024
+    max_queued_tokens: int = 1_000_000
+
+
+def check_length(request: Request, limits: SchedulerLimits, num_cache_tokens: int) -> None:
+    """Check that a request can be computed when it has the engine to itself.
+
+    Raises:
+        PromptTooLongError: It exceeds the context, or the keys and values all blocks can hold.
+        RequestRejectedError: Its prompt is empty.
+    """
+    num_tokens, max_tokens = request.num_prompt_tokens, request.max_tokens
+    if num_tokens == 0:
+        raise RequestRejectedError(
+            "the prompt has no tokens; expected at least one", param="prompt"
+        )
+    if num_tokens + max_tokens > limits.max_model_len:
+        raise PromptTooLongError(
+            f"the prompt has {num_tokens:,} tokens and max_tokens is {max_tokens:,}; together they "
+            f"may be at most {limits.max_model_len:,}; shorten one of them",
+            param="prompt" if num_tokens >= limits.max_model_len else "max_tokens",
+        )
+    num_stored = num_tokens + max(max_tokens - 1, 0)  # the last token is never run
+    if num_stored > num_cache_tokens:
+        raise PromptTooLongError(
+            f"the request may need keys and values of {num_stored:,} tokens and the cache holds "
+            f"{num_cache_tokens:,}; shorten it or start the server with more cache memory",
+            param="prompt" if num_tokens > num_cache_tokens else "max_tokens",
+        )
+
+
+def check_prompt(spec: GenerationRequest, vocab_size: int) -> None:
+    """Check that the model has every token of the prompt.
+
+    Raises:
+        RequestRejectedError: It has not.
+    """
+    outside = next((t for t in spec.prompt_token_ids if not 0 <= t < vocab_size), None)
+    if outside is not None:
+        raise RequestRejectedError(
+            f"prompt contains the token id {outside}; this model has ids 0 to {vocab_size - 1}",
+            param="prompt",
+        )
+
+
+def check_steering(request: Request) -> None:
+    """Check that the prompt has what the steering asks of it.
+
+    Raises:
+        RequestRejectedError: No regions, or no token to decide a gate on.
+    """
+    plan = request.spec.plan
+    if plan is None:
+        return
+    if plan.uses_regions and request.spec.prompt_regions is None:
+        raise RequestRejectedError(
+            "the steering's scope names regions, but the prompt has none; send messages to a model "
+            "whose template keeps them apart, or use tokens and windows",
+            param="steering",
+        )
+    if plan.latches and request.boundary < 1:
+        raise RequestRejectedError(
+            "the prompt ends at 0 for steering, and a gate per request is decided on its last "
+            "token; expected at least one",
+            param="steering",
+        )
+
+
+def check_queue(
+    request: Request, limits: SchedulerLimits, *, num_waiting: int, num_waiting_tokens: int
+) -> None:
+    """Check that the queue has room; a single request always finds an empty queue roomy.
+
+    Raises:
+        QueueFullError: Too many requests or prompt tokens wait already.
+    """
+    if num_waiting >= limits.max_queued_requests:
+        raise QueueFullError(f"{num_waiting:,} requests wait already, the limit; try again later")
+    num_tokens = num_waiting_tokens + request.num_prompt_tokens
+    if num_waiting > 0 and num_tokens > limits.max_queued_tokens:
+        raise QueueFullError(
+            f"{num_waiting_tokens:,} prompt tokens wait already and this request has "
+            f"{request.num_prompt_tokens:,}; at most {limits.max_queued_tokens:,} may wait; "
+            "try again later"
+        )

@@ -1,0 +1,263 @@
+"""Which tokens of which requests the next step computes; no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from server.engine.errors import RequestRejectedError
+from server.engine.kv_cache import KVCacheManager
+from server.engine.request import Priority, Request, RequestStatus
+
+from .admission import SchedulerLimits, SteeringSlots, check_length, check_queue
+from .scheduler_output import ScheduledRequest, SchedulerOutput, StepBuilder
+from .waiting_queue import WaitingQueue
+
+__all__ = ["Scheduler"]
+
+_BESIDE: Final = 8
+"""Share of a step's tokens, as 1 / n, that a lower priority may add to a higher one's."""
+
+
+class Scheduler:
+    """First come, first served within a priority; interactive requests before jobs.
+
+    Each priority takes its share of the token budget in the order decodes, chunks of prompts
+    already begun, new requests; so a job gets what interactive requests leave, and beside them an
+    eighth of the budget at most, because they wait for the whole step. A request is
+    admitted with blocks for all its known tokens; only decoding can run out of them, and then the
+    latest request of the lowest priority is preempted: it gives its blocks back and computes its
+    prompt and its generated tokens again later.
+
+    Used from one thread. A step is `schedule`, the model, then `update` or `finish` for every
+    scheduled request.
+    """
+
+    def __init__(
+        self,
+        limits: SchedulerLimits,
+        kv_cache: KVCacheManager,
+        slots: SteeringSlots | None = None,
+    ) -> None:
+        self.limits = limits
+        self.kv_cache = kv_cache
+        self.num_preemptions = 0
+        self._slots = slots
+        self._waiting = WaitingQueue()
+        self._requests: dict[str, Request] = {}
+        self._running: dict[str, Request] = {}
+        self._cache_readers: set[str] = set()
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold blocks."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue, preempted ones included."""
+        return len(self._waiting)
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        """Prompt tokens in the queue."""
+        return self._waiting.num_prompt_tokens
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request has not ended."""
+        return bool(self._requests)
+
+    def requests(self) -> list[Request]:
+        """Every request that has not ended, in order of arrival."""
+        return list(self._requests.values())
+
+    def add(self, request: Request, *, reads_cache: bool = True) -> None:
+        """Queue a request.
+
+        Args:
+            request: With `max_tokens` resolved and a new `arrival`, larger than any before.
+            reads_cache: False when activations or logits of its prompt tokens are needed.
+
+        Raises:
+            PromptTooLongError: It exceeds the context, or could never get enough blocks.
+            QueueFullError: Too many requests or tokens wait already.
+            SteeringCapacityError: Its plan can never get its places.
+            RequestRejectedError: Its prompt is empty, or its id is in use.
+        """
+        if request.request_id in self._requests:
+            raise RequestRejectedError(
+                f"request id {request.request_id!r} belongs to an unfinished request; use another",
+                param="request_id",
+            )
+        check_length(request, self.limits, self.kv_cache.num_tokens)
+        check_queue(
+            request,
+            self.limits,
+            num_waiting=self.num_waiting,
+            num_waiting_tokens=self.num_waiting_tokens,
+        )
+        if self._slots is not None and request.spec.plan is not None:
+            self._slots.check_capacity(request.spec.plan)
+        self._requests[request.request_id] = request
+        if reads_cache:
+            self._cache_readers.add(request.request_id)
+        self._waiting.add(request)
+
+    def schedule(self) -> SchedulerOutput:
+        """Choose the next step's tokens, admitting and preempting as needed.
+
+        Empty only when nothing has been queued.
+        """
+        step = StepBuilder(self.limits.max_num_batched_tokens, self.limits.max_num_prompt_logits)
+        beside = max(1, self.limits.max_num_batched_tokens // _BESIDE)
+        for priority in Priority:
+            if step.scheduled:
+                step.budget = min(step.budget, beside)
+            for request in self._in_order(priority, is_decoding=True):
+                self._schedule_decode(request, step)
+            for request in self._in_order(priority, is_decoding=False):
+                step.take(request)
+            self._admit_waiting(priority, step)
+        assert step.scheduled or not self.has_work, "requests wait and none can run"
+        return SchedulerOutput(tuple(step.scheduled.values()), tuple(step.preempted))
+
+    def update(self, scheduled: ScheduledRequest) -> None:
+        """Record that a scheduled part was computed and, if sampled, gave finite logits.
+
+        Blocks enter the prefix cache only here, with the chunk whose logits were checked. A token
+        on which gates were decided counts as not computed.
+        """
+        request = scheduled.request
+        if request.status is not RequestStatus.RUNNING:
+            return  # aborted while the step ran
+        request.num_computed_tokens = scheduled.stop - scheduled.latches
+        if scheduled.is_last_chunk:
+            self.kv_cache.commit(request, scheduled.stop)
+
+    def finish(self, request: Request, *, discard: bool = False) -> None:
+        """End a request and take back what it holds; ended already is no error.
+
+        Args:
+            request: Waiting or running.
+            discard: Its logits were not finite: nothing of it may be used again.
+        """
+        if request.status is RequestStatus.FINISHED:
+            return
+        if request.status is RequestStatus.RUNNING:
+            self._stop_running(request, discard=discard)
+        else:
+            self._waiting.remove(request)
+            self.kv_cache.free(request)
+        del self._requests[request.request_id]
+        self._cache_readers.discard(request.request_id)
+        request.status = RequestStatus.FINISHED
+
+    def abort(self, request_id: str) -> Request | None:
+        """End the request with this id and return it; None if there is none."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self.finish(request)
+        return request
+
+    def preempt(self, request: Request) -> None:
+        """Put a running request back into the queue; what it generated stays."""
+        self._stop_running(request)
+        request.status = RequestStatus.PREEMPTED
+        self._waiting.add(request)
+        self.num_preemptions += 1
+
+    def _stop_running(self, request: Request, *, discard: bool = False) -> None:
+        del self._running[request.request_id]
+        self.kv_cache.free(request, discard=discard)
+        if self._slots is not None and request.spec.plan is not None:
+            self._slots.release(request.spec.plan)
+
+    def _in_order(self, priority: Priority, *, is_decoding: bool) -> Iterator[Request]:
+        chosen = [
+            request
+            for request in self._running.values()
+            if request.spec.priority is priority and _is_decoding(request) is is_decoding
+        ]
+        chosen.sort(key=_rank)
+        # Preempted on behalf of an earlier one of this very list: no longer running.
+        return (request for request in chosen if request.status is RequestStatus.RUNNING)
+
+    def _schedule_decode(self, request: Request, step: StepBuilder) -> None:
+        if step.budget == 0:
+            return
+        while not self.kv_cache.grow(request, request.num_tokens):
+            victim = max((r for r in self._running.values() if r not in step), key=_rank)
+            self._preempt_for(victim, step)
+            step.is_blocked = True
+            if victim is request:
+                return
+        step.take(request)
+
+    def _admit_waiting(self, priority: Priority, step: StepBuilder) -> None:
+        for request in self._waiting.of(priority):
+            if step.budget == 0 or step.is_blocked or request in step.preempted:
+                return
+            if self._awaits_sibling(request):
+                continue
+            while not self._try_admit(request):
+                victim = self._job_to_displace(priority, step)
+                if victim is None:
+                    step.is_blocked = True  # nobody overtakes, or it might wait forever
+                    return
+                self._preempt_for(victim, step)
+            step.take(request)
+
+    def _preempt_for(self, victim: Request, step: StepBuilder) -> None:
+        self.preempt(victim)
+        step.preempted.append(victim)
+
+    def _try_admit(self, request: Request) -> bool:
+        plan = request.spec.plan
+        if len(self._running) >= self.limits.max_num_seqs:
+            return False
+        if self._slots is not None and plan is not None and not self._slots.can_admit(plan):
+            return False
+        reads_cache = request.request_id in self._cache_readers
+        # One block for each running request, so that it is not preempted in the next steps.
+        num_spare_blocks = len(self._running)
+        if not self.kv_cache.admit(
+            request, reads_cache=reads_cache, num_spare_blocks=num_spare_blocks
+        ):
+            return False
+        if self._slots is not None and plan is not None:
+            self._slots.acquire(plan)
+        self._waiting.remove(request)
+        self._running[request.request_id] = request
+        if request.status is RequestStatus.WAITING:
+            request.num_cached_tokens = request.num_computed_tokens
+        request.status = RequestStatus.RUNNING
+        return True
+
+    def _job_to_displace(self, priority: Priority, step: StepBuilder) -> Request | None:
+        running = [r for r in self._running.values() if r.spec.priority > priority]
+        return max((r for r in running if r not in step), key=_rank, default=None)
+
+    def _awaits_sibling(self, request: Request) -> bool:
+        """Whether another choice of the same prompt is computing what this one can then reuse."""
+        spec, block_size = request.spec, self.kv_cache.block_size
+        num_shareable_tokens = (request.num_prompt_tokens - 1) // block_size * block_size
+        if request.request_id not in self._cache_readers or not self.kv_cache.enable_prefix_cache:
+            return False
+        return any(
+            other.num_computed_tokens < other.num_prompt_tokens
+            and other.num_cached_tokens < num_shareable_tokens
+            and other.spec.priority <= spec.priority
+            and other.spec.plan is spec.plan
+            and other.spec.cache_salt == spec.cache_salt
+            and other.spec.prompt_token_ids == spec.prompt_token_ids
+            for other in self._running.values()
+        )
+
+
+def _is_decoding(request: Request) -> bool:
+    return request.num_tokens - request.num_computed_tokens == 1
+
+
+def _rank(request: Request) -> tuple[Priority, int]:
+    return request.spec.priority, request.arrival

@@ -1,0 +1,46 @@
+"""The scheduler's view of the steering tables: places that requests take and give back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server.engine.errors import SteeringCapacityError
+
+if TYPE_CHECKING:
+    from steering.plan import SteeringPlan
+    from steering.runtime import SteeringRuntime
+
+__all__ = ["RuntimeSlots"]
+
+
+class RuntimeSlots:
+    """Implements `SteeringSlots` on a runtime."""
+
+    def __init__(self, runtime: SteeringRuntime) -> None:
+        self._runtime = runtime
+
+    def check_capacity(self, plan: SteeringPlan) -> None:
+        """Check that the plan fits alone.
+
+        Raises:
+            SteeringCapacityError: It never can.
+        """
+        limit = self._runtime.max_live_edits
+        if len(plan.interventions) > limit:
+            raise SteeringCapacityError(
+                f"the request has {len(plan.interventions)} interventions; this server holds "
+                f"{limit} at once; use fewer, or raise max_live_edits",
+                param="steering",
+            )
+
+    def can_admit(self, plan: SteeringPlan) -> bool:
+        """Whether the plan fits beside those that hold places now."""
+        return self._runtime.can_admit(plan)
+
+    def acquire(self, plan: SteeringPlan) -> None:
+        """Take the plan's places."""
+        self._runtime.acquire(plan)
+
+    def release(self, plan: SteeringPlan) -> None:
+        """Give the plan's places back."""
+        self._runtime.release(plan)

@@ -1,0 +1,43 @@
+"""The requests that wait, in the order in which they are served."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+
+from server.engine.request import Priority, Request
+
+__all__ = ["WaitingQueue"]
+
+
+class WaitingQueue:
+    """Requests by priority, then by arrival; a preempted request is back in its old place."""
+
+    def __init__(self) -> None:
+        self.num_prompt_tokens = 0
+        self._queues: dict[Priority, list[Request]] = {priority: [] for priority in Priority}
+
+    def __len__(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    def __iter__(self) -> Iterator[Request]:
+        for queue in self._queues.values():
+            yield from queue
+
+    def of(self, priority: Priority) -> list[Request]:
+        """A snapshot of one priority's queue, first in line first."""
+        return list(self._queues[priority])
+
+    def add(self, request: Request) -> None:
+        """Put a request in its place by arrival."""
+        insort(self._queues[request.spec.priority], request, key=_arrival)
+        self.num_prompt_tokens += request.num_prompt_tokens
+
+    def remove(self, request: Request) -> None:
+        """Take a request out."""
+        self._queues[request.spec.priority].remove(request)
+        self.num_prompt_tokens -= request.num_prompt_tokens
+
+
+def _arrival(request: Request) -> int:
+    return request.arrival

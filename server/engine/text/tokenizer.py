@@ -1,0 +1,223 @@
+"""Text to tokens and back, for one model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from jinja2.exceptions import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from server.engine.errors import RequestRejectedError
+
+from .chat_renderer import ChatRenderer, Message
+from .detokenizer import Detokenizer
+from .protected_tokens import ProtectedTokens
+from .regions import RegionTracker, label_regions, label_roles
+from .token_bytes import token_bytes_reader
+
+__all__ = ["THINKING_MARKERS", "EncodedChat", "Tokenizer"]
+
+THINKING_MARKERS: Final = ("<think>", "</think>")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChat:
+    """A chat as the model reads it.
+
+    Attributes:
+        token_ids: The prompt.
+        regions: Region bits (`steering.scopes.Region`) per token. None where the template changes
+            messages so much that their tokens cannot be told apart.
+        roles: Role of the message each token is part of, None for the template's own; None as a
+            whole where `regions` is.
+    """
+
+    token_ids: tuple[int, ...]
+    regions: bytes | None
+    roles: tuple[str | None, ...] | None = None
+
+
+class Tokenizer:
+    """Wraps a fast tokenizer of Hugging Face; no method changes it, so any thread may use it.
+
+    What callers write is text: spellings of special tokens and thinking markers become special
+    tokens only where the chat template writes them, and thinking markers also in what an assistant
+    said.
+    """
+
+    def __init__(
+        self,
+        fast: PreTrainedTokenizerFast,
+        end_token_ids: frozenset[int],
+        thinking_markers: tuple[str, str] = THINKING_MARKERS,
+    ) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            fast: Never changed from here on.
+            end_token_ids: Tokens that end an answer.
+            thinking_markers: Opening and closing; heeded where both are added tokens.
+        """
+        self.end_token_ids = end_token_ids
+        self._fast = fast
+        self._backend = fast.backend_tokenizer
+        added = self._backend.get_added_tokens_decoder()
+        spellings = {token.content: token_id for token_id, token in added.items()}
+        has_thinking = all(marker in spellings for marker in thinking_markers)
+        self._markers = thinking_markers if has_thinking else None
+        self._think_ids = [
+            spellings.get(marker) if has_thinking else None for marker in thinking_markers
+        ]
+        self._special_ids = frozenset(i for i, token in added.items() if token.special)
+        special = {added[token_id].content for token_id in self._special_ids}
+        self._protected = ProtectedTokens(special.union(self._markers or ()))
+        self._encoder = self._protected.tokenizer(self._backend)
+        self._token_bytes = token_bytes_reader(self._backend)
+        self.adds_bos_token = bool(self.encode(""))
+
+    @classmethod
+    def load(cls, path: Path, *, thinking_markers: tuple[str, str] = THINKING_MARKERS) -> Self:
+        """Load from a folder; nothing is downloaded and none of its code is run.
+
+        Raises:
+            ValueError: The folder has no fast tokenizer.
+        """
+        fast = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        if not isinstance(fast, PreTrainedTokenizerFast):
+            raise ValueError(
+                f"{path.name} has a {type(fast).__name__}; expected a fast tokenizer "
+                "(tokenizer.json); convert it with transformers"
+            )
+        return cls(fast, _end_token_ids(path, fast), thinking_markers)
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens it knows, added ones included; a model may have more logits."""
+        return self._backend.get_vocab_size()
+
+    @property
+    def thinking_ids(self) -> tuple[int, int] | None:
+        """Tokens that open and close a thought; None for a model without thinking."""
+        opening, closing = self._think_ids
+        return None if opening is None or closing is None else (opening, closing)
+
+    @property
+    def bos_token(self) -> str | None:
+        """The beginning token's spelling."""
+        return _spelling(self._fast.bos_token)
+
+    @property
+    def eos_token(self) -> str | None:
+        """The end token's spelling."""
+        return _spelling(self._fast.eos_token)
+
+    @property
+    def pad_token(self) -> str | None:
+        """The padding token's spelling."""
+        return _spelling(self._fast.pad_token)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template's source."""
+        template = self._fast.chat_template
+        return template if isinstance(template, str) else None
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Tokens of a text, after the model's beginning token if it has one."""
+        return list(self._encoder.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of tokens."""
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes one token adds to a text; may be part of a character."""
+        return self._token_bytes(token_id)
+
+    def token_text(self, token_id: int) -> str:
+        """The text one token adds; U+FFFD stands for bytes that are no whole character."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def detokenizer(
+        self, prompt_token_ids: Sequence[int], stops: Sequence[str] = (), *, min_tokens: int = 0
+    ) -> Detokenizer:
+        """A detokenizer of one answer; stop strings count from `min_tokens` on."""
+        return Detokenizer(
+            self.decode,
+            prompt_token_ids,
+            stops,
+            skipped_ids=self._special_ids,
+            min_tokens=min_tokens,
+        )
+
+    def region_tracker(
+        self, prompt_token_ids: Sequence[int], prompt_regions: bytes
+    ) -> RegionTracker:
+        """A tracker for the tokens generated after a prompt with these tokens and regions."""
+        return RegionTracker.after_prompt(prompt_token_ids, prompt_regions, *self._think_ids)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> EncodedChat:
+        """Encode a chat with the model's template, as `apply_chat_template` does.
+
+        Args:
+            messages: Each with `role` and `content`, both text.
+            add_generation_prompt: End with the beginning of an assistant's turn.
+            continue_final_message: Leave the last turn open, to be continued.
+
+        Raises:
+            RequestRejectedError: There is no template, or it refuses these messages.
+        """
+
+        def render(plain: list[dict[str, str]]) -> str:
+            text = self._fast.apply_chat_template(
+                plain,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            )
+            return str(text)
+
+        if self.chat_template is None:
+            raise RequestRejectedError(
+                "this model has no chat template; send a prompt to /v1/completions instead",
+                param="messages",
+            )
+        try:
+            renderer = ChatRenderer(render, self._protected, self._markers)
+            rendered = renderer.render(messages, is_open=continue_final_message)
+        except (TemplateError, ValueError) as error:
+            raise RequestRejectedError(
+                f"the model's chat template refuses these messages: {error}", param="messages"
+            ) from error
+        encoding = self._encoder.encode(rendered.text, add_special_tokens=False)
+        regions = roles = None
+        if rendered.turns is not None:
+            regions = label_regions(
+                encoding.ids, encoding.offsets, rendered.turns, *self._think_ids
+            )
+            roles = label_roles(encoding.offsets, rendered.turns)
+        return EncodedChat(tuple(encoding.ids), regions, roles)
+
+
+def _spelling(token: Any) -> str | None:
+    return None if token is None else str(token)
+
+
+def _end_token_ids(path: Path, fast: PreTrainedTokenizerFast) -> frozenset[int]:
+    """The tokenizer's end token, and those of the checkpoint's generation settings."""
+    found: set[int] = set() if fast.eos_token_id is None else {fast.eos_token_id}
+    settings = path / "generation_config.json"
+    if settings.exists():
+        ids = json.loads(settings.read_text()).get("eos_token_id") or ()
+        found |= {ids} if isinstance(ids, int) else set(ids)
+    return frozenset(found)

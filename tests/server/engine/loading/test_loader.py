@@ -1,0 +1,147 @@
+"""From a folder to a model that is ready to serve, or to a message that says why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from server.engine.attention import ScheduledSequence
+from server.engine.config import EngineConfig
+from server.engine.errors import EngineError
+from server.engine.loading import NEUTRAL_TEXTS, LoadedModel, load
+from steering.errors import SteeringError
+from steering.sites import Site, SitePoint
+from tests.models.checkpoint import save_tiny
+from tests.models.tiny import VOCAB_SIZE, tiny_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Path) -> LoadedModel:
+    return load(_config(checkpoint))
+
+
+def _config(path: Path, **changes: Any) -> EngineConfig:
+    return EngineConfig(str(path), device="cpu", num_threads=1, **changes)
+
+
+def _edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_automatic_values_are_resolved(loaded: LoadedModel, checkpoint: Path) -> None:
+    config = loaded.config
+    assert (config.served_name, config.device, config.dtype) == ("tiny-llama", "cpu", "float32")
+    assert (config.max_model_len, config.num_threads) == (512, 1)
+    token_bytes = 4 * 2 * 2 * 8 * 4  # layers, keys and values, heads, width, float32
+    assert config.kv_cache_bytes == loaded.info.num_kv_blocks * 16 * token_bytes
+    assert loaded.info.vocab_size == VOCAB_SIZE
+    assert loaded.spec.name == "tiny-llama"
+    assert loaded.spec.max_abs == torch.finfo(torch.float32).max
+    assert load(_config(checkpoint, served_name="mine", max_model_len=64)).info.max_model_len == 64
+
+
+def test_the_model_only_infers(loaded: LoadedModel) -> None:
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_logits_are_those_of_the_bare_model(loaded: LoadedModel) -> None:
+    ids = torch.arange(30)[None]
+    expected = tiny_model("llama")(input_ids=ids).logits[0].detach()
+    loaded.attention.begin_step([ScheduledSequence([5, 3], 0, 30)])
+    logits = loaded.model(
+        input_ids=ids,
+        position_ids=ids,
+        use_cache=False,
+        logits_to_keep=torch.tensor([0, 29, 7]),
+    ).logits[0]
+    torch.testing.assert_close(logits, expected[[0, 29, 7]], atol=1e-4, rtol=1e-4)
+
+
+def test_norms_are_means_over_neutral_text_without_its_first_tokens(loaded: LoadedModel) -> None:
+    model = tiny_model("llama")
+    norms: list[torch.Tensor] = []
+    for text in NEUTRAL_TEXTS:
+        ids = torch.tensor([loaded.tokenizer.encode(text)])
+        out = model(input_ids=ids, output_hidden_states=True)
+        norms.append(torch.stack(out.hidden_states)[:-1, 0, 4:].detach().norm(dim=-1))
+    means = torch.cat(norms, dim=1).mean(dim=1)  # inputs of the layers
+    spec = loaded.spec.resid_norms
+    for layer, expected in enumerate(means.tolist()):
+        assert spec[SitePoint(layer, Site.RESID_PRE)] == pytest.approx(expected, rel=1e-4)
+    assert spec[SitePoint(0, Site.RESID_POST)] == spec[SitePoint(1, Site.RESID_PRE)]
+    per_layer = len(Site) - 2
+    assert len(spec) == 4 * per_layer + 2  # and embed, final
+    assert all(norm > 0 for norm in spec.values())
+
+
+def test_dtype_changes_the_fingerprint(loaded: LoadedModel, checkpoint: Path) -> None:
+    half = load(_config(checkpoint, dtype="bfloat16"))
+    assert half.config.dtype == "bfloat16"
+    assert half.spec.fingerprint != loaded.spec.fingerprint
+    again = load(_config(checkpoint, max_model_len=100, pack_weights=False))
+    assert again.spec.fingerprint == loaded.spec.fingerprint
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3", "qwen3_moe"])
+def test_other_families_load(family: str, tmp_path: Path) -> None:
+    model = load(_config(save_tiny(family, tmp_path)))
+    assert model.spec.family.startswith(family)
+    assert model.info.device == "cpu"
+
+
+def test_code_named_in_a_configuration_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path)
+    nested = {"deeper": [{"auto_map": {"AutoModelForCausalLM": "evil.Evil"}}]}
+    _edit_json(path / "config.json", extra=nested)
+    with pytest.raises(EngineError, match="auto_map") as caught:
+        load(_config(path))
+    assert caught.value.param == "model"
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path)
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    with pytest.raises(EngineError, match="safetensors"):
+        load(_config(path))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"config\.json"):
+        load(_config(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(EngineError, match="not JSON"):
+        load(_config(tmp_path))
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path)
+    weights = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        load(_config(path))
+
+
+def test_weights_that_are_missing_or_misshapen_are_refused(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path)
+    weights = load_file(path / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=r"layers\.1\.mlp\.up_proj"):
+        load(_config(path))
+
+
+def test_unknown_architectures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SteeringError, match="attention"):
+        load(_config(save_tiny("falcon", tmp_path)))

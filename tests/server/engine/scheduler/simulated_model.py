@@ -1,0 +1,114 @@
+"""A model that computes nothing but remembers, per cache slot, what was written there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from server.engine.errors import SteeringCapacityError
+from server.engine.request import Request, RequestStatus
+from server.engine.scheduler import Scheduler
+from tests.server.engine.make_request import ScopedPlan
+
+if TYPE_CHECKING:
+    from server.engine.scheduler import ScheduledRequest, SchedulerOutput
+
+
+class CountedSlots:
+    """Places for so many distinct plans at once."""
+
+    def __init__(self, num_places: int) -> None:
+        self.num_places = num_places
+        self.holders: Counter[str] = Counter()
+
+    def check_capacity(self, plan: ScopedPlan) -> None:
+        if self.num_places == 0:
+            raise SteeringCapacityError("there are no places")
+
+    def can_admit(self, plan: ScopedPlan) -> bool:
+        return plan.key in self.holders or len(self.holders) < self.num_places
+
+    def acquire(self, plan: ScopedPlan) -> None:
+        assert self.can_admit(plan)
+        self.holders[plan.key] += 1
+
+    def release(self, plan: ScopedPlan) -> None:
+        assert self.holders[plan.key] > 0
+        self.holders[plan.key] -= 1
+        self.holders += Counter()  # drops zeros
+
+
+class SimulatedModel:
+    """Writes, for every token computed, all that its keys and values depend on; checks on reading.
+
+    The content of a position is a hash chain over tokens, cache salt and steering up to there, so
+    any block used under another prefix, salt or steering than it was computed under is noticed.
+    The next token is a function of the content as well: a request's answer depends on nothing else.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.slots: dict[tuple[int, int], int] = {}
+        self.answers: dict[str, list[int]] = {}
+        self.num_steps = 0
+        self.num_tokens = 0
+
+    def step(self) -> SchedulerOutput:
+        """Schedule, check, run, record."""
+        self.num_steps += 1
+        output = self.scheduler.schedule()
+        self.check(output)
+        self.num_tokens += output.num_tokens
+        for item in output.scheduled:
+            content = self._run(item)
+            self.scheduler.update(item)
+            if item.is_last_chunk:
+                self._record(item.request, content % 1009)
+        self.scheduler.kv_cache.check_integrity(self.scheduler.requests())
+        return output
+
+    def run_until_idle(self, max_steps: int = 10_000) -> None:
+        """Step until every request has ended."""
+        while self.scheduler.has_work:
+            self.step()
+            assert self.num_steps < max_steps, "requests do not end"
+
+    def check(self, output: SchedulerOutput) -> None:
+        limits = self.scheduler.limits
+        assert 0 < output.num_tokens <= limits.max_num_batched_tokens
+        assert self.scheduler.num_running <= limits.max_num_seqs
+        requests = [item.request for item in output.scheduled]
+        assert len({request.request_id for request in requests}) == len(requests)
+        assert all(request.status is RequestStatus.RUNNING for request in requests)
+        assert not {r.request_id for r in output.preempted} & {r.request_id for r in requests}
+        for item in output.scheduled:
+            assert item.start == item.request.num_computed_tokens
+            assert item.stop <= item.request.num_tokens
+            assert item.is_last_chunk == (item.stop == item.request.num_tokens)
+
+    def _run(self, item: ScheduledRequest) -> int:
+        request, size = item.request, self.scheduler.kv_cache.block_size
+        content = 0
+        for position, token in enumerate(request.token_ids(0, item.stop)):
+            content = hash((content, token, request.spec.cache_salt, _steering(request, position)))
+            slot = (request.block_table[position // size], position % size)
+            if position < item.start:
+                assert self.slots[slot] == content, f"position {position} reads foreign content"
+            else:
+                self.slots[slot] = content
+        return content
+
+    def _record(self, request: Request, token: int) -> None:
+        if request.max_tokens > 0:
+            request.output_token_ids.append(token)
+        if len(request.output_token_ids) >= request.max_tokens:
+            self.answers[request.request_id] = list(request.output_token_ids)
+            self.scheduler.finish(request)
+
+
+def _steering(request: Request, position: int) -> str:
+    plan = request.spec.plan
+    if plan is None:
+        return ""
+    assert isinstance(plan, ScopedPlan)
+    return plan.key if plan.scope.mask(position, position + 1, request.positions).any() else ""

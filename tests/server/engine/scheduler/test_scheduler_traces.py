@@ -1,0 +1,137 @@
+"""Random arrivals, chunks, preemptions and cancellations, checked after every step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from server.engine.errors import QueueFullError
+from server.engine.kv_cache import KVCacheManager
+from server.engine.request import Priority, Request, RequestStatus
+from server.engine.scheduler import Scheduler, SchedulerLimits, SchedulerOutput
+from steering.scopes import PositionContext, Scope
+from tests.server.engine.make_request import ScopedPlan, make_request
+
+from .simulated_model import CountedSlots, SimulatedModel
+
+SCOPES = (
+    {},
+    {"tokens": "last_prompt"},
+    {"tokens": "generated"},
+    {"windows": [[3, 9]]},
+    {"prompt_indices": [-2]},
+)
+WAITING = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+
+
+def rank(request: Request) -> tuple[Priority, int]:
+    return request.spec.priority, request.arrival
+
+
+class Trace:
+    """One random run; everything is drawn from the seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        limits = SchedulerLimits(
+            max_model_len=96,
+            max_num_seqs=rng.choice([1, 3, 8]),
+            max_num_batched_tokens=rng.choice([5, 16, 64]),
+            max_queued_requests=12,
+        )
+        kv_cache = KVCacheManager(rng.choice([24, 32, 64]), rng.choice([4, 8]))
+        self.slots = CountedSlots(rng.choice([1, 2, 5]))
+        self.scheduler = Scheduler(limits, kv_cache, self.slots)  # type: ignore[arg-type]
+        self.model = SimulatedModel(self.scheduler)
+        self.plans = [ScopedPlan(f"plan-{i % 3}", Scope.from_dict(s)) for i, s in enumerate(SCOPES)]
+        self.admitted: list[Request] = []
+        self.cancelled: set[str] = set()
+
+    def run(self, num_steps: int = 60) -> None:
+        for _ in range(num_steps):
+            for _ in range(self.rng.choice([0, 0, 1, 3])):
+                self.arrive()
+            if self.scheduler.has_work:
+                waited = [r for r in self.scheduler.requests() if r.status in WAITING]
+                self.check_order(waited, self.model.step())
+            if self.rng.random() < 0.2:
+                self.cancel()
+        self.model.run_until_idle()
+        ended = set(self.model.answers) | self.cancelled
+        assert ended == {request.request_id for request in self.admitted}
+        assert self.scheduler.kv_cache.usage_ratio == 0.0
+        assert not self.slots.holders
+
+    def arrive(self) -> None:
+        rng = self.rng
+        shared = rng.choice([0, 0, 12, 20])  # tokens of a common beginning
+        own = [rng.randrange(1000) for _ in range(rng.randrange(1, 30))]
+        request = make_request(
+            [*range(shared), *own],
+            max_tokens=rng.randrange(0, 24),
+            priority=rng.choice([Priority.INTERACTIVE, Priority.INTERACTIVE, Priority.JOB]),
+            plan=rng.choice([None, None, *self.plans]),
+            cache_salt=rng.choice([b"", b"salt"]),
+        )
+        try:
+            self.scheduler.add(request, reads_cache=rng.random() < 0.8)
+        except QueueFullError:
+            return
+        self.admitted.append(request)
+
+    def cancel(self) -> None:
+        alive = self.scheduler.requests()
+        if alive:
+            request = self.rng.choice(alive)
+            self.scheduler.abort(request.request_id)
+            self.cancelled.add(request.request_id)
+
+    def check_order(self, waited: list[Request], output: SchedulerOutput) -> None:
+        """No request starts while one that goes before it waits on."""
+        started = [r for r in waited if r.status not in WAITING]
+        left = [r for r in waited if r.status in WAITING and r not in output.preempted]
+        for request in started:
+            assert all(rank(other) > rank(request) for other in left)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_request_ends_and_every_block_comes_back(seed: int) -> None:
+    Trace(seed).run()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_answers_do_not_depend_on_the_schedule(seed: int) -> None:
+    trace = Trace(seed)
+    trace.run()
+    for request in trace.admitted:
+        if request.request_id in trace.cancelled:
+            continue
+        alone = Scheduler(SchedulerLimits(max_model_len=96), KVCacheManager(32, 16))
+        spec = request.spec
+        again = Request(spec, arrival=0, seed=0, max_tokens=request.max_tokens)
+        alone.add(again)
+        model = SimulatedModel(alone)
+        model.run_until_idle()
+        assert model.answers[spec.request_id] == trace.model.answers[spec.request_id]
+
+
+class UndigestedPlan(ScopedPlan):
+    """Steering the prefix cache is not told about."""
+
+    def block_digest(self, start: int, stop: int, context: PositionContext) -> bytes:
+        return b""
+
+
+def run_after_each_other(plans: list[ScopedPlan | None]) -> None:
+    scheduler = Scheduler(SchedulerLimits(max_model_len=96), KVCacheManager(32, 4))
+    model = SimulatedModel(scheduler)
+    for plan in plans:
+        scheduler.add(make_request(range(12), plan=plan))
+        model.run_until_idle()
+
+
+def test_isolation_rests_on_the_digest() -> None:
+    run_after_each_other([None, ScopedPlan("a"), ScopedPlan("b"), ScopedPlan("a"), None])
+    with pytest.raises(AssertionError, match="foreign content"):
+        run_after_each_other([None, UndigestedPlan("a")])
