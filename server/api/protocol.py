@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["BoundedProtocol", "bounded_protocol"]
+
+_LINGER_SECONDS: Final = 1.0
 
 
 class BoundedProtocol(H11Protocol):
@@ -24,6 +26,7 @@ class BoundedProtocol(H11Protocol):
     head_timeout_seconds: ClassVar[float] = 10.0
 
     _head_timer: asyncio.TimerHandle | None = None
+    _is_refused: bool = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, if there is room."""
@@ -37,6 +40,11 @@ class BoundedProtocol(H11Protocol):
         """Stop waiting."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; nothing more of a connection that is refused."""
+        if not self._is_refused:
+            super().data_received(data)
 
     def handle_events(self) -> None:
         """Read what has come; wait on while a head is incomplete."""
@@ -66,7 +74,14 @@ class BoundedProtocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        # Closed at once with bytes unread, the connection would be reset, and the answer lost.
+        self._is_refused = True
+        self._stop_waiting()
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_timeout_seconds, self._give_up)
