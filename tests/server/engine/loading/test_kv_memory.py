@@ -37,7 +37,8 @@ def test_an_automatic_context_shrinks_to_what_fits() -> None:
 
 
 def test_a_share_of_free_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.engine.loading.kv_memory.free_memory_bytes", lambda: 40 * 16 * _TOKEN_BYTES)
+    free = "server.engine.loading.kv_memory.free_memory_bytes"
+    monkeypatch.setattr(free, lambda: 40 * 16 * _TOKEN_BYTES)
     assert plan_kv_memory(EngineConfig("m"), _SPECS, 512).num_blocks == 10
 
 
