@@ -28,11 +28,9 @@ class Lifecycle:
     def why_not_live(self) -> str | None:
         """What is wrong with the process, or None: a heartbeat of steps, not of the process."""
         stats = self._engine.stats()
-        if not stats.is_healthy:
-            return "the engine has stopped"
-        if stats.seconds_since_step > self._step_timeout:
+        if stats.seconds_since_step > self._step_timeout:  # first: it is not healthy either
             return "the engine has not completed a step in time"
-        return None
+        return None if stats.is_healthy else "the engine has stopped"
 
     def why_not_ready(self) -> str | None:
         """Why requests should go elsewhere, or None."""

@@ -21,14 +21,15 @@ CHAT = "/v1/chat/completions"
 async def test_health_follows_the_engine(client: httpx.AsyncClient, engine: EchoEngine) -> None:
     for path in ("/health", "/health/live", "/health/ready"):
         assert (await client.get(path)).status_code == 200
-    engine.seconds_since_step = 31.0
+    engine.seconds_since_step, engine.is_healthy = 31.0, False  # a hung engine is both
     for path in ("/health", "/health/live", "/health/ready"):
         response = await client.get(path)
         assert response.status_code == 503
-        assert "step" in response.json()["error"]["message"]
+        assert "not completed a step" in response.json()["error"]["message"]
     engine.seconds_since_step = 0.0
-    engine.is_healthy = False
-    assert (await client.get("/health/live")).status_code == 503
+    response = await client.get("/health/live")
+    assert response.status_code == 503
+    assert "has stopped" in response.json()["error"]["message"]
 
 
 async def test_while_stopping_new_requests_go_elsewhere_and_running_ones_finish(
