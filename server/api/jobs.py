@@ -63,7 +63,8 @@ async def list_jobs(request: Request, services: ServicesDep) -> dict[str, Any]:
 async def get_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
     """One job, with its request, and its result or error when it has ended."""
     job = await services.jobs.get(job_id)
-    return {**records.job(job), "request": dict(job.spec.request)}
+    request = await asyncio.to_thread(services.store.jobs.request, job_id)
+    return {**records.job(job), "request": dict(request)}
 
 
 @router.get("/{job_id}/events", openapi_extra=operation(KeyScope.ADMIN))

@@ -151,7 +151,7 @@ class JobManager:
         before = await self.get(job_id)
         job = await asyncio.to_thread(self._store.jobs.cancel, job_id, by=by)
         if not self._runner.cancel(job_id) and not before.status.is_final:
-            self._observer.job_ended(job.spec.kind, job.status, None)
+            self._observer.job_ended(job.kind, job.status, None)
         return await self._changed(job)
 
     async def resume(self, job_id: str, *, caller: Principal, by: Actor) -> JobRecord:
@@ -165,12 +165,12 @@ class JobManager:
             JobQueueFullError: Too many wait.
         """
         job = await self.get(job_id)
-        caller.require(*job.spec.requires)
-        self._kind(job.spec.kind)
-        if job.spec.model_fingerprint != self._fingerprint:
+        caller.require(*job.requires)
+        self._kind(job.kind)
+        if job.model_fingerprint != self._fingerprint:
             raise IncompatibleModelError(
                 f"job {job_id} belongs to a model with fingerprint "
-                f"{job.spec.model_fingerprint[:16]}, not {self._fingerprint[:16]}; rerun it to do "
+                f"{job.model_fingerprint[:16]}, not {self._fingerprint[:16]}; rerun it to do "
                 "it with this one"
             )
         resumed = await asyncio.to_thread(
@@ -181,9 +181,8 @@ class JobManager:
     async def rerun(self, job_id: str, *, caller: Principal, by: Actor) -> JobRecord:
         """Queue a new job with the request of another; raises as `create`, and for no such job."""
         job = await self.get(job_id)
-        return await self.create(
-            job.spec.kind, job.spec.request, caller=caller, by=by, rerun_of=job.id
-        )
+        request = await asyncio.to_thread(self._store.jobs.request, job_id)
+        return await self.create(job.kind, request, caller=caller, by=by, rerun_of=job.id)
 
     async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """Every event numbered above `after`, as it happens, until the job has ended.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from server.store import JobRecord, JobStatus, Store
+from server.store import ClaimedJob, JobRecord, JobStatus, Store
 from server.store.canonical import canonical_json
 from server.store.errors import JobLostError, StoreError
 
@@ -125,13 +125,13 @@ class JobRunner:
     async def _work(self) -> None:
         while not self.is_stopping:
             changed = self._changes.next()
-            job = await self._try(self._claim)
-            if job is None:
+            claimed = await self._try(self._claim)
+            if claimed is None:
                 await Changes.wait(changed, self._times.beat)
             elif not self.is_stopping:
-                await self._run(job)
+                await self._run(claimed.job, claimed.request)
 
-    def _claim(self) -> JobRecord | None:
+    def _claim(self) -> ClaimedJob | None:
         fingerprint = self._services.engine.info().spec.fingerprint
         return self._services.runs.claim(fingerprint, list(self._kinds))
 
@@ -154,13 +154,13 @@ class JobRunner:
         await self._try(self._services.runs.interrupt_abandoned, self._times.silence)
         await self.count()
 
-    async def _run(self, job: JobRecord) -> None:
+    async def _run(self, job: JobRecord, request: Mapping[str, Any]) -> None:
         began = time.monotonic()
         if (older := self._running.get(job.id)) is not None:
             older.cancel()  # it was taken for dead, resumed, and came back here
         running = self._running[job.id] = RunningJob(job, self._services)
         self._changes.notify()
-        task = running.begin(self._kinds[job.spec.kind].run, job.spec.request)
+        task = running.begin(self._kinds[job.kind].run, request)
         await asyncio.wait({task})
         await self._end(job, running, task)
         if self._running.get(job.id) is running:
@@ -168,7 +168,7 @@ class JobRunner:
         ended = await self._try(self._store.jobs.get, job.id)
         is_final = ended is not None and ended.status.is_final
         status = ended.status if ended is not None and is_final else JobStatus.INTERRUPTED
-        self._observer.job_ended(job.spec.kind, status, time.monotonic() - began)
+        self._observer.job_ended(job.kind, status, time.monotonic() - began)
         await self.count()
         self._changes.notify()
 

@@ -144,7 +144,7 @@ class RunningJob:
         self._check()
         made = replace(
             direction,
-            requires=tuple(sorted({*direction.requires, *self._job.spec.requires})),
+            requires=tuple(sorted({*direction.requires, *self._job.requires})),
             provenance={**direction.provenance, "job": self.job_id},
         )
         return await self._guarded(self._save, made)
@@ -173,7 +173,7 @@ class RunningJob:
 
     def _allow(self, *scopes: str, param: str) -> None:
         """Refuse what a direction came to require after the job was asked for."""
-        missing = sorted(set(scopes) - set(self._job.spec.requires))
+        missing = sorted(set(scopes) - set(self._job.requires))
         if missing:
             raise PermissionDeniedError(
                 f"{param} names a direction that requires {', '.join(missing)}, which the job was "

@@ -10,7 +10,7 @@ from .blobs import Blob, BlobStore
 from .direction_record import DirectionRecord
 from .directions import DirectionLoader, DirectionStore
 from .idempotency import IdempotencyStore, KeptAnswer
-from .job_record import JobEvent, JobRecord, JobSpec, JobStatus
+from .job_record import ClaimedJob, JobEvent, JobRecord, JobSpec, JobStatus
 from .job_runs import JobRuns
 from .jobs import JobStore
 from .key_record import KeyRecord, KeySpec, MintedKey
@@ -35,6 +35,7 @@ __all__ = [
     "Blob",
     "BlobDirectory",
     "BlobStore",
+    "ClaimedJob",
     "Collected",
     "DirectionLoader",
     "DirectionRecord",

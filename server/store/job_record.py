@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from .job_tables import JobEventRow, JobRow
 
-__all__ = ["FINAL_STATUSES", "JobEvent", "JobRecord", "JobSpec", "JobStatus"]
+__all__ = ["FINAL_STATUSES", "ClaimedJob", "JobEvent", "JobRecord", "JobSpec", "JobStatus"]
 
 
 class JobStatus(StrEnum):
@@ -56,11 +56,15 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job at one moment.
+    """A job at one moment, without its request.
 
     Attributes:
         id: `job-` and 32 hexadecimal digits.
-        spec: What it is asked to do.
+        kind: Name of its kind.
+        name: What the request calls its output, or None.
+        model_fingerprint: As in `JobSpec`.
+        requires: As in `JobSpec`.
+        rerun_of: As in `JobSpec`.
         status: Where it is.
         fraction: Progress of 1 in the present attempt.
         message: What it does now, or how it ended.
@@ -76,7 +80,11 @@ class JobRecord:
     """
 
     id: str
-    spec: JobSpec
+    kind: str
+    name: str | None
+    model_fingerprint: str
+    requires: tuple[str, ...]
+    rerun_of: str | None
     status: JobStatus
     fraction: float
     message: str
@@ -93,12 +101,13 @@ class JobRecord:
     @classmethod
     def from_row(cls, row: JobRow) -> Self:
         """The value of a row."""
-        spec = JobSpec(
-            row.kind, row.request, row.model_fingerprint, tuple(row.requires), row.rerun_of
-        )
         return cls(
             id=row.id,
-            spec=spec,
+            kind=row.kind,
+            name=row.name,
+            model_fingerprint=row.model_fingerprint,
+            requires=tuple(row.requires),
+            rerun_of=row.rerun_of,
             status=JobStatus(row.status),
             fraction=row.fraction,
             message=row.message,
@@ -112,6 +121,19 @@ class JobRecord:
             started_at=row.started_at,
             finished_at=row.finished_at,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that a server begins.
+
+    Attributes:
+        job: As it is now.
+        request: As the caller sent it.
+    """
+
+    job: JobRecord
+    request: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

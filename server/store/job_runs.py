@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Select, delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from steering.errors import InvalidFieldError
 
@@ -20,7 +20,7 @@ from .clock import WallClock
 from .database import Database
 from .errors import JobLostError
 from .job_log import add_event
-from .job_record import JobRecord, JobStatus
+from .job_record import ClaimedJob, JobRecord, JobStatus
 from .job_tables import JobRow, JobValueRow
 from .jobs import find_job
 
@@ -47,7 +47,7 @@ class JobRuns:
         self._clock = clock
         self._owner = owner
 
-    def claim(self, model_fingerprint: str, kinds: Sequence[str]) -> JobRecord | None:
+    def claim(self, model_fingerprint: str, kinds: Sequence[str]) -> ClaimedJob | None:
         """Begin the oldest job that waits for such a server; None where none does."""
         query = (
             select(JobRow)
@@ -58,10 +58,11 @@ class JobRuns:
             )
             .order_by(JobRow.sequence)
             .limit(1)
+            .options(undefer(JobRow.request))
             .with_for_update(skip_locked=True)
         )
 
-        def work(session: Session) -> JobRecord | None:
+        def work(session: Session) -> ClaimedJob | None:
             row = session.scalars(query).one_or_none()
             if row is None:
                 return None
@@ -71,7 +72,7 @@ class JobRuns:
             row.attempts += 1
             row.fraction, row.message = 0.0, "started"
             add_event(session, row, now)
-            return JobRecord.from_row(row)
+            return ClaimedJob(JobRecord.from_row(row), row.request)
 
         return self._database.write(work)
 

@@ -1,4 +1,4 @@
-"""The rows of jobs; created by migration 0002."""
+"""The rows of jobs; created by migrations 0002 and 0004."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _NULLABLE_JSON: Final = JSON(none_as_null=True)
 
 
 class JobRow(Base):
-    """One job; what was asked never changes, how it goes does."""
+    """One job; what was asked never changes, how it goes does.
+
+    A request may be megabytes, so it is read only where it is asked for by name.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (UniqueConstraint("id"),)
@@ -25,7 +28,8 @@ class JobRow(Base):
     sequence: Mapped[int] = mapped_column(ROW_ID, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(_JOB_ID)
     kind: Mapped[str] = mapped_column(String(64))
-    request: Mapped[dict[str, Any]]
+    name: Mapped[str | None] = mapped_column(String(64))
+    request: Mapped[dict[str, Any]] = mapped_column(deferred=True, deferred_raiseload=True)
     requires: Mapped[list[Any]]
     model_fingerprint: Mapped[str]
     rerun_of: Mapped[str | None] = mapped_column(_JOB_ID)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
+
+from steering.direction_ref import NAME_PATTERN
 
 from .audit import Actor, AuditStore
 from .clock import WallClock
@@ -54,6 +57,15 @@ class JobStore:
         """
         with self._database.reading() as session:
             return JobRecord.from_row(find_job(session, job_id))
+
+    def request(self, job_id: str) -> Mapping[str, Any]:
+        """What the caller of a job sent.
+
+        Raises:
+            JobNotFoundError: There is none.
+        """
+        with self._database.reading() as session:
+            return find_job(session, job_id, with_request=True).request
 
     def list(
         self,
@@ -149,6 +161,7 @@ class JobStore:
         row = JobRow(
             id=f"job-{uuid.uuid4().hex}",
             kind=spec.kind,
+            name=_name_in(spec.request),
             request=dict(spec.request),
             requires=sorted(set(spec.requires)),
             model_fingerprint=spec.model_fingerprint,
@@ -176,7 +189,9 @@ class JobStore:
         self._audit.record(session, action, f"job {row.id}", by=by, before=before, after=to.value)
 
 
-def find_job(session: Session, job_id: str, *, is_locked: bool = False) -> JobRow:
+def find_job(
+    session: Session, job_id: str, *, is_locked: bool = False, with_request: bool = False
+) -> JobRow:
     """The row of a job; `is_locked` makes other writers of it wait.
 
     Raises:
@@ -185,12 +200,19 @@ def find_job(session: Session, job_id: str, *, is_locked: bool = False) -> JobRo
     row = None
     if _ID.fullmatch(job_id):
         query = select(JobRow).where(JobRow.id == job_id)
+        if with_request:
+            query = query.options(undefer(JobRow.request))
         row = session.scalars(query.with_for_update() if is_locked else query).one_or_none()
     if row is None:
         raise JobNotFoundError(
             f"there is no job {job_id[:80]!r}; GET /v1/steering/jobs lists those there are"
         )
     return row
+
+
+def _name_in(request: Mapping[str, Any]) -> str | None:
+    name = request.get("name")
+    return name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else None
 
 
 def _num_queued(session: Session) -> int:

@@ -245,7 +245,7 @@ async def test_requires_binds_who_asks_and_what_is_used(
     allowed = await ended(manager, await ask(manager, use="made@1", save="more"))
     assert allowed.result is not None
     assert allowed.result["used"] == "made@1"
-    assert allowed.spec.requires == ("restricted",), "inherited"
+    assert allowed.requires == ("restricted",), "inherited"
     assert job_store.directions.get("more", 1).requires == ("restricted",)
     with pytest.raises(PermissionDeniedError):
         await manager.rerun(allowed.id, caller=ADMIN, by=BY)

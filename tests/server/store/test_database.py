@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, create_engine, inspect, text
+from sqlalchemy import URL, MetaData, Table, create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 
+from server.store import migrations
 from server.store.database import Database, upgrade
 from server.store.errors import ConflictError, SchemaError, StoreError, StoreUnavailableError
 from server.store.tables import AuditHeadRow, Base
@@ -56,6 +61,39 @@ def test_migrating_again_changes_nothing(blank: URL) -> None:
     upgrade(blank)
     assert snapshot(blank) == before
     assert set(before) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_jobs_of_before_get_their_names(blank: URL) -> None:
+    requests: dict[str, Any] = {
+        "cheer": {"name": "cheer", "data": ["é\u0000"]},
+        "no name": {"data": []},
+        "no text": {"name": 3},
+        "no name of ours": {"name": "Cheer up"},
+    }
+    engine = create_engine(blank)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        jobs = Table("jobs", MetaData(), autoload_with=connection)
+        plain = {
+            **dict.fromkeys(("kind", "model_fingerprint", "status", "message"), "x"),
+            **dict.fromkeys(("fraction", "attempts", "num_events"), 0),
+            "created_at": datetime(2026, 1, 2),
+            "requires": [],
+        }
+        rows = [plain | {"id": key, "request": value} for key, value in requests.items()]
+        connection.execute(jobs.insert(), rows)
+    upgrade(blank)
+    with engine.connect() as connection:
+        named = connection.execute(text("SELECT id, name FROM jobs ORDER BY sequence")).all()
+        jobs = Table("jobs", MetaData(), autoload_with=connection)
+        assert list(connection.scalars(select(jobs.c.request).order_by(jobs.c.sequence))) == list(
+            requests.values()
+        )
+    engine.dispose()
+    assert named == [("cheer", "cheer"), *((key, None) for key in list(requests)[1:])]
 
 
 def test_several_servers_migrate_at_once(blank: URL) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from server.store import SYSTEM, Actor, JobRecord, JobRuns, JobSpec, JobStatus, Store
 from server.store.errors import (
@@ -47,7 +48,8 @@ def begin(store: Store, owner: str = "server-1", **fields: Any) -> JobRecord:
     create(store, **fields)
     claimed = runner(store, owner).claim("m1", ["fit"])
     assert claimed is not None
-    return claimed
+    assert claimed.job == store.jobs.get(claimed.job.id)
+    return claimed.job
 
 
 def statuses(store: Store, job_id: str) -> list[str]:
@@ -61,19 +63,21 @@ def test_a_new_job_waits_with_the_request_as_it_came(store: Store) -> None:
     job = create(store, requires=("restricted",))
     assert store.jobs.get(job.id) == job
     assert (job.status, job.fraction, job.attempts) == (JobStatus.QUEUED, 0.0, 0)
-    assert job.spec.request == REQUEST
-    assert job.spec.requires == ("restricted",)
+    assert store.jobs.request(job.id) == REQUEST
+    assert job.name == "cheer"
+    assert job.requires == ("restricted",)
     assert job.created_by == ADMIN.key_id
     assert statuses(store, job.id) == ["queued"]
-    event = store.audit.list(action="job.create").items[0]
-    assert (event.subject, event.actor) == (f"job {job.id}", ADMIN)
-    assert "cheer" not in str(event.detail), "the audit log holds no text of a request"
+    logged = store.audit.list(action="job.create").items[0]
+    assert (logged.subject, logged.actor) == (f"job {job.id}", ADMIN)
+    assert "cheer" not in str(logged.detail), "the audit log holds no text of a request"
 
 
 @pytest.mark.parametrize("job_id", ["", "job-1", "job-" + "0" * 32, "job-\0", "x" * 1000])
 def test_an_unknown_id_is_named(store: Store, job_id: str) -> None:
     for ask in (
         store.jobs.get,
+        store.jobs.request,
         lambda i: store.jobs.cancel(i, by=SYSTEM),
         lambda i: store.jobs.resume(i, by=SYSTEM, max_queued=9),
     ):
@@ -103,7 +107,7 @@ def test_jobs_begin_in_order_and_once(store: Store) -> None:
         claims = [
             pool.submit(runner(store, f"server-{i % 2}").claim, "m1", ["fit"]) for i in range(6)
         ]
-    claimed = [job.id for c in claims if (job := c.result()) is not None]
+    claimed = [found.job.id for c in claims if (found := c.result()) is not None]
     # PostgreSQL's claims may overtake one another, but never take the same job.
     assert sorted(claimed) == sorted(jobs)
 
@@ -116,7 +120,8 @@ def test_only_a_server_that_can_run_a_job_takes_it(store: Store) -> None:
     assert runs.claim("m1", []) is None
     claimed = runs.claim("m1", ["sweep", "fit"])
     assert claimed is not None
-    assert claimed.id == job.id
+    assert claimed.job.id == job.id
+    assert claimed.request == REQUEST
 
 
 LATE: dict[str, Callable[[JobRuns, str], None]] = {
@@ -170,7 +175,7 @@ def test_an_ended_job_resumes_with_its_request_and_what_it_remembers(store: Stor
     assert (resumed.status, resumed.error, resumed.finished_at) == (JobStatus.QUEUED, None, None)
     again = runner(store, "server-2").claim("m1", ["fit"])
     assert again is not None
-    assert (again.id, again.attempts, again.spec) == (job.id, 2, job.spec)
+    assert (again.job.id, again.job.attempts, again.request) == (job.id, 2, REQUEST)
     assert runner(store, "server-2").recall(job.id, "layers") == {"3": [0.75]}
     runner(store, "server-2").succeed(job.id, {})
     assert runs.recall(job.id, "layers") is None, "forgotten once it is of no use"
@@ -230,6 +235,29 @@ def test_listing_is_newest_first_and_filtered(store: Store) -> None:
     assert [j.id for j in waiting.items] == [ids[4], ids[3]]
     with pytest.raises(InvalidCursorError):
         store.jobs.list(page.next_cursor, kind="fit")
+
+
+def test_requests_are_read_only_where_they_are_asked_for(store: Store) -> None:
+    """They may be megabytes each; whoever lists or follows needs none of it."""
+    statements: list[str] = []
+    job = create(store)
+    with store.database.reading() as session:
+        engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    store.jobs.list()
+    store.jobs.get(job.id)
+    store.jobs.events(job.id)
+    store.jobs.cancel(job.id, by=ADMIN)
+    store.jobs.resume(job.id, by=ADMIN, max_queued=100)
+    assert any("jobs.name" in statement for statement in statements)
+    assert not any("jobs.request" in statement for statement in statements)
+    store.jobs.request(job.id)
+    assert "jobs.request" in statements[-1]
+
+
+@pytest.mark.parametrize("name", [None, 3, "A name", "n" * 65, "", "null\0"])
+def test_a_request_without_a_name_has_none(store: Store, name: Any) -> None:
+    assert create(store, request={"name": name}).name is None
 
 
 @pytest.mark.parametrize(
