@@ -243,17 +243,21 @@ def collect_store(
     dry_run: Annotated[bool, typer.Option(help="Say what would be removed.")] = False,
     data_dir: _DataDir = None,
 ) -> None:
-    """Remove artifacts that nothing names, and what interrupted uploads left."""
+    """Remove artifacts that nothing names, what interrupted uploads left, and old ended jobs."""
     from . import store_report
     from .store.errors import StoreError
 
+    days = _settings().job_retention_days
     with _open_store(data_dir) as store:
         try:
             found = store.artifacts.collect(timedelta(hours=grace_hours), dry_run=dry_run)
+            for line in store_report.collected(found, dry_run=dry_run):
+                typer.echo(line)
+            if days is not None:
+                jobs = store.jobs.prune(timedelta(days=days), dry_run=dry_run)
+                typer.echo(store_report.pruned(jobs, days, dry_run=dry_run))
         except StoreError as error:
             raise _failure(str(error)) from error
-    for line in store_report.collected(found, dry_run=dry_run):
-        typer.echo(line)
 
 
 def main() -> None:

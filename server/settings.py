@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     job_threads: int = Field(
         default=1, ge=1, description="CPU threads of one operation of a job's fit."
     )
+    job_retention_days: float | None = Field(
+        default=None,
+        ge=0,
+        le=36_500,
+        description="Days an ended job is kept, until `coxswain store collect`; none: for good.",
+    )
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field(

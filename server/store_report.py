@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .store import ArtifactCheck, Blob, Collected
+from .store import ArtifactCheck, Blob, Collected, PrunedJobs
 
-__all__ = ["checked", "collected"]
+__all__ = ["checked", "collected", "pruned"]
 
 
 def checked(found: ArtifactCheck, audit_fault: str | None) -> Iterator[str]:
@@ -35,6 +35,15 @@ def collected(found: Collected, *, dry_run: bool) -> Iterator[str]:
         f"{verb} {_count(len(found.orphans), 'orphan')} of {size_bytes:,} bytes and "
         f"{_count(found.num_temporary, 'temporary file')}; left "
         f"{_count(found.num_spared, 'orphan')} too young to be removed"
+    )
+
+
+def pruned(found: PrunedJobs, days: float, *, dry_run: bool) -> str:
+    """The line of `coxswain store collect` about jobs that ended more than `days` ago."""
+    verb = "would remove" if dry_run else "removed"
+    return (
+        f"{verb} {_count(len(found.removed), 'job')} ended more than {days:g} days ago; left "
+        f"{_count(found.num_spared, 'job')} as old that a direction came from"
     )
 
 

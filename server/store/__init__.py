@@ -10,6 +10,7 @@ from .blobs import Blob, BlobStore
 from .direction_record import DirectionRecord
 from .directions import DirectionLoader, DirectionStore
 from .idempotency import IdempotencyStore, KeptAnswer
+from .job_pruning import PrunedJobs
 from .job_record import ClaimedJob, JobEvent, JobRecord, JobSpec, JobStatus
 from .job_runs import JobRuns
 from .jobs import JobStore
@@ -56,6 +57,7 @@ __all__ = [
     "ProfileRecord",
     "ProfileStatus",
     "ProfileStore",
+    "PrunedJobs",
     "Saved",
     "Store",
     "StoreCheck",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select
@@ -22,6 +23,7 @@ from .errors import (
     JobQueueFullError,
 )
 from .job_log import add_event
+from .job_pruning import PrunedJobs, prune_jobs
 from .job_record import JobEvent, JobRecord, JobSpec, JobStatus
 from .job_tables import JobEventRow, JobRow
 from .page import Listing, Page
@@ -149,6 +151,15 @@ class JobStore:
             return JobRecord.from_row(row)
 
         return self._database.write(work)
+
+    def prune(self, age: timedelta, *, dry_run: bool = False) -> PrunedJobs:
+        """Remove jobs that ended at least `age` ago, with their requests, results and events.
+
+        A job that a direction came from stays for as long as the direction, archived or not: its
+        request and result say how the direction was made. So does one that waits or runs.
+        """
+        ended_before = self._clock() - age
+        return prune_jobs(self._database, self._audit, ended_before, dry_run=dry_run)
 
     def num_queued(self) -> int:
         """Jobs that wait."""

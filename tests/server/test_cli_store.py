@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.store import Store
+from server.store import SYSTEM, JobSpec, Store
 
 from .store.samples import direction, put
 from .test_cli import run
@@ -67,6 +67,22 @@ def test_a_dry_run_removes_nothing(tmp_path: Path, stored: str) -> None:
 def test_an_age_in_hours_spares_the_young(tmp_path: Path, stored: str) -> None:
     age = ("--grace-hours", "1e7", "--data-dir", str(tmp_path))
     assert "left 1 orphan too young" in run("store", "collect", *age).stdout
+
+
+def test_ended_jobs_go_where_a_setting_says_so(tmp_path: Path, stored: str) -> None:
+    store = Store.open(tmp_path)
+    job = store.jobs.create(JobSpec("fit", {}, "m"), by=SYSTEM, max_queued=9)
+    store.jobs.cancel(job.id, by=SYSTEM)
+    place, days = ("--data-dir", str(tmp_path)), {"COXSWAIN_JOB_RETENTION_DAYS": "0"}
+    assert "job" not in run("store", "collect", *place).stdout
+    shown = run("store", "collect", "--dry-run", *place, env=days)
+    assert shown.stdout.splitlines()[-1].startswith("would remove 1 job ended more than 0 days ago")
+    assert store.jobs.get(job.id) == store.jobs.list().items[0]
+    done = run("store", "collect", *place, env=days)
+    assert done.exit_code == 0, done.output
+    assert "removed 1 job ended more than 0 days ago; left 0 jobs" in done.stdout
+    assert store.jobs.list().items == ()
+    store.close()
 
 
 def test_the_wrong_database_is_refused(tmp_path: Path, stored: str) -> None:
