@@ -10,8 +10,8 @@ import click
 from coxswain_client.client import Coxswain
 from coxswain_client.example_files import ExampleFileError, read_examples
 
-from .jobs import finished_job
 from .out_file import OutFile
+from .watching import finished_job
 
 __all__ = ["judge"]
 

@@ -12,8 +12,8 @@ import click
 from coxswain_client.client import Coxswain
 from coxswain_client.example_files import read_examples, read_pairs
 
-from .jobs import watch_job
 from .output import show
+from .watching import watch_job
 
 __all__ = ["fit"]
 

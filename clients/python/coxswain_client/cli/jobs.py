@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 
 import click
 
 from coxswain_client.client import Coxswain
-from coxswain_client.models.jobs import Job, JobEvent
+from coxswain_client.models.jobs import Job
 
 from .output import show, show_table
 from .paging import every
+from .watching import watch_job
 
-__all__ = ["finished_job", "jobs", "watch_job"]
+__all__ = ["jobs"]
 
 _MESSAGE_CHARS = 60
 _COLUMNS = ("id", "kind", "name", "status", "progress", "message")
@@ -78,37 +78,11 @@ def rerun(client: Coxswain, *, job_id: str, is_watched: bool) -> None:
     _show_or_watch(client, client.jobs.rerun(job_id), is_watched=is_watched)
 
 
-def watch_job(client: Coxswain, job_id: str, *, after: int = 0) -> None:
-    """Print a job's progress on standard error, then the direction it made, or its result.
-
-    Raises:
-        ClickException: It did not succeed.
-    """
-    result = finished_job(client, job_id, after=after).result or {}
-    click.echo(result.get("direction") or json.dumps(result, indent=2, ensure_ascii=False))
-
-
-def finished_job(client: Coxswain, job_id: str, *, after: int = 0) -> Job:
-    """A job that has succeeded; its progress is printed on standard error meanwhile.
-
-    Raises:
-        ClickException: It did not succeed.
-    """
-    job = client.jobs.wait(job_id, _print, after=after)
-    if not job.has_succeeded:
-        raise click.ClickException(f"{job.id} {job.status}: {(job.error or {}).get('message', '')}")
-    return job
-
-
 def _show_or_watch(client: Coxswain, job: Job, *, is_watched: bool) -> None:
     if is_watched:
         watch_job(client, job.id, after=job.num_events - 1)
     else:
         show(job)
-
-
-def _print(event: JobEvent) -> None:
-    click.echo(f"{event.progress:4.0%} {event.message}", err=True)
 
 
 def _short(job: Job) -> Job:

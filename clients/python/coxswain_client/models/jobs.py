@@ -54,7 +54,13 @@ class Job(Record):
 
 
 class JobEvent(Record):
-    """One step of a job's progress; `number` counts from 1."""
+    """One step of a job's progress; `number` counts from 1.
+
+    Attributes:
+        status: Of the job from then on.
+        progress: From 0 to 1.
+        message: What it does, or how it ended.
+    """
 
     job: str
     number: int
@@ -62,3 +68,8 @@ class JobEvent(Record):
     status: str
     progress: float
     message: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the job ended with it, and did not succeed."""
+        return self.status in _FINAL - {"succeeded"}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import httpx
 
 from coxswain_client.call import Call, below
 from coxswain_client.endpoint import Endpoint, Resource, StreamEndpoint
-from coxswain_client.errors import APIConnectionError, APITimeoutError, SteeringClientError
+from coxswain_client.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APIStreamError,
+    APITimeoutError,
+    SteeringClientError,
+)
 from coxswain_client.models.jobs import Job, JobEvent
 from coxswain_client.models.page import Page
 from coxswain_client.sender import AsyncSender, Sender
@@ -20,8 +26,12 @@ _S = TypeVar("_S", bound=Sender | AsyncSender)
 _PATH: Final = "/v1/steering/jobs"
 _MAX_CUTS: Final = 5
 _CUT = (APIConnectionError, APITimeoutError)
+_AWAY_STATUSES: Final = frozenset({502, 503, 504})
+_SHUTDOWN: Final = "server_shutdown"
 
 _OnEvent = Callable[[JobEvent], None]
+_OnAway = Callable[[SteeringClientError], bool]
+_OnAwayAsync = Callable[[SteeringClientError], Awaitable[bool]]
 
 
 def _create(kind: str, **request: Any) -> Call[Job]:
@@ -95,7 +105,14 @@ class _Jobs(Resource[_S]):
 class Jobs(_Jobs[Sender]):
     """The jobs of the server."""
 
-    def wait(self, job_id: str, on_event: _OnEvent | None = None, *, after: int = 0) -> Job:
+    def wait(
+        self,
+        job_id: str,
+        on_event: _OnEvent | None = None,
+        *,
+        after: int = 0,
+        on_away: _OnAway | None = None,
+    ) -> Job:
         """The job when it has ended, well or not.
 
         A stream that breaks off is taken up again after the last event that was seen.
@@ -104,37 +121,65 @@ class Jobs(_Jobs[Sender]):
             job_id: Whose end to wait for.
             on_event: Called with every event.
             after: Number of the last event that is not wanted; earlier attempts have events too.
+            on_away: Called where the server gives no answer, is starting or shutting down; true
+                means to ask again.
 
         Raises:
             SteeringClientError: There is no such job, or the server is away.
         """
         progress = _Progress(on_event, after)
         while True:
-            with self.events(job_id, after=progress.seen) as stream:
-                try:
-                    for event in stream:
-                        progress.take(event)
-                except _CUT as error:
-                    progress.cut(error)
-                    continue
-            return self.retrieve(job_id)
+            try:
+                with self.events(job_id, after=progress.seen) as stream:
+                    try:
+                        for event in stream:
+                            progress.take(event)
+                    except _CUT as error:
+                        progress.cut(error)
+                        continue
+                return self.retrieve(job_id)
+            except SteeringClientError as error:
+                if not (_is_away(error) and on_away is not None and on_away(error)):
+                    raise
 
 
 class AsyncJobs(_Jobs[AsyncSender]):
     """The jobs of the server, for asyncio."""
 
-    async def wait(self, job_id: str, on_event: _OnEvent | None = None, *, after: int = 0) -> Job:
-        """The job when it has ended, well or not; as `Jobs.wait`."""
+    async def wait(
+        self,
+        job_id: str,
+        on_event: _OnEvent | None = None,
+        *,
+        after: int = 0,
+        on_away: _OnAwayAsync | None = None,
+    ) -> Job:
+        """The job when it has ended, well or not; as `Jobs.wait`, with `on_away` awaited."""
         progress = _Progress(on_event, after)
         while True:
-            async with self.events(job_id, after=progress.seen) as stream:
-                try:
-                    async for event in stream:
-                        progress.take(event)
-                except _CUT as error:
-                    progress.cut(error)
-                    continue
-            return await self.retrieve(job_id)
+            try:
+                async with self.events(job_id, after=progress.seen) as stream:
+                    try:
+                        async for event in stream:
+                            progress.take(event)
+                    except _CUT as error:
+                        progress.cut(error)
+                        continue
+                return await self.retrieve(job_id)
+            except SteeringClientError as error:
+                if not (_is_away(error) and on_away is not None and await on_away(error)):
+                    raise
+
+
+def _is_away(error: SteeringClientError) -> bool:
+    """Whether the server may answer the same request later."""
+    match error:
+        case APIStatusError():
+            return error.status in _AWAY_STATUSES
+        case APIStreamError():
+            return error.code == _SHUTDOWN
+        case _:
+            return isinstance(error, _CUT)
 
 
 class _Progress:
