@@ -24,7 +24,7 @@ DEMO_DIR = _EMBEDDED / "demo"
 class Settings(BaseSettings):
     """Process-wide settings; each is `COXSWAIN_<NAME>` in the environment.
 
-    Only `cli.py` and `app.py` read them; everything else receives values built from them.
+    Only `cli` and `app.py` read them; everything else receives values built from them.
     """
 
     model_config = SettingsConfigDict(

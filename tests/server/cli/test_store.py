@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from server.store import SYSTEM, JobSpec, Store
+from tests.server.store.samples import direction, put
 
-from .store.samples import direction, put
-from .test_cli import run
+from .test_command import run
 
 
 @pytest.fixture

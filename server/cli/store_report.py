@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .store import ArtifactCheck, Blob, Collected, PrunedJobs
+from server.store import ArtifactCheck, Blob, Collected, PrunedJobs
 
 __all__ = ["checked", "collected", "pruned"]
 

@@ -1,0 +1,84 @@
+"""`coxswain serve`: a model over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.settings import Settings
+
+from .options import DataDir, failure, read_settings
+
+__all__ = ["serve"]
+
+
+def serve(
+    model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0: a free one.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:<i>.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="none, auto, balanced.")] = None,
+    data_dir: DataDir = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; 0: cores.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Prompt plus answer.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
+    default_profile: Annotated[str | None, typer.Option(help="For requests without.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
+) -> None:
+    """Serve a model over HTTP. Options win over COXSWAIN_<NAME> in the environment."""
+    settings = read_settings(
+        model=model,
+        served_name=served_name,
+        host=host,
+        port=port,
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        data_dir=data_dir,
+        threads=threads,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        default_profile=default_profile,
+        log_format=log_format,
+    )
+    from server.engine.errors import EngineDeadError
+    from server.store.errors import StoreError  # loads torch: not for --help
+
+    try:
+        asyncio.run(_run(settings))
+    except EngineDeadError as error:
+        raise failure(str(error), status=1) from error
+    except (ValueError, StoreError) as error:
+        raise failure(str(error)) from error
+
+
+async def _run(settings: Settings) -> None:
+    """Load the model, open the store and serve until stopped."""
+    from server.app import check_exposure, serve
+    from server.engine.async_engine import AsyncEngine
+    from server.logs import configure_logs
+    from server.registry.library import load_direction_blob
+    from server.store import Store
+
+    configure_logs(settings.log_level, settings.log_format)
+    store = await asyncio.to_thread(
+        Store.open,
+        settings.data_dir,
+        settings.database_url,
+        artifacts_url=settings.artifacts_url,
+        load=load_direction_blob,
+    )
+    try:
+        check_exposure(settings, store)  # before minutes of loading
+        engine = await asyncio.to_thread(AsyncEngine.start, settings.engine_config())
+        try:
+            await serve(settings, engine, store)
+        finally:
+            await asyncio.to_thread(engine.close)
+    finally:
+        store.close()
