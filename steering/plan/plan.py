@@ -119,6 +119,11 @@ class SteeringPlan:
             gains = np.stack(columns, axis=1)
         return gains * self._openness(context) if self.latches else gains
 
+    def is_settled(self, start: int, context: PositionContext) -> bool:
+        """Whether every position from `start` on has the same gains, whatever becomes known."""
+        is_constant = self.generated_gains is not None and not self.latches
+        return is_constant and start >= context.num_prompt_tokens
+
     def _openness(self, context: PositionContext) -> _Gains:
         """[len(interventions)] 1 where no gate of the request is closed or undecided, else 0."""
         latches = [item.latch for item in self.interventions]

@@ -29,6 +29,23 @@ class _Live:
     num_users: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What a step was prepared from, and what came of it; the next step's too if nothing changed.
+
+    Attributes:
+        tables: As they were packed.
+        settled: Plan and number of tokens of each row, or None where gains may change.
+        gains: [T, columns].
+        edits: None where no gain is other than zero.
+    """
+
+    tables: PackedTables
+    settled: list[tuple[SteeringPlan | None, int]] | None
+    gains: NDArray[np.float32]
+    edits: StepEdits | None
+
+
 class SteeringRuntime:
     """Tables and step state behind the hooks of one model. Not thread safe: one owner.
 
@@ -59,7 +76,7 @@ class SteeringRuntime:
         self._log = GateLog()
         self._readouts: Readouts | None = None
         self._live_points: dict[SitePoint, list[SitePoint]] = {}
-        self._last: tuple[PackedTables, NDArray[np.float32], StepEdits | None] | None = None
+        self._last: _Prepared | None = None
 
     @property
     def num_live_edits(self) -> int:
@@ -136,12 +153,11 @@ class SteeringRuntime:
         if not any(row.plan is not None and row.plan.interventions for row in rows):
             num_tokens = sum(row.stop - row.start for row in rows)
             return StepOutcome(np.zeros((num_tokens, 0), dtype=np.float32), self._tables)
-        self._ensure_packed(rows)
-        gains = gain_matrix(rows, self._tables)
-        self._edits = edits = self._prepared(gains)
+        prepared = self._prepared(rows)
+        self._edits = edits = prepared.edits
         if edits is None or not edits.has_gates:
-            return StepOutcome(gains, self._tables)
-        return StepOutcome(gains, self._tables, self._log, edits.edited)
+            return StepOutcome(prepared.gains, self._tables)
+        return StepOutcome(prepared.gains, self._tables, self._log, edits.edited)
 
     def _ensure_packed(self, rows: Sequence[StepRow]) -> None:
         needed = {item.key for row in rows if row.plan for item in row.plan.interventions}
@@ -149,17 +165,31 @@ class SteeringRuntime:
             return
         self._tables = pack([live.intervention for live in self._live.values()], self._devices)
 
-    def _prepared(self, gains: NDArray[np.float32]) -> StepEdits | None:
-        """Selections for `gains`; those of the last step when nothing changed, as in decoding."""
-        last = self._last
-        if last is not None and last[0] is self._tables and np.array_equal(last[1], gains):
-            return last[2]
-        edits = prepare(gains, self._tables)
-        self._last = (self._tables, gains, edits)
-        return edits
+    def _prepared(self, rows: Sequence[StepRow]) -> _Prepared:
+        """This step's; that of the last step when nothing changed, as in decoding."""
+        last, settled = self._last, _settled(rows)
+        if last and settled and (last.tables, last.settled) == (self._tables, settled):
+            return last
+        self._ensure_packed(rows)
+        gains = gain_matrix(rows, self._tables)
+        if last and last.tables is self._tables and np.array_equal(last.gains, gains):
+            edits = last.edits
+        else:
+            edits = prepare(gains, self._tables)
+        self._last = _Prepared(self._tables, settled, gains, edits)
+        return self._last
 
     def _forget_unused(self) -> None:
         excess = len(self._live) - self.max_live_edits
         unused = [key for key, live in self._live.items() if not live.num_users]
         for key in unused[: max(excess, 0)]:
             del self._live[key]
+
+
+def _settled(rows: Sequence[StepRow]) -> list[tuple[SteeringPlan | None, int]] | None:
+    found = []
+    for row in rows:
+        if row.plan is not None and not row.plan.is_settled(row.start, row.context):
+            return None
+        found.append((row.plan, row.stop - row.start))
+    return found
