@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -36,6 +36,7 @@ class Selection:
     gains: Tensor
     index: Tensor | None = None
     first: int = 0
+    _kept: dict[Tensor, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def acts(self) -> Tensor:
@@ -53,8 +54,18 @@ class Selection:
         return self.gains.shape[0], self.gains.shape[1]
 
     def rows(self, table: Tensor) -> Tensor:
-        """The blocks' rows of a table [R, ...]: [B, K, ...]."""
-        return table[None] if self.index is None else table[self.index]
+        """The blocks' rows of a table [R, ...]: [B, K, ...].
+
+        Those of a selection that takes no more rows than the table has are gathered once and kept:
+        while nothing changes, as in decoding, a selection serves step after step.
+        """
+        if self.index is None:
+            return table[None]
+        if self.index.numel() > len(table):
+            return table[self.index]
+        if table not in self._kept:
+            self._kept[table] = table[self.index]
+        return self._kept[table]
 
     def of_rows(self, values: Tensor) -> Tensor:
         """What stands beside each row, [R, ...], as the tokens see it: [B, 1, K, ...]."""

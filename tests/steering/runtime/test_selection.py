@@ -50,3 +50,13 @@ def test_rows_that_nothing_uses_are_left_out(size: int) -> None:
     selection = select(gains, size, CPU)
     assert selection.rows(torch.zeros(100, 5)).shape[1] == 1
     assert np.array_equal(seen(selection, 100), gains)
+
+
+def test_rows_are_kept_where_they_are_no_more_than_the_table() -> None:
+    many, few = torch.randn(64, 5), torch.randn(40, 5)
+    index = torch.arange(50)[:, None] % 40
+    selection = Selection(torch.ones(50, 1, 1), index)
+    assert selection.rows(many) is selection.rows(many)
+    assert torch.equal(selection.rows(many), many[index])
+    assert selection.rows(few) is not selection.rows(few)
+    assert torch.equal(selection.rows(few), few[index])
