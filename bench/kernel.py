@@ -4,8 +4,8 @@
 
 Every token is steered by one of R profiles of rank one, the tokens of a profile lying together.
 Each way is timed in turn on one thread: all rows at once, rows gathered for each token, and rows
-gathered for each block of tokens. `steering.runtime.token_blocks` chooses by what is printed last:
-the time of a token and row by tokens in the block, over that without a gather.
+gathered for each block of tokens, as in a step unlike the last one. `token_blocks` chooses by what
+is printed last: the time of a token and row by tokens in the block, over that without a gather.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -71,7 +72,7 @@ def measure(num_tokens: int, num_profiles: int, width: int, dtype: torch.dtype) 
 
     def run(selection: Selection) -> float:
         return 1e3 * seconds(
-            lambda: low_rank(hidden.float(), rows, selection, None, None).to(dtype)
+            lambda: low_rank(hidden.float(), rows, replace(selection), None, None).to(dtype)
         )
 
     return {way: run(selection) for way, selection in ways(num_tokens, num_profiles).items()}
@@ -89,7 +90,7 @@ def prices(width: int, dtype: torch.dtype) -> str:
             table = rows if index is not None else rows_of(most, width)
             gains = torch.ones(num_blocks, num_tokens // num_blocks, most)
             selection = Selection(gains, index)
-            return seconds(lambda: low_rank(hidden.float(), table, selection, None, None))
+            return seconds(lambda: low_rank(hidden.float(), table, replace(selection), None, None))
 
         return (run(many) - run(few)) / (many - few)
 
