@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import torch
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
-from steering.errors import FitError, InvalidFieldError
+from steering.errors import FitError
 from steering.sites import Site
 
 from .activations import ActivationPair
 from .fitted import fitted_direction
 from .gaussian_map import gaussian_map
+from .number_range import WITHIN_ONE, NumberRange
 from .pca import PooledPca, pooled_pca
 
 __all__ = ["DEFAULT_MAX_STRETCH", "DEFAULT_RANK", "DEFAULT_SHRINKAGE", "fit_gaussian_transport"]
@@ -22,6 +23,7 @@ __all__ = ["DEFAULT_MAX_STRETCH", "DEFAULT_RANK", "DEFAULT_SHRINKAGE", "fit_gaus
 DEFAULT_RANK: Final = 2
 DEFAULT_SHRINKAGE: Final = 0.2
 DEFAULT_MAX_STRETCH: Final = 2.0
+_STRETCH: Final = NumberRange(1.0)
 _MAX_MOMENT_ERROR: Final = 0.01
 
 
@@ -33,9 +35,9 @@ def fit_gaussian_transport(
     layer: int,
     site: Site = Site.RESID_POST,
     rank: int = DEFAULT_RANK,
-    shrinkage: float = DEFAULT_SHRINKAGE,
-    max_stretch: float = DEFAULT_MAX_STRETCH,
-    complement_shift: float = 1.0,
+    shrinkage: Annotated[float, WITHIN_ONE] = DEFAULT_SHRINKAGE,
+    max_stretch: Annotated[float, _STRETCH] = DEFAULT_MAX_STRETCH,
+    complement_shift: Annotated[float, WITHIN_ONE] = 1.0,
     model_fingerprint: str | None = None,
 ) -> Direction:
     """The map that carries negative activations to positive ones: T(h) = h + (h V^T - m) C + b.
@@ -74,9 +76,9 @@ def fit_gaussian_transport(
 
     Source: Nanfack, Belilovsky & Dohmatob 2026, arXiv:2603.04355.
     """
-    _require_within("shrinkage", shrinkage, 0.0, 1.0)
-    _require_within("max_stretch", max_stretch, 1.0, float("inf"))
-    _require_within("complement_shift", complement_shift, 0.0, 1.0)
+    WITHIN_ONE.check(shrinkage, "shrinkage")
+    _STRETCH.check(max_stretch, "max_stretch")
+    WITHIN_ONE.check(complement_shift, "complement_shift")
     pair = ActivationPair.of(negative, positive, names=("negative", "positive"))
     pca = pooled_pca(pair, rank)
     stretches, frame = torch.linalg.eigh(_shrunk_map(pair, pca, shrinkage))
@@ -153,9 +155,3 @@ def _shrunk_map(pair: ActivationPair, pca: PooledPca, shrinkage: float) -> Tenso
 def _covariance(rows: Tensor, pca: PooledPca) -> Tensor:
     """[k, k], in the axes."""
     return torch.cov((rows @ pca.axes.T).T).reshape(2 * (len(pca.axes),))
-
-
-def _require_within(param: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        bounds = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise InvalidFieldError(f"{param} is {value:g}; expected a number {bounds}", param=param)

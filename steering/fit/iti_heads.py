@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from steering.sites import Site
 
 from .activations import MIN_SAMPLES, ActivationPair
 from .layer_sets import joint_digest, pairs_by_layer
+from .number_range import POSITIVE, SHARE
 from .probe import logistic_regression
 
 __all__ = ["check_held_out", "check_top_k", "fit_iti_heads"]
@@ -45,8 +47,8 @@ def fit_iti_heads(
     name: str,
     num_heads: int,
     top_k: int | None = None,
-    validation: float = 0.2,
-    l2: float = 1.0,
+    validation: Annotated[float, SHARE] = 0.2,
+    l2: Annotated[float, POSITIVE] = 1.0,
     seed: int = 0,
     site: Site = Site.HEADS,
     model_fingerprint: str | None = None,
@@ -144,10 +146,7 @@ def check_held_out(num_samples: int, validation: float) -> int:
         FitError: There are too few.
         InvalidFieldError: `validation` is no share.
     """
-    if not 0 < validation < 1:
-        raise InvalidFieldError(
-            f"validation is {validation:g}; expected a number between 0 and 1", param="validation"
-        )
+    SHARE.check(validation, "validation")
     held = round(validation * num_samples)
     if min(held, num_samples - held) < MIN_SAMPLES:
         raise FitError(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import torch
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
-from steering.errors import FitError, InvalidFieldError
+from steering.errors import FitError
 from steering.sites import Site
 
 from .activations import ActivationPair
 from .fitted import fitted_direction
+from .number_range import NumberRange
 
 __all__ = ["fit_linear_act"]
+
+_STD: Final = NumberRange(0.0)
 
 
 def fit_linear_act(
@@ -24,7 +27,7 @@ def fit_linear_act(
     name: str,
     layer: int,
     variant: Literal["linear", "gaussian", "mean"] = "linear",
-    min_std: float = 1e-4,
+    min_std: Annotated[float, _STD] = 1e-4,
     site: Site = Site.RESID_POST,
     model_fingerprint: str | None = None,
 ) -> Direction:
@@ -60,10 +63,7 @@ def fit_linear_act(
 
     Source: Rodriguez et al. 2024, arXiv:2410.23054.
     """
-    if not 0 <= min_std < float("inf"):
-        raise InvalidFieldError(
-            f"min_std is {min_std:g}; expected a number of at least 0", param="min_std"
-        )
+    _STD.check(min_std, "min_std")
     pair = ActivationPair.of(negative, positive, names=("negative", "positive"))
     source_std, target_std = pair.source.std(dim=0), pair.target.std(dim=0)
     moves = (source_std > min_std) & (target_std > min_std)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from steering.directions import MIN_NORM, Direction, DirectionKind
-from steering.errors import FitError, InvalidFieldError, ShapeMismatchError
+from steering.errors import FitError, ShapeMismatchError
 from steering.sites import Site
 
 from .activations import ActivationPair
 from .fitted import fitted_direction, require_gap
+from .number_range import POSITIVE, SHARE
 
 __all__ = ["fit_null_space"]
 
@@ -22,8 +25,8 @@ def fit_null_space(
     name: str,
     layer: int,
     target: Tensor | None = None,
-    null_ratio: float = 0.5,
-    ridge: float = 10.0,
+    null_ratio: Annotated[float, SHARE] = 0.5,
+    ridge: Annotated[float, POSITIVE] = 10.0,
     site: Site = Site.RESID_POST,
     model_fingerprint: str | None = None,
 ) -> Direction:
@@ -58,12 +61,8 @@ def fit_null_space(
 
     Source: AlphaSteer, arXiv:2506.07022.
     """
-    if not 0 < null_ratio < 1:
-        raise InvalidFieldError(
-            f"null_ratio is {null_ratio:g}; expected a number between 0 and 1", param="null_ratio"
-        )
-    if not 0 < ridge < float("inf"):
-        raise InvalidFieldError(f"ridge is {ridge:g}; expected a positive number", param="ridge")
+    SHARE.check(null_ratio, "null_ratio")
+    POSITIVE.check(ridge, "ridge")
     pair = ActivationPair.of(negative, positive, names=("negative", "positive"))
     push = _push(pair, target)
     kept = _main_axes(pair.source, null_ratio)

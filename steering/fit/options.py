@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from steering.errors import InvalidFieldError
 from steering.fields import number, shown
+
+from .number_range import NumberRange
 
 __all__ = ["Option", "options_of"]
 
@@ -31,6 +33,7 @@ class Option:
         default: Its default.
         choices: Values of a `string`.
         is_nullable: Whether None is allowed.
+        range: Of a number, or None where any will do.
     """
 
     name: str
@@ -38,9 +41,10 @@ class Option:
     default: Any
     choices: tuple[str, ...] = ()
     is_nullable: bool = False
+    range: NumberRange | None = None
 
     def checked(self, value: Any) -> Any:
-        """The value, if it is of the option's type.
+        """The value, if it is of the option's type and within its range.
 
         Raises:
             InvalidFieldError: It is not; NaN and infinity are not numbers here.
@@ -49,7 +53,14 @@ class Option:
         if value is None and self.is_nullable:
             return None
         if self.type == "number":
-            return number(value, param)
+            value = number(value, param)
+        else:
+            self._check_type(value, param)
+        if self.range is not None:
+            self.range.check(value, param)
+        return value
+
+    def _check_type(self, value: Any, param: str) -> None:
         fits = {
             "boolean": isinstance(value, bool),
             "integer": isinstance(value, int) and not isinstance(value, bool),
@@ -59,12 +70,11 @@ class Option:
         if not fits:
             expected = " or ".join(map(repr, self.choices)) if self.choices else f"type {self.type}"
             raise InvalidFieldError(f"{param} is {shown(value)}; expected {expected}", param=param)
-        return value
 
 
 def options_of(fitter: Callable[..., Any]) -> tuple[Option, ...]:
     """Its keyword-only arguments that say how, not where; in order."""
-    hints = get_type_hints(fitter)
+    hints = get_type_hints(fitter, include_extras=True)
     return tuple(
         _option(name, hints[name], parameter.default)
         for name, parameter in inspect.signature(fitter).parameters.items()
@@ -73,6 +83,9 @@ def options_of(fitter: Callable[..., Any]) -> tuple[Option, ...]:
 
 
 def _option(name: str, hint: Any, default: Any) -> Option:
+    if get_origin(hint) is Annotated:
+        hint, bounds = get_args(hint)
+        return replace(_option(name, hint, default), range=bounds)
     if get_origin(hint) is Literal:
         return Option(name, "string", default, choices=get_args(hint))
     kinds = [part for part in get_args(hint) if part is not NoneType] or [hint]

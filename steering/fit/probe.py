@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from steering.directions import MIN_NORM, Direction, DirectionKind
-from steering.errors import FitError, InvalidFieldError
+from steering.errors import FitError
 from steering.sites import Site
 
 from .activations import ActivationPair
 from .fitted import fitted_direction
+from .number_range import POSITIVE
 from .separation import FloatArray
 
 __all__ = ["fit_probe", "logistic_regression"]
@@ -27,9 +28,9 @@ def fit_probe(
     *,
     name: str,
     layer: int,
-    l2: float = 1.0,
+    l2: Annotated[float, POSITIVE] = 1.0,
     balance: bool = True,
-    max_iterations: int = 1000,
+    max_iterations: Annotated[int, POSITIVE] = 1000,
     site: Site = Site.RESID_POST,
     model_fingerprint: str | None = None,
 ) -> Direction:
@@ -99,9 +100,8 @@ def logistic_regression(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    for param, value in (("l2", l2), ("max_iterations", max_iterations)):
-        if not 0 < value < float("inf"):
-            raise InvalidFieldError(f"{param} is {value}; expected a positive number", param=param)
+    POSITIVE.check(l2, "l2")
+    POSITIVE.check(max_iterations, "max_iterations")
     rows = torch.cat([pair.source, pair.target]).numpy()
     labels = np.repeat([0, 1], [len(pair.source), len(pair.target)])
     scaler = StandardScaler().fit(rows)

@@ -32,7 +32,11 @@ def _methods() -> dict[str, Any]:
             "min_samples": method.min_samples,
             "is_paired": method.is_paired,
             "options": {
-                option.name: {"type": option.type, "default": option.default}
+                option.name: {
+                    "type": option.type,
+                    "default": option.default,
+                    **({} if option.range is None else {"expected": f"a number {option.range}"}),
+                }
                 for option in method.options.values()
             },
         }

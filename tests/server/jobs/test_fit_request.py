@@ -144,6 +144,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "options that are no object": ({"options": 3}, "options", "invalid_field"),
     "an unknown option": ({"options": {"depth": 1}}, "options.depth", "invalid_field"),
     "another method's option": ({"options": {"rank": 2}}, "options.rank", "invalid_field"),
+    "an option's range": (
+        {"method": "probe", "options": {"l2": 0}},
+        "options.l2",
+        "invalid_field",
+    ),
     "an option of another type": (
         {"method": "gaussian_transport", "options": {"rank": "two"}},
         "options.rank",

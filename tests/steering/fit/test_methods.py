@@ -138,9 +138,17 @@ def test_pairs_must_match_and_layers_too() -> None:
         ("linear_act", {"variant": "cubic"}, "expected 'linear' or 'gaussian' or 'mean'"),
         ("linear_act", {"variant": 3}, "expected 'linear' or 'gaussian' or 'mean'"),
         ("null_space", {"target": "x"}, "expected type vector"),
+        ("probe", {"l2": 0}, "options.l2 is 0; expected a number above 0"),
+        ("probe", {"max_iterations": 0}, "options.max_iterations is 0; expected a number above 0"),
+        ("iti_heads", {"validation": 1}, "options.validation is 1; expected a number between 0"),
+        ("null_space", {"null_ratio": 0}, "options.null_ratio is 0; expected a number between 0"),
+        ("null_space", {"ridge": -1}, "options.ridge is -1; expected a number above 0"),
+        ("linear_act", {"min_std": -1}, "options.min_std is -1; expected a number of at least 0"),
+        ("gaussian_transport", {"shrinkage": 7}, "is 7; expected a number from 0 to 1"),
+        ("gaussian_transport", {"max_stretch": 0.5}, "is 0.5; expected a number of at least 1"),
     ],
 )
-def test_options_are_checked_by_name_and_type(
+def test_options_are_checked_by_name_type_and_range(
     method: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidFieldError, match=message) as caught:
