@@ -126,10 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("content-length", 0))), key
 
     def _is_faulty(self) -> bool:
-        if self.s3.fault is not None:
-            status, text = self.s3.fault
-            self._send(status, text.encode())
-        return self.s3.fault is not None
+        fault = self.s3.fault  # read once: the test may end it as soon as it has the answer
+        if fault is None:
+            return False
+        self._send(fault[0], fault[1].encode())
+        return True
 
     def _listing(self) -> bytes:
         prefix = parse_qs(urlsplit(self.path).query).get("prefix", [""])[0]
