@@ -17,7 +17,7 @@ from .number_range import NumberRange
 
 __all__ = ["fit_linear_act"]
 
-_STD: Final = NumberRange(0.0)
+_STD: Final = NumberRange(0.0, has_high=False)
 
 
 def fit_linear_act(

@@ -13,11 +13,12 @@ __all__ = ["POSITIVE", "SHARE", "WITHIN_ONE", "NumberRange"]
 
 @dataclass(frozen=True, slots=True)
 class NumberRange:
-    """Numbers from `low` to `high`; where it `is_open`, neither of the two."""
+    """Numbers from `low` to `high`, which may be left out themselves."""
 
     low: float
     high: float = math.inf
-    is_open: bool = False
+    has_low: bool = True
+    has_high: bool = True
 
     def check(self, value: float, param: str) -> None:
         """Check a number.
@@ -25,19 +26,19 @@ class NumberRange:
         Raises:
             InvalidFieldError: It lies outside; `param` names the field.
         """
-        fits = self.low <= value <= self.high
-        if self.is_open:
-            fits = self.low < value < self.high
-        if not fits:
+        is_end = (value == self.low and not self.has_low) or (
+            value == self.high and not self.has_high
+        )
+        if is_end or not self.low <= value <= self.high:
             raise InvalidFieldError(f"{param} is {value:g}; expected a number {self}", param=param)
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            return f"{'above' if self.is_open else 'of at least'} {self.low:g}"
-        joined = "between {:g} and {:g}" if self.is_open else "from {:g} to {:g}"
+            return f"{'of at least' if self.has_low else 'above'} {self.low:g}"
+        joined = "from {:g} to {:g}" if self.has_low else "between {:g} and {:g}"
         return joined.format(self.low, self.high)
 
 
-POSITIVE: Final = NumberRange(0.0, is_open=True)
-SHARE: Final = NumberRange(0.0, 1.0, is_open=True)
+POSITIVE: Final = NumberRange(0.0, has_low=False, has_high=False)
+SHARE: Final = NumberRange(0.0, 1.0, has_low=False, has_high=False)
 WITHIN_ONE: Final = NumberRange(0.0, 1.0)

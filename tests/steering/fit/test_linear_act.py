@@ -126,3 +126,5 @@ def test_what_cannot_be_fitted() -> None:
     assert caught.value.param == "min_std"
     with pytest.raises(InvalidFieldError, match="min_std"):
         fitted(positive, negative, min_std=-1.0)
+    with pytest.raises(InvalidFieldError, match="min_std is inf"):
+        fitted(positive, negative, min_std=float("inf"))
