@@ -13,6 +13,7 @@ from steering.errors import InvalidFieldError
 
 from .activations import ActivationPair
 from .interval import Interval
+from .number_range import SHARE
 from .separation import FloatArray, area_under_curve, d_prime
 
 __all__ = ["DEFAULT_LEVEL", "bootstrap_cosine", "bootstrap_separation"]
@@ -118,7 +119,4 @@ def _check(num_resamples: int, level: float) -> None:
         raise InvalidFieldError(
             f"num_resamples is {num_resamples}; expected at least 2", param="num_resamples"
         )
-    if not 0 < level < 1:
-        raise InvalidFieldError(
-            f"level is {level:g}; expected a number between 0 and 1", param="level"
-        )
+    SHARE.check(level, "level")
