@@ -12,6 +12,7 @@ from .errors import InvalidFieldError, NonFiniteError
 
 __all__ = [
     "check_keys",
+    "filled_text",
     "int_list",
     "integer",
     "mapping",
@@ -81,6 +82,19 @@ def text(value: Any, param: str) -> str:
     """
     if not isinstance(value, str):
         raise InvalidFieldError(f"{param} is {shown(value)}; expected a text", param=param)
+    return value
+
+
+def filled_text(value: Any, param: str) -> str:
+    """A string with more than white space.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidFieldError(
+            f"{param} is {shown(value)}; expected a text that is not empty", param=param
+        )
     return value
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final, Self
 
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, shown
+from steering.fields import check_keys, filled_text, shown
 
 __all__ = ["Example"]
 
@@ -40,7 +40,7 @@ class Example:
                 that is not the first.
         """
         if isinstance(item, str):
-            return cls(param, (("user", _content(item, param)),), is_text=True)
+            return cls(param, (("user", filled_text(item, param)),), is_text=True)
         if not isinstance(item, list | tuple) or not item:
             raise InvalidFieldError(
                 f"{param} is {shown(item)}; expected a text or a list of messages", param=param
@@ -100,12 +100,4 @@ def _message(message: Any, param: str, turn: int) -> tuple[str, str]:
             "first message",
             param=f"{param}.role",
         )
-    return role, _content(message.get("content"), f"{param}.content")
-
-
-def _content(value: Any, param: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidFieldError(
-            f"{param} is {shown(value)}; expected a text that is not empty", param=param
-        )
-    return value
+    return role, filled_text(message.get("content"), f"{param}.content")

@@ -16,7 +16,16 @@ from server.jobs.examples.rows import MAX_EXAMPLES
 from server.jobs.examples.token_choice import TokenChoice, TokenKind
 from server.store.names import check_name
 from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError
-from steering.fields import check_keys, integer, mapping, require, shown, str_list, text
+from steering.fields import (
+    check_keys,
+    filled_text,
+    integer,
+    mapping,
+    require,
+    shown,
+    str_list,
+    text,
+)
 from steering.fit import Method, SampleCounts, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.layer_selection import STORED, parse_layers, resolve_layers
@@ -191,11 +200,8 @@ def _candidates(
 def _data(data: Mapping[str, Any], method: Method, engine: Engine, seed: int) -> FitData:
     check_keys(data, _DATA_FIELDS, noun="data", prefix="data.")
     system = data.get("system_prompt")
-    if system is not None and (not isinstance(system, str) or not system.strip()):
-        raise InvalidFieldError(
-            f"data.system_prompt is {shown(system)}; expected a text that is not empty",
-            param="data.system_prompt",
-        )
+    if system is not None:
+        system = filled_text(system, "data.system_prompt")
     choice = TokenChoice.parse(data.get("token"))
     if method.spans_layers and choice.kind is TokenKind.POST_INSTRUCTION:
         raise InvalidFieldError(
