@@ -12,7 +12,7 @@ from server.auth import KeyScope, Principal
 from server.engine.outputs import EngineInfo
 from server.registry.choice import NONE
 from server.store import ProfileRecord, ProfileStatus, Store
-from server.store.errors import StoreError
+from server.store.errors import NotFoundError
 from steering.errors import SteeringError
 
 from .deps import CallerDep, ServicesDep, operation
@@ -48,7 +48,7 @@ async def get_model(model: str, services: ServicesDep, caller: CallerDep) -> dic
         return {**_model(info, created), "id": model, "parent": info.model_name}
     try:
         record = await asyncio.to_thread(services.store.aliases.resolve, name)
-    except (StoreError, SteeringError):
+    except (NotFoundError, SteeringError):
         raise missing from None
     is_allowed = caller.profiles_allow is None or record.name in caller.profiles_allow
     if record.status is not ProfileStatus.PUBLISHED or not is_allowed:

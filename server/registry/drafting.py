@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from server.store import Actor, ProfileRecord, Saved, Store
-from server.store.errors import StoreError
+from server.store.errors import NameReservedError, NotFoundError
 from server.store.names import check_name
 from server.store.requirements import check_requires
 from steering.errors import InvalidFieldError, SteeringError
@@ -76,6 +76,7 @@ class Drafting:
 
         Raises:
             InvalidProfileError: With everything that is wrong.
+            StoreError: A direction cannot be read.
         """
         problems = _Problems()
         problems.of(check_name, name)
@@ -120,7 +121,8 @@ class Drafting:
 
         Raises:
             InvalidProfileError: With everything that is wrong; nothing is stored.
-            StoreError: The name cannot be used, or was changed meanwhile.
+            StoreError: The name cannot be used, or was changed meanwhile; a direction cannot be
+                read.
         """
         checked = self.check(name, document)
         return self.store.profiles.save(
@@ -174,14 +176,17 @@ class _Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
-    def add(self, error: SteeringError | StoreError) -> None:
+    def add(self, error: SteeringError | NotFoundError | NameReservedError) -> None:
         self.found.append(Problem(error.code, error.param, str(error)))
 
     def of(self, work: Callable[..., _T], *args: Any, **kwargs: Any) -> _T | None:
-        """What `work` returns; None, and a problem, where it cannot."""
+        """What `work` returns; None, and a problem, where the document is at fault.
+
+        Faults of the store pass through: the document may be right.
+        """
         try:
             return work(*args, **kwargs)
-        except (SteeringError, StoreError) as error:
+        except (SteeringError, NotFoundError, NameReservedError) as error:
             self.add(error)
             return None
 

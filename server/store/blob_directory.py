@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from .blobs import DIGEST_PATTERN, Blob, corrupt
-from .errors import InsufficientStorageError
+from .errors import InsufficientStorageError, StoreUnavailableError
 
 __all__ = ["DEFAULT_LOW_WATER_BYTES", "BlobDirectory"]
 
@@ -41,17 +41,23 @@ class BlobDirectory:
         self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, content: bytes) -> str:
-        """As `BlobStore.put`; less than the low-water mark free is no room either."""
+        """As `BlobStore.put`; less than the low-water mark free is no room either.
+
+        Raises:
+            StoreUnavailableError: The directory cannot be written, for another reason than space.
+        """
         digest = hashlib.sha256(content).hexdigest()
         if self.is_intact(digest):
             return digest
-        self._require_room(len(content))
         try:
+            self._require_room(len(content))
             self._write(digest, content)
         except OSError as error:
             if error.errno in _FULL_ERRORS:
                 raise _insufficient(len(content)) from error
-            raise
+            raise StoreUnavailableError(
+                f"artifacts cannot be written ({error}); check the server's data directory"
+            ) from error
         return digest
 
     def read(self, digest: str) -> bytes:

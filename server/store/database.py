@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -66,6 +66,11 @@ class Database:
         self._write = sessionmaker(writers, expire_on_commit=False)
 
     @property
+    def url(self) -> URL:
+        """Where it is."""
+        return self._engine.url
+
+    @property
     def is_shared(self) -> bool:
         """Whether several servers may use it at once."""
         return self._engine.dialect.name != "sqlite"
@@ -77,8 +82,13 @@ class Database:
         Raises:
             StoreUnavailableError: The database cannot be reached.
         """
-        with _translated(), self._read() as session:
-            yield session
+        try:
+            with _translated(), self._read() as session:
+                yield session
+        except _LostRace as error:
+            raise StoreUnavailableError(
+                f"the database gave up a read: {error.__cause__}"
+            ) from error
 
     def write(self, work: Callable[[Session], _T]) -> _T:
         """Run `work` in one transaction and commit; what it raises rolls back.
@@ -174,9 +184,7 @@ def _translate(error: DBAPIError) -> Exception:
         return InsufficientStorageError(
             "the database's disk is full; free space there, then try again"
         )
-    if isinstance(error, DatabaseError):
-        return StoreUnavailableError(f"the database cannot be used: {error.orig}")
-    return error
+    return StoreUnavailableError(f"the database cannot be used: {error.orig}")
 
 
 def _create_engine(url: str | URL) -> Engine:

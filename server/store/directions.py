@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from steering.directions import Direction, DirectionKind
-from steering.errors import InvalidFieldError
+from steering.errors import InvalidFieldError, SteeringError
 from steering.sites import Site
 
 from .audit import Actor, AuditStore
@@ -119,11 +119,17 @@ class DirectionStore:
         """The direction of a version, with its tensors.
 
         Raises:
-            CorruptArtifactError: The file is missing, damaged or holds another direction.
-            FormatError: The file cannot be read any more.
+            CorruptArtifactError: The file is missing, damaged, cannot be read any more or holds
+                another direction.
         """
         assert self._load is not None, "the store was opened without a loader"
-        direction = self._load(self.read(record), record)
+        try:
+            direction = self._load(self.read(record), record)
+        except SteeringError as error:  # it was taken in once: no mistake of who asks for it now
+            raise CorruptArtifactError(
+                f"the file of direction {record.reference} cannot be read any more: {error}; "
+                "upload the direction again"
+            ) from error
         if direction.digest != record.digest:
             raise CorruptArtifactError(
                 f"the file of direction {record.reference} holds tensors with digest "

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.store import BlobDirectory, Store
-from server.store.errors import InsufficientStorageError
+from server.store.errors import InsufficientStorageError, StoreUnavailableError
 
 from .samples import direction, put
 
@@ -76,7 +76,7 @@ def test_another_fault_of_the_disk_is_not_called_full(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(StoreUnavailableError, match="Input/output"):
         blobs.put(CONTENT)
     assert files(tmp_path) == set()
 

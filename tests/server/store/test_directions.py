@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
-from server.store import SYSTEM, Actor, Store
+from server.store import SYSTEM, Actor, DirectionRecord, Store
 from server.store.errors import (
+    CorruptArtifactError,
     DirectionNotFoundError,
     InUseError,
     NameReservedError,
     PreconditionFailedError,
 )
-from steering.directions import DirectionKind
-from steering.errors import InvalidFieldError
+from steering.directions import Direction, DirectionKind
+from steering.errors import FormatError, InvalidFieldError
 from steering.sites import Site
 
 from .samples import blob, direction, publish, put
@@ -32,6 +34,20 @@ def test_a_version_gives_back_what_was_uploaded(store: Store) -> None:
     assert record.provenance == {"method": "mean", "seed": 3}
     assert record.norms == {"vector": pytest.approx(float(value.tensors["vector"].norm()))}
     assert record.created_at.utcoffset() is not None
+
+
+def test_a_file_that_was_taken_in_and_cannot_be_read_any_more_is_a_fault_of_ours(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    def refuse(content: bytes, record: DirectionRecord) -> Direction:
+        raise FormatError(f"{len(content)} bytes of {record.name} are in an old format")
+
+    put(sqlite_store, direction())
+    url = sqlite_store.database.url
+    later = Store.open(tmp_path, url, load=refuse, low_water_bytes=0)
+    with pytest.raises(CorruptArtifactError, match="old format"):
+        later.directions.load(later.directions.get("refusal"))
+    later.close()
 
 
 def test_same_content_is_the_same_version(store: Store) -> None:
