@@ -99,7 +99,8 @@ def text_files() -> tuple[Path, ...]:
     found = []
     for folder, names, files in os.walk(ROOT):
         names[:] = [n for n in names if not _is_skipped(n)]
-        found += [Path(folder, f) for f in files if Path(f).suffix in _TEXT]
+        # In a linked worktree `.git` is a file, and says where on this machine the rest of it is.
+        found += [Path(folder, f) for f in files if Path(f).suffix in _TEXT and f != ".git"]
     return tuple(sorted(found))
 
 
