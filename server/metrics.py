@@ -136,7 +136,7 @@ _GAUGES: Final = {
     "num_requests_waiting": "Requests in the queue.",
     "kv_cache_usage_ratio": "Used blocks of the KV cache over all.",
     "num_live_edits": "Columns of the steering tables in use.",
-    "seconds_since_step": "Since a step completed while work was queued.",
+    "seconds_since_progress": "Since the engine last got anywhere, while work was queued.",
 }
 _COUNTERS: Final = {
     "num_preemptions": "Requests preempted.",

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         description="Outputs a slow reader may be behind before its request fails.",
     )
     step_timeout_seconds: float = Field(
-        default=30.0, gt=0, description="Longest step before the process counts as hung."
+        default=30.0, gt=0, description="Time without progress in a step before it counts as hung."
     )
     seed: int | None = Field(
         default=None, description="Of seeds drawn for requests without; none: random."

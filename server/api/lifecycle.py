@@ -12,7 +12,8 @@ class Lifecycle:
 
     Args:
         engine: Told to drain.
-        step_timeout_seconds: A step that takes longer means the process hangs.
+        step_timeout_seconds: So long without progress, in a step or between steps, means that the
+            process hangs. A step may take longer: each layer, and less, is progress.
     """
 
     def __init__(self, engine: Engine, *, step_timeout_seconds: float) -> None:
@@ -26,10 +27,10 @@ class Lifecycle:
         return self._is_draining
 
     def why_not_live(self) -> str | None:
-        """What is wrong with the process, or None: a heartbeat of steps, not of the process."""
+        """What is wrong, or None: a heartbeat of layers and steps, not of the process."""
         stats = self._engine.stats()
-        if stats.seconds_since_step > self._step_timeout:  # first: it is not healthy either
-            return "the engine has not completed a step in time"
+        if stats.seconds_since_progress > self._step_timeout:  # first: it is not healthy either
+            return "the engine has made no progress in time"
         return None if stats.is_healthy else "the engine has stopped"
 
     def why_not_ready(self) -> str | None:

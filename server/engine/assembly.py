@@ -14,8 +14,14 @@ from .kv_cache import KVCacheManager
 from .model_runner import ModelRunner
 from .sampler import Sampler
 from .scheduler import RuntimeSlots, Scheduler, SchedulerLimits
+from .step_log import StepLog
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steering.hooks import SiteRuntime
+    from steering.sites import SitePoint
+
     from .config import EngineConfig
     from .loading import LoadedModel
 
@@ -27,8 +33,10 @@ _MAX_SEED: Final = 2**63 - 1
 def assemble(loaded: LoadedModel) -> EngineCore:
     """The core of an engine over `loaded`; installs the steering hooks, once and for all."""
     config, info, layout = loaded.config, loaded.info, loaded.layout
+    steps = StepLog()
+    loaded.attention.report_progress(steps.beat)
     runtime = SteeringRuntime(layout.num_layers, layout.layer_devices, config.max_live_edits)
-    install_hooks(layout, runtime)
+    install_hooks(layout, _Beating(runtime, steps))
     kv_cache = KVCacheManager(
         info.num_kv_blocks, info.block_size, enable_prefix_cache=config.enable_prefix_cache
     )
@@ -42,12 +50,26 @@ def assemble(loaded: LoadedModel) -> EngineCore:
     return EngineCore(
         Scheduler(limits, kv_cache, RuntimeSlots(runtime)),
         ModelRunner(loaded.model, loaded.attention, runtime, loaded.device),
-        Sampler(loaded.tokenizer.end_token_ids),
+        Sampler(loaded.tokenizer.end_token_ids, steps.beat),
         loaded.tokenizer,
         runtime,
         vocab_size=info.vocab_size,
         draw_seed=_seeds(config),
+        steps=steps,
     )
+
+
+class _Beating:
+    """A runtime whose every site is a sign of progress: about seven a layer."""
+
+    def __init__(self, runtime: SiteRuntime, steps: StepLog) -> None:
+        self._runtime = runtime
+        self._steps = steps
+
+    def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
+        """As the runtime's."""
+        self._steps.beat()
+        return self._runtime.edit(point, hidden)
 
 
 def _seeds(config: EngineConfig) -> Iterator[int]:

@@ -161,7 +161,7 @@ class AsyncEngine:
         self._is_stopping = True
 
     def _is_hung(self) -> bool:
-        return self._core.seconds_since_step > self._config.step_timeout_seconds
+        return self._core.seconds_since_progress > self._config.step_timeout_seconds
 
     def _sink(self, request: GenerationRequest) -> _Sink:
         on_overflow = partial(self.abort, request.request_id)

@@ -30,7 +30,8 @@ class EngineConfig:
         kv_cache_bytes: Memory for keys and values; 0 means a share of what is free.
         enable_prefix_cache: Reuse keys and values of equal prefixes under equal steering.
         stream_queue_size: Outputs a slow reader may be behind before its request is failed.
-        step_timeout_seconds: Longest step before the engine counts as hung.
+        step_timeout_seconds: Longest time without progress, within a step or between steps, before
+            the engine counts as hung; that a step is long means nothing.
         seed: Of the seeds drawn for requests that give none; None draws from the system.
     """
 

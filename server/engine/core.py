@@ -79,8 +79,9 @@ class EngineCore:
         *,
         vocab_size: int,
         draw_seed: Iterator[int],
+        steps: StepLog,
     ) -> None:
-        """Take the parts; `draw_seed` gives seeds to requests without one."""
+        """Take the parts; `draw_seed` gives seeds to requests without one, `steps` is beaten."""
         self._vocab_size = vocab_size
         self._scheduler = scheduler
         self._runner = runner
@@ -90,7 +91,7 @@ class EngineCore:
         self._draw_seed = draw_seed
         self._arrivals = count()
         self._live: dict[str, tuple[RequestProgress, RequestSink]] = {}
-        self._steps = StepLog()
+        self._steps = steps
 
     @property
     def has_work(self) -> bool:
@@ -98,9 +99,12 @@ class EngineCore:
         return self._scheduler.has_work
 
     @property
-    def seconds_since_step(self) -> float:
-        """Since a step last ended while there was work, else 0; from any thread."""
-        return self._steps.seconds_due if self._scheduler.has_work else 0.0
+    def seconds_since_progress(self) -> float:
+        """Since the engine last got anywhere while there was work, else 0; from any thread.
+
+        Progress is a piece of a step, however long the step: see `StepLog.beat`.
+        """
+        return self._steps.seconds_silent if self._scheduler.has_work else 0.0
 
     @property
     def keeps_failing(self) -> bool:
@@ -109,6 +113,7 @@ class EngineCore:
 
     def add(self, spec: GenerationRequest, sink: RequestSink) -> None:
         """Queue a request; a rejected one fails at once."""
+        self._steps.beat()  # each admission is progress; the first one of idle time begins to count
         try:
             progress = self._admit(spec)
         except EngineError as error:
@@ -118,8 +123,6 @@ class EngineCore:
             _log.exception("request %s could not be admitted", spec.request_id)
             sink.fail(GenerationError("this request failed before it ran"))
             return
-        if not self._live:
-            self._steps.begin()
         self._live[spec.request_id] = (progress, sink)
 
     def abort(self, request_id: str) -> None:
@@ -138,7 +141,9 @@ class EngineCore:
         begun_at = time.monotonic()
         output = self._scheduler.schedule()
         try:
+            self._steps.beat()
             result = self._runner.run(output)
+            self._steps.beat()
             sampled = self._sampler.sample(result.logits, [p.request for p in result.sampled])
         except Exception:
             _log.exception("a step failed as a whole")
@@ -160,7 +165,7 @@ class EngineCore:
             prefix_cache_hits=cache.num_hits,
             num_live_edits=self._runtime.num_live_edits,
             step_seconds=self._steps.step_seconds,
-            seconds_since_step=self.seconds_since_step,
+            seconds_since_progress=self.seconds_since_progress,
             is_healthy=is_healthy,
             is_draining=is_draining,
         )
@@ -290,6 +295,7 @@ class EngineCore:
         """Do a request's own work; what goes wrong there ends that request alone."""
         if request.request_id not in self._live:
             return  # it failed earlier in this step
+        self._steps.beat()
         try:
             work()
         except Exception:

@@ -231,7 +231,8 @@ class EngineStats:
         prefix_cache_hits: Prompt tokens found since start.
         num_live_edits: Columns of the steering tables in use.
         step_seconds: Of steps completed since start.
-        seconds_since_step: Time since a step last completed while work was queued, else 0.
+        seconds_since_progress: Time since the engine last got anywhere, be it within a step, while
+            work was queued, else 0.
         is_healthy: Whether the step loop is alive.
         is_draining: Whether new requests are refused.
     """
@@ -244,6 +245,6 @@ class EngineStats:
     prefix_cache_hits: int
     num_live_edits: int
     step_seconds: StepSeconds
-    seconds_since_step: float
+    seconds_since_progress: float
     is_healthy: bool
     is_draining: bool

@@ -1,4 +1,4 @@
-"""What the engine's steps did: how many, how long, and whether they keep failing."""
+"""What the engine's steps did: how many, how long, whether they go on or keep failing."""
 
 from __future__ import annotations
 
@@ -31,22 +31,28 @@ class StepLog:
         self._counts = [0] * (len(_BOUNDS) + 1)
         self._total = 0.0
         self._failed_at: deque[float] = deque(maxlen=MAX_FAILED_STEPS)
-        self._idle_until = clock()
+        self._beat_at = clock()
 
-    def begin(self) -> None:
-        """Work arrived where there was none: from now on a step is due."""
-        self._idle_until = self._clock()
+    def beat(self) -> None:
+        """The engine's thread got somewhere: a site of a layer, a tile of attention, a command.
+
+        Costs a tenth of a microsecond, asks no device and records nothing, so it may stand in a
+        forward pass. On an accelerator a beat within the forward says that work was enqueued, not
+        that it was done; the step's read-back is what waits, and no beat comes while it does. So
+        there silence is bounded below by the device's time for a step, here by that of a tile.
+        """
+        self._beat_at = self._clock()
 
     def completed(self, seconds: float) -> None:
         """A step ended well after `seconds`."""
         self._counts[bisect_left(_BOUNDS, seconds)] += 1
         self._total += seconds
-        self._idle_until = self._clock()
+        self.beat()
 
     def failed(self) -> None:
         """A step failed as a whole."""
-        self._idle_until = self._clock()
-        self._failed_at.append(self._idle_until)
+        self.beat()
+        self._failed_at.append(self._beat_at)
 
     @property
     def keeps_failing(self) -> bool:
@@ -55,9 +61,9 @@ class StepLog:
         return len(failed) == MAX_FAILED_STEPS and failed[-1] - failed[0] <= _WINDOW_SECONDS
 
     @property
-    def seconds_due(self) -> float:
-        """Time since a step ended, or since work arrived; means nothing while idle."""
-        return self._clock() - self._idle_until
+    def seconds_silent(self) -> float:
+        """Time since the last beat; means nothing while idle."""
+        return self._clock() - self._beat_at
 
     @property
     def step_seconds(self) -> StepSeconds:

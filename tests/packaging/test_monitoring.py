@@ -24,7 +24,7 @@ _STATS = EngineStats(
     prefix_cache_hits=0,
     num_live_edits=0,
     step_seconds=StepSeconds(),
-    seconds_since_step=0.0,
+    seconds_since_progress=0.0,
     is_healthy=True,
     is_draining=False,
 )

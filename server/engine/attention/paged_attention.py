@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ class PagedAttention:
         self.block_size = block_size
         self.specs = tuple(spec for _, spec in layers)
         self.caches: list[TiledLayer | VarlenLayer] = []
+        self._beat: Callable[[], None] = lambda: None
         self._steps: list[tuple[StepHolder[Any], TilePlanner | VarlenPlanner]] = []
         places: dict[tuple[torch.device, bool], list[tuple[nn.Module, AttentionSpec]]] = {}
         for module, spec in layers:
@@ -74,6 +75,13 @@ class PagedAttention:
         for cache in self.caches:
             cache.keys.zero_()
             cache.values.zero_()
+            self._beat()
+
+    def report_progress(self, beat: Callable[[], None]) -> None:
+        """Have `beat` called after every piece of work that may take long; it must be cheap."""
+        self._beat = beat
+        for holder, _ in self._steps:
+            holder.beat = beat
 
     def _add(self, layers: Sequence[tuple[nn.Module, AttentionSpec]], is_varlen: bool) -> None:
         specs = [spec for _, spec in layers]

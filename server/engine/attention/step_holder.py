@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 __all__ = ["StepHolder"]
@@ -10,10 +11,15 @@ _Step = TypeVar("_Step")
 
 
 class StepHolder(Generic[_Step]):
-    """One device's current step; written between forward passes, read by every layer in one."""
+    """One device's current step; written between forward passes, read by every layer in one.
+
+    Attributes:
+        beat: Called after every piece of a layer's attention that may take long.
+    """
 
     def __init__(self) -> None:
         self._step: _Step | None = None
+        self.beat: Callable[[], None] = _ignore
 
     @property
     def step(self) -> _Step:
@@ -24,3 +30,7 @@ class StepHolder(Generic[_Step]):
     @step.setter
     def step(self, step: _Step) -> None:
         self._step = step
+
+
+def _ignore() -> None:
+    pass

@@ -70,7 +70,9 @@ class TiledLayer:
         if span.hidden is not None:
             by_head = scores.view(*heads, -1)[..., span.hidden_start - span.k_start :]
             by_head.masked_fill_(span.hidden, -torch.inf)
-        return torch.bmm(scores.softmax(dim=-1), v).view(*heads, -1)
+        mixed = torch.bmm(scores.softmax(dim=-1), v).view(*heads, -1)
+        self._holder.beat()
+        return mixed
 
 
 def _write(cache: torch.Tensor, new: torch.Tensor, step: TiledStep) -> None:

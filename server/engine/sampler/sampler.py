@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,10 +37,18 @@ class SampledToken:
 
 
 class Sampler:
-    """Chooses tokens; holds no state between steps."""
+    """Chooses tokens; holds no state between steps.
 
-    def __init__(self, end_token_ids: frozenset[int]) -> None:
+    Args:
+        end_token_ids: Of the model.
+        beat: Called after each group of rows; cheap.
+    """
+
+    def __init__(
+        self, end_token_ids: frozenset[int], beat: Callable[[], None] = lambda: None
+    ) -> None:
         self.end_token_ids = end_token_ids
+        self._beat = beat
 
     def sample(self, logits: Tensor, requests: Sequence[Request]) -> list[SampledToken]:
         """Choose the next token of each request.
@@ -60,6 +68,7 @@ class Sampler:
         for start in range(0, len(requests), size):
             rows = slice(start, start + size)
             outcomes += self._sample_rows(logits[rows], requests[rows])
+            self._beat()
         return outcomes
 
     def _sample_rows(self, logits: Tensor, requests: Sequence[Request]) -> list[SampledToken]:

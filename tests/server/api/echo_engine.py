@@ -69,7 +69,7 @@ class EchoEngine:
         self.aborted: list[str] = []
         self.is_draining = False
         self.is_healthy = True
-        self.seconds_since_step = 0.0
+        self.seconds_since_progress = 0.0
         self._max_waiting = max_waiting
         self._tokenizer = ByteTokenizer()
         self._idle = asyncio.Event()
@@ -108,7 +108,7 @@ class EchoEngine:
             prefix_cache_hits=0,
             num_live_edits=0,
             step_seconds=StepSeconds((1.0,), (len(self.requests), 0), 0.0),
-            seconds_since_step=self.seconds_since_step,
+            seconds_since_progress=self.seconds_since_progress,
             is_healthy=self.is_healthy,
             is_draining=self.is_draining,
         )

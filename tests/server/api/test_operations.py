@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from server.api.limits import Limits
 from server.api.routes import list_routes
+from server.serve import Binding, DrainingServer
 from server.settings import Settings
 
 from .conftest import chat, connect, create_cheerful
@@ -21,15 +22,30 @@ CHAT = "/v1/chat/completions"
 async def test_health_follows_the_engine(client: httpx.AsyncClient, engine: EchoEngine) -> None:
     for path in ("/health", "/health/live", "/health/ready"):
         assert (await client.get(path)).status_code == 200
-    engine.seconds_since_step, engine.is_healthy = 31.0, False  # a hung engine is both
+    engine.seconds_since_progress, engine.is_healthy = 31.0, False  # a hung engine is both
     for path in ("/health", "/health/live", "/health/ready"):
         response = await client.get(path)
         assert response.status_code == 503
-        assert "not completed a step" in response.json()["error"]["message"]
-    engine.seconds_since_step = 0.0
+        assert "no progress" in response.json()["error"]["message"]
+    engine.seconds_since_progress = 0.0
     response = await client.get("/health/live")
     assert response.status_code == 503
     assert "has stopped" in response.json()["error"]["message"]
+
+
+async def test_the_process_ends_when_the_heartbeat_stays_old_not_when_it_was(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paused container goes on with a heartbeat as old as the pause, and with the next beat."""
+    seen = iter([None, "old", None, "old", "older", "never asked"])
+    services = app.state.services
+    monkeypatch.setattr(services.lifecycle, "why_not_live", lambda: next(seen))
+    monkeypatch.setattr("server.serve._WATCH_SECONDS", 0.0)
+    server = DrainingServer(app, services, Binding("127.0.0.1", 0, 1, 0.0))
+    await server._watch()
+    assert server.failure == "older"
+    assert server.should_exit
+    assert next(seen) == "never asked"
 
 
 async def test_while_stopping_new_requests_go_elsewhere_and_running_ones_finish(

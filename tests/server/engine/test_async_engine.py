@@ -151,13 +151,17 @@ async def test_failing_steps_in_a_row_end_the_engine(
     assert not engine.stats().is_healthy
 
 
-async def test_a_step_that_hangs_is_unhealthy_and_not_waited_for(loaded: LoadedModel) -> None:
-    """F7: the heartbeat is completed steps, and closing does not hang too."""
+@pytest.mark.parametrize("stuck", ["model.embed_tokens", "model.layers.1.mlp.down_proj", "lm_head"])
+async def test_a_forward_that_is_stuck_is_unhealthy_and_not_waited_for(
+    loaded: LoadedModel, stuck: str
+) -> None:
+    """F7: the heartbeat stops wherever the forward does, and closing does not hang too."""
     _remove_hooks(loaded.model)
     config = replace(loaded.config, step_timeout_seconds=0.2)
     engine = AsyncEngine(assemble(loaded), loaded.tokenizer, loaded.info, config)
     release = threading.Event()
-    engine._core._runner.run = lambda _: release.wait() and 1 / 0  # type: ignore[method-assign]
+    module = loaded.model.get_submodule(stuck)
+    module.register_forward_hook(lambda *_: release.wait() and 1 / 0)
     waiting = asyncio.ensure_future(collect(engine, request("stuck")))
     while engine.stats().is_healthy:  # noqa: ASYNC110
         await asyncio.sleep(0)

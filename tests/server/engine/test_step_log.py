@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from server.engine.attention.tiled import TiledLayer
 from server.engine.step_log import StepLog
+
+from .harness import EngineHarness, load_tiny
+
+TIMEOUT = 30.0
 
 
 class Ticks:
@@ -51,11 +59,66 @@ def test_durations_fall_into_the_bucket_that_holds_them(ticks: Ticks) -> None:
     assert steps.total == pytest.approx(107.0035)
 
 
-def test_a_step_is_due_from_the_last_end_or_arrival(ticks: Ticks) -> None:
+def test_silence_counts_from_the_last_sign_of_progress(ticks: Ticks) -> None:
     log = StepLog(ticks)
     ticks.now += 100
-    log.begin()
+    log.beat()
     ticks.now += 2
-    assert log.seconds_due == 2
+    assert log.seconds_silent == 2
     log.completed(2.0)
-    assert log.seconds_due == 0
+    assert log.seconds_silent == 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "qwen3_moe"])
+def test_a_step_may_take_any_time_while_its_pieces_come(
+    family: str, ticks: Ticks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every module and every span of attention takes 4 s: minutes a step, never long silent."""
+    harness = EngineHarness(load_tiny(family, tmp_path), max_num_batched_tokens=64)
+    monkeypatch.setattr(harness.core._steps, "_clock", ticks)
+    silences: list[float] = []
+
+    def pass_time(*_: Any) -> None:
+        silences.append(harness.core.seconds_since_progress)
+        ticks.now += 4.0
+
+    for module in harness.loaded.model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(pass_time)
+    original = TiledLayer._attend_span
+
+    def attend_span(*args: Any) -> Any:
+        pass_time()
+        return original(*args)
+
+    monkeypatch.setattr(TiledLayer, "_attend_span", attend_span)
+    harness.run(harness.request(range(3, 60), max_tokens=3))
+    assert ticks.now > 1000.0 + 3 * TIMEOUT, "each of the steps outlasts the timeout"
+    assert 0.0 < max(silences) < TIMEOUT
+
+
+def test_each_command_and_each_request_of_a_step_is_progress(
+    ticks: Ticks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Admissions, and what is recorded of each prompt, take 20 s each."""
+    harness = EngineHarness(load_tiny("llama", tmp_path), max_num_batched_tokens=64)
+    core = harness.core
+    monkeypatch.setattr(core._steps, "_clock", ticks)
+    silences: list[float] = []
+
+    def slow(name: str) -> None:
+        original = getattr(core, name)
+
+        def work(*args: Any) -> Any:
+            silences.append(core.seconds_since_progress)
+            ticks.now += 20.0
+            return original(*args)
+
+        monkeypatch.setattr(core, name, work)
+
+    for name in ("_admit", "_note_prompt_logits", "_record_part", "_emit_part"):
+        slow(name)
+    asked = [harness.request([3, 4, 5], prompt_logprobs=1, max_tokens=2) for _ in range(4)]
+    harness.run(*asked)
+    assert len(silences) > 12
+    assert max(silences) < TIMEOUT
