@@ -136,9 +136,10 @@ class Registry:
         named = partial(direction_at, view.direction)
         steers: list[Steer] = []
         monitors: list[MonitorUse] = []
-        for record in profiles:
+        for position, record in enumerate(profiles, start=1):
             path = "steering.profile"
-            scale = factor if record is profiles[-1] else 1.0
+            # By position: the default and the choice may be one version, and one cached object.
+            scale = factor if position == len(profiles) else 1.0
             for index, item in enumerate(record.profile.interventions):
                 steers.append(
                     Steer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from steering.directions import Direction
@@ -24,8 +25,9 @@ def combine_layers(directions: Sequence[Direction], *, name: str) -> Direction:
         raise FitError("directions is empty; expected one for each layer", param="directions")
     first = directions[0]
     by_layer = {direction.layers[0]: direction for direction in directions}
+    taken = Counter(layer for direction in directions for layer in direction.layers)
     for index, direction in enumerate(directions):
-        if len(direction.layers) != 1 or by_layer[direction.layers[0]] is not direction:
+        if len(direction.layers) != 1 or taken[direction.layers[0]] > 1:
             raise FitError(
                 f"direction {index} is stored for layers {list(direction.layers)}; expected one "
                 "layer, which no other has",

@@ -66,6 +66,26 @@ async def test_adding_to_a_default_applies_both_in_order(
     assert [item["strength"] for item in answer["steering"]["applied"]] == [7.0, 1.0]
 
 
+@pytest.mark.parametrize("default", ["cheerful", "cheerful@1", "merry", "plain"])
+@pytest.mark.parametrize("chosen", ["cheerful", "cheerful@1", "merry", "plain"])
+async def test_a_strength_is_the_chosen_profile_s_even_where_it_is_the_default_too(
+    store: Store, engine: EchoEngine, settings: Settings, admin: str, default: str, chosen: str
+) -> None:
+    served = settings.model_copy(update={"default_profile": default})
+    app = create_app(served, engine, store)  # type: ignore[arg-type]
+    stored = {"plain": 3.0}
+    async with connect(app, admin) as client:
+        await create_cheerful(client)
+        item = {**INLINE, "strength": 3.0}
+        await client.post("/v1/steering/profiles", json=profile("plain", interventions=[item]))
+        await client.put("/v1/steering/aliases/merry", json={"profile": "cheerful@1"})
+        steering = {"profile": chosen, "compose": "add", "strength": 0.5}
+        for _ in range(2):  # the second finds every name in the cache
+            answer = (await client.post(CHAT, json=chat(steering=steering))).json()
+            strengths = [item["strength"] for item in answer["steering"]["applied"]]
+            assert strengths == [stored.get(default, 2.0), stored.get(chosen, 2.0) / 2]
+
+
 @pytest.mark.parametrize(
     ("fields", "headers"),
     [

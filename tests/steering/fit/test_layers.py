@@ -43,6 +43,8 @@ def test_only_like_directions_of_different_layers_are_combined() -> None:
     with pytest.raises(FitError, match="empty"):
         combine_layers([], name="set")
     with pytest.raises(FitError, match="no other has"):
+        combine_layers([same := vector(1), same], name="set")
+    with pytest.raises(FitError, match="no other has"):
         combine_layers([vector(1), vector(1)], name="set")
     with pytest.raises(FitError, match=r"stored for layers \[1, 2\]"):
         combine_layers([dataclasses.replace(vector(1), layers=(1, 2))], name="set")
