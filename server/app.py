@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from .api import (
     aliases,
@@ -46,6 +47,7 @@ from .api.keys_gate import KeysGate
 from .api.lifecycle import Lifecycle
 from .api.limits import Limits
 from .api.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
+from .api.routes import methods_of
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
 from .errors import reply_to
@@ -67,8 +69,9 @@ _ROUTERS: Final = (
     *(chat, completions, models, tokenize),
     *(directions, profiles, aliases, jobs, keys, audit),
     *(trace, score, cliff, heads),
-    *(health, capabilities),
+    *(health, capabilities, openapi),
 )
+_MAX_LOGGED_CHARS: Final = 256
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 _log = structlog.get_logger(__name__)
 
@@ -91,20 +94,21 @@ def create_app(
         version=version("coxswain"),
         summary="A language model server that steers every request differently.",
         dependencies=[Depends(authorize)],
-        docs_url="/docs" if settings.is_loopback else None,
+        docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if settings.is_loopback else None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     app.state.services = services
-    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     for module in _ROUTERS:
         app.include_router(module.router)
-    answer = _answer(services)
+    answer = _answer(app, services)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _pass_on)
     # Added last is outermost: ids around all, then allowances, errors and the gate.
-    app.add_middleware(Gate, lifecycle=services.lifecycle, hosts=_hosts(settings))
+    trusted = frozenset(host.lower() for host in settings.trusted_hosts)
+    hosts = _hosts(settings, trusted)
+    app.add_middleware(Gate, lifecycle=services.lifecycle, hosts=hosts, trusted=trusted)
     app.add_middleware(ErrorBoundary, answer=answer)
     app.add_middleware(AllowanceHeaders)
     app.add_middleware(CorrelationIdMiddleware, validator=is_request_id)
@@ -214,17 +218,17 @@ def _jobs(
     )
 
 
-def _hosts(settings: Settings) -> frozenset[str]:
+def _hosts(settings: Settings, trusted: frozenset[str]) -> frozenset[str]:
     """Host names answered to; empty means any, where the address is open to others anyway."""
-    own = _LOOPBACK_NAMES if settings.is_loopback or settings.trusted_hosts else ()
-    return frozenset((*own, *(host.lower() for host in settings.trusted_hosts)))
+    return trusted.union(_LOOPBACK_NAMES) if settings.is_loopback or trusted else trusted
 
 
-def _answer(services: Services) -> Callable[[Exception, str], Response]:
+def _answer(app: FastAPI, services: Services) -> Callable[[Exception, Scope], Response]:
     """How an error of a request is answered, counted and logged."""
 
-    def answer(error: Exception, path: str) -> Response:
-        reply = reply_to(_known(error), path)
+    def answer(error: Exception, scope: Scope) -> Response:
+        reply = reply_to(_known(error, app, scope), scope["path"])
+        path = scope["path"][:_MAX_LOGGED_CHARS]
         services.metrics.rejected.labels(reply.code).inc()
         if reply.code == "insufficient_storage":
             services.metrics.store_writable.set(0)
@@ -237,13 +241,13 @@ def _answer(services: Services) -> Callable[[Exception, str], Response]:
     return answer
 
 
-def _known(error: Exception) -> Exception:
+def _known(error: Exception, app: FastAPI, scope: Scope) -> Exception:
     """The framework's own errors as ours."""
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return RouteNotFoundError("there is no such path; see /docs or the documentation")
         if error.status_code == 405:
-            allow = (error.headers or {}).get("Allow", "")
+            allow = ", ".join(methods_of(app, scope))
             return WrongMethodError(f"this path has only {allow}", allow=allow)
         return RequestError("the request cannot be read")
     if isinstance(error, RequestValidationError):

@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     trusted_hosts: list[str] = Field(
         default=[],
-        description="Host headers accepted beside loopback names; empty on another address: any.",
+        description="Names in Host accepted beside loopback ones, and in Origin; empty on another "
+        "address: any Host.",
     )
     max_connections: int = Field(default=1024, ge=1, description="Open connections; more get 503.")
 

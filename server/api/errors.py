@@ -10,6 +10,9 @@ RequestError
 |-- UnknownParameterError       a field nobody knows
 |-- UnsupportedParameterError   a field of the OpenAI API this server does not offer
 |-- InvalidHostError            the Host header is not one we answer to
+|-- InvalidUrlError             a path or query that is no text
+|-- UrlTooLongError             a path and query over the limit
+|-- CrossSiteError              a page of another site asks for a change
 |-- ModelNotFoundError          no model of that name is served
 |-- RouteNotFoundError          no such path
 |-- WrongMethodError            the path exists, not with that method
@@ -31,6 +34,7 @@ from steering.fields import shown
 __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
+    "CrossSiteError",
     "DuplicateKeyError",
     "HeadersTooLargeError",
     "InternalError",
@@ -38,6 +42,7 @@ __all__ = [
     "InvalidJsonError",
     "InvalidParameterError",
     "InvalidUnicodeError",
+    "InvalidUrlError",
     "MalformedBodyError",
     "MissingParameterError",
     "ModelNotFoundError",
@@ -48,6 +53,7 @@ __all__ = [
     "UnknownParameterError",
     "UnsupportedMediaError",
     "UnsupportedParameterError",
+    "UrlTooLongError",
     "WrongMethodError",
 ]
 
@@ -119,6 +125,24 @@ class InvalidHostError(RequestError):
     """The Host header is not one we answer to."""
 
     code = "invalid_host"
+
+
+class InvalidUrlError(RequestError):
+    """A path or query with control characters, or whose escapes are not UTF-8."""
+
+    code = "invalid_url"
+
+
+class UrlTooLongError(RequestError):
+    """A path and query over the limit."""
+
+    code = "url_too_long"
+
+
+class CrossSiteError(RequestError):
+    """A browser asks for a change on behalf of a page that is not this server's."""
+
+    code = "cross_site_request"
 
 
 class ModelNotFoundError(RequestError):

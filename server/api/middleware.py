@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -15,18 +16,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth import Allowance
 
-from .errors import HeadersTooLargeError, InvalidHostError, NotReadyError
+from .errors import (
+    CrossSiteError,
+    HeadersTooLargeError,
+    InvalidHostError,
+    InvalidUrlError,
+    NotReadyError,
+    UrlTooLongError,
+)
 from .lifecycle import Lifecycle
 
 __all__ = ["AllowanceHeaders", "ErrorBoundary", "Gate", "is_request_id"]
 
 _MAX_HEADER_BYTES: Final = 16 * 1024
 _MAX_HEADERS: Final = 100
+_MAX_URL_BYTES: Final = 8 * 1024
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITE: Final = (b"same-origin", b"none")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ALWAYS_OPEN: Final = ("/health", "/metrics")
 _log = structlog.get_logger(__name__)
 
-_Answer = Callable[[Exception, str], Response]
+_Answer = Callable[[Exception, Scope], Response]
 
 
 def is_request_id(text: str) -> bool:
@@ -61,37 +74,58 @@ class ErrorBoundary:
             if has_started:
                 _log.exception("response_broken", path=scope["path"])
                 raise
-            await self.answer(error, scope["path"])(scope, receive, send)
+            await self.answer(error, scope)(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Refuses what no route should see: strange hosts, huge headers, anything while draining."""
+    """Refuses what no route should see: strange hosts, other sites' pages, heads beyond bounds.
+
+    Attributes:
+        app: Behind the gate.
+        lifecycle: Says whether the server drains.
+        hosts: Names in `Host` that are answered to; empty means any.
+        trusted: Names whose pages count as this server's own, whatever `Host` a proxy writes.
+    """
 
     app: ASGIApp
     lifecycle: Lifecycle
     hosts: Collection[str]
+    trusted: Collection[str] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the request's head, then run it."""
         if scope["type"] == "http":
-            self._check_headers(scope)
+            _check_size(scope)
+            host = _header(scope, b"host").lower()
+            if self.hosts and _host_name(host) not in self.hosts:
+                raise InvalidHostError("the Host header names a host this server does not serve")
+            if scope["method"] not in _SAFE_METHODS:
+                self._check_site(scope, host)
+            _check_url(scope)
             if self.lifecycle.is_draining and not scope["path"].startswith(_ALWAYS_OPEN):
                 raise NotReadyError("the server is shutting down; try again shortly")
         await self.app(scope, receive, send)
 
-    def _check_headers(self, scope: Scope) -> None:
-        headers = scope["headers"]
-        size = sum(len(name) + len(value) + 4 for name, value in headers)
-        if len(headers) > _MAX_HEADERS or size > _MAX_HEADER_BYTES:
-            raise HeadersTooLargeError(
-                f"{len(headers)} headers of {size} bytes; expected at most {_MAX_HEADERS} "
-                f"of {_MAX_HEADER_BYTES} bytes together"
+    def _check_site(self, scope: Scope, host: str) -> None:
+        """Whoever is no browser sends neither header; a page can neither forge nor omit both."""
+        for name, value in scope["headers"]:
+            is_foreign = (name == b"sec-fetch-site" and value.lower() not in _OWN_SITE) or (
+                name == b"origin" and not self._is_own(value.decode("latin-1").lower(), host)
             )
-        if self.hosts:
-            host = next((value for name, value in headers if name == b"host"), b"")
-            if _host_name(host.decode("latin-1")) not in self.hosts:
-                raise InvalidHostError("the Host header names a host this server does not serve")
+            if is_foreign:
+                raise CrossSiteError(
+                    f"{name.decode()} is that of another site's page, and {scope['method']} "
+                    "changes something; expected the server's own origin; call it from a program"
+                )
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        scheme, _, authority = origin.partition("://")
+        port = _DEFAULT_PORTS.get(scheme)
+        if port is None or not authority:
+            return False
+        is_same = authority.removesuffix(port) == host.removesuffix(port)
+        return is_same or _host_name(authority) in self.trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +149,46 @@ class AllowanceHeaders:
         await self.app(scope, receive, telling_send)
 
 
+def _check_size(scope: Scope) -> None:
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size > _MAX_URL_BYTES:
+        raise UrlTooLongError(f"the URL has {size} bytes; expected at most {_MAX_URL_BYTES}")
+    headers = scope["headers"]
+    size = sum(len(name) + len(value) + 4 for name, value in headers)
+    if len(headers) > _MAX_HEADERS or size > _MAX_HEADER_BYTES:
+        raise HeadersTooLargeError(
+            f"{len(headers)} headers of {size} bytes; expected at most {_MAX_HEADERS} "
+            f"of {_MAX_HEADER_BYTES} bytes together"
+        )
+
+
+def _check_url(scope: Scope) -> None:
+    """What a route finds in a path or query is text that any store can be asked for."""
+    parts = [("path", scope["raw_path"])]
+    parts += [(_shown(part), part) for part in scope["query_string"].split(b"&")]
+    for name, part in parts:
+        try:
+            text = unquote_to_bytes(part).decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidUrlError(f"{name}: expected UTF-8 in %-escapes", param=name) from None
+        if _CONTROL.search(text) is not None:
+            raise InvalidUrlError(f"{name}: expected text without control characters", param=name)
+
+
+def _shown(query: bytes) -> str:
+    """The name of a query parameter as it may stand in an answer."""
+    name = unquote_to_bytes(query.partition(b"=")[0]).decode("utf-8", "replace")
+    return _CONTROL.sub("?", name)[:64]
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return next((value for name, value in scope["headers"] if name == wanted), b"").decode(
+        "latin-1"
+    )
+
+
 def _host_name(host: str) -> str:
     """`localhost` of `localhost:8000`, `[::1]` of `[::1]:8000`."""
     if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]

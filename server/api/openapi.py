@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
 
+from server.auth import KeyScope
+
+from .deps import operation
 from .schemas.analysis import ScoreBody, TraceBody
 from .schemas.chat import ChatRequest
 from .schemas.completions import CompletionRequest
@@ -15,7 +20,9 @@ from .schemas.jobs import JobRequest
 from .schemas.registry import AliasTarget, KeyRequest, ProfileDraft
 from .schemas.tokenize import DetokenizeRequest, TokenizeRequest
 
-__all__ = ["document"]
+__all__ = ["document", "router"]
+
+router = APIRouter(tags=["Operations"])
 
 _BODIES = (
     AliasTarget,
@@ -29,6 +36,20 @@ _BODIES = (
     TokenizeRequest,
     TraceBody,
 )
+
+
+@router.get("/openapi.json", openapi_extra=operation(KeyScope.ADMIN))
+async def openapi(request: Request) -> dict[str, Any]:
+    """This interface as an OpenAPI document."""
+    return document(request.app)
+
+
+@router.get("/docs", openapi_extra=operation(KeyScope.ADMIN))
+async def docs(request: Request) -> Response:
+    """A page to read the OpenAPI document, and to try it."""
+    page = get_swagger_ui_html(openapi_url="/openapi.json", title=request.app.title)
+    page.headers["content-security-policy"] = "frame-ancestors 'none'"  # or clicks could be stolen
+    return page
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any, ClassVar, Final
 
 import h11
@@ -56,7 +57,13 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or has a head beyond every limit."""
-        self._refuse(400, "invalid_http", msg)
+        error = sys.exception()  # uvicorn calls this while it handles h11's
+        if getattr(error, "error_status_hint", 400) != 431:
+            self._refuse(400, "invalid_http", msg)
+        elif b"\n" not in self.conn.trailing_data[0]:
+            self._refuse(414, "url_too_long", "the URL is beyond every limit; send a shorter one")
+        else:
+            self._refuse(431, "headers_too_large", "the headers are beyond every limit; send less")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         kind = "service_unavailable_error" if status == 503 else "invalid_request_error"

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import Match
+from starlette.types import Scope
 
 from .deps import SCOPE_KEY
 
-__all__ = ["RouteInfo", "list_routes"]
+__all__ = ["RouteInfo", "list_routes", "methods_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,7 +32,7 @@ class RouteInfo:
 
 
 def list_routes(app: FastAPI) -> list[RouteInfo]:
-    """Routes by path and method; the documentation's own are not among them."""
+    """Routes by path and method."""
     found = []
     for context in iter_route_contexts(app.routes):
         route = context.original_route
@@ -43,3 +45,13 @@ def list_routes(app: FastAPI) -> list[RouteInfo]:
             for method in route.methods or ()
         ]
     return sorted(found)
+
+
+def methods_of(app: FastAPI, scope: Scope) -> list[str]:
+    """Every method of a request's path, whichever of several routes has it."""
+    known = sorted({route.method for route in list_routes(app)})
+    return [
+        method
+        for method in known
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]

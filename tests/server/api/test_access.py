@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -25,6 +27,12 @@ CHAT = "/v1/chat/completions"
 INLINE = {"operation": "add", "direction": "cheer"}
 
 
+def dump(settings: Settings) -> list[str]:
+    """Every row of the database."""
+    with closing(sqlite3.connect(settings.data_dir / "coxswain.db")) as connection:
+        return list(connection.iterdump())
+
+
 @pytest.fixture
 def admin(store: Store) -> str:
     return make_key(store, *KeyScope)
@@ -45,13 +53,11 @@ def test_every_route_declares_its_scope(app: FastAPI) -> None:
         assert route.summary.endswith((".", ":")), route
 
 
-def test_nothing_is_served_beside_the_routes_but_their_documentation(app: FastAPI) -> None:
-    others = {
-        context.path
-        for context in iter_route_contexts(app.routes)
-        if not isinstance(context.original_route, APIRoute)
-    }
-    assert others == {"/docs", "/openapi.json", "/docs/oauth2-redirect"}
+def test_nothing_is_served_beside_the_routes(app: FastAPI) -> None:
+    """What is no route of ours has no scope, the framework's own documentation included."""
+    contexts = list(iter_route_contexts(app.routes))
+    assert len(contexts) > 35
+    assert all(isinstance(context.original_route, APIRoute) for context in contexts)
 
 
 async def test_a_route_without_a_scope_answers_nobody(app: FastAPI) -> None:
@@ -305,9 +311,99 @@ def test_without_keys_only_loopback_is_served(
     with pytest.raises(ValueError, match="coxswain keys create"):
         create_app(wide, engine, store)  # type: ignore[arg-type]
     make_key(store, KeyScope.CHAT)
-    app = create_app(wide, engine, store)  # type: ignore[arg-type]
-    assert app.docs_url is None
-    assert app.openapi_url is None
+    create_app(wide, engine, store)  # type: ignore[arg-type]
+
+
+_FOREIGN = [
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "Cross-Site", "origin": "http://127.0.0.1"},
+    {"sec-fetch-site": "something new"},
+    {"sec-fetch-site": ""},
+    {"sec-fetch-site": "same-origin", "origin": "http://evil.example"},
+    {"origin": "http://evil.example"},
+    {"origin": "http://127.0.0.1.evil.example"},
+    {"origin": "http://127.0.0.1:3000"},
+    {"origin": "https://localhost"},
+    {"origin": "null"},
+    {"origin": ""},
+    {"origin": "127.0.0.1"},
+    {"origin": "file://127.0.0.1"},
+    {"origin": "chrome-extension://127.0.0.1"},
+]
+_OWN = [
+    {},
+    {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1"},
+    {"sec-fetch-site": "none"},
+    {"origin": "HTTP://127.0.0.1"},
+    {"origin": "http://127.0.0.1:8000", "host": "127.0.0.1:8000"},
+    {"origin": "https://localhost", "host": "localhost"},
+    {"origin": "http://[::1]:80", "host": "[::1]"},
+]
+_UNSAFE = ("POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY", "post")
+
+
+@pytest.mark.parametrize("headers", _FOREIGN, ids=str)
+async def test_a_page_of_another_site_changes_nothing(
+    app: FastAPI, settings: Settings, headers: dict[str, str]
+) -> None:
+    async with connect(app) as client:
+        await create_cheerful(client)
+        before = dump(settings)
+        paths = {route.path for route in list_routes(app)} | {"/nowhere"}
+        for path in sorted(paths):
+            url = path.replace("{name}", "cheerful").replace("{model:path}", "echo")
+            for method in _UNSAFE:
+                response = await client.request(method, url, headers=headers)
+                assert response.status_code == 403, (method, path)
+                assert response.json()["error"]["code"] == "cross_site_request"
+    assert dump(settings) == before
+
+
+@pytest.mark.parametrize("headers", _OWN, ids=str)
+async def test_programs_and_own_pages_are_served(app: FastAPI, headers: dict[str, str]) -> None:
+    async with connect(app) as client:
+        assert (await client.post(CHAT, json=chat(), headers=headers)).status_code == 200
+
+
+async def test_a_page_of_a_trusted_host_is_own_whatever_host_its_proxy_writes(
+    settings: Settings, engine: EchoEngine, store: Store
+) -> None:
+    trusting = settings.model_copy(update={"trusted_hosts": ["Chat.example.org"]})
+    app = create_app(trusting, engine, store)  # type: ignore[arg-type]
+    async with connect(app) as client:
+        for origin, status in (
+            ("https://chat.example.org", 200),
+            ("https://chat.example.org:8443", 200),
+            ("https://chat.example.org.evil.example", 403),
+            ("https://localhost", 403),
+        ):
+            response = await client.post(CHAT, json=chat(), headers={"origin": origin})
+            assert response.status_code == status, origin
+
+
+async def test_reading_changes_nothing(app: FastAPI, settings: Settings) -> None:
+    """Else a link or an image on any page would change it."""
+    async with connect(app) as client:
+        await create_cheerful(client)
+        before = dump(settings)
+        for route in list_routes(app):
+            if route.method in ("GET", "HEAD", "OPTIONS"):
+                for name in ("cheerful", "cheer"):
+                    path = route.path.replace("{name}", name).replace("{model:path}", "echo")
+                    await client.request(route.method, path)
+    assert dump(settings) == before
+
+
+async def test_the_documentation_needs_a_key_where_keys_exist(
+    closed: FastAPI, store: Store, admin: str
+) -> None:
+    for path in ("/docs", "/openapi.json"):
+        for key, status in ((None, 401), (make_key(store, KeyScope.CHAT), 403), (admin, 200)):
+            async with connect(closed, key) as client:
+                assert (await client.get(path)).status_code == status
+    async with connect(closed, admin) as client:
+        assert (await client.get("/docs/oauth2-redirect")).status_code == 404
 
 
 async def test_nothing_secret_is_logged(

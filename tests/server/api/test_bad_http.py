@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+
+from server.api.routes import list_routes
 
 from .conftest import chat
 
@@ -191,6 +195,59 @@ async def test_unknown_paths_and_methods_have_the_error_body(
     assert_error(response, status, code)
     if status == 405:
         assert response.headers["allow"]
+
+
+async def test_a_wrong_method_is_told_every_right_one(
+    shared_app: FastAPI, shared: httpx.AsyncClient
+) -> None:
+    methods: dict[str, set[str]] = {}
+    for route in list_routes(shared_app):
+        methods.setdefault(route.path, set()).add(route.method)
+    assert methods["/v1/steering/profiles"] == {"GET", "POST"}
+    for path, right in methods.items():
+        for wrong in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"} - right:
+            response = await shared.request(wrong, path.replace(":path}", "}"))
+            assert response.status_code == 405, (wrong, path)
+            assert set(response.headers["allow"].split(", ")) == right, (wrong, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "code", "param"),
+    [
+        ("/v1/models/" + "x" * 8200, 414, "url_too_long", None),
+        ("/nowhere?cursor=" + "x" * 60_000, 414, "url_too_long", None),
+        ("/v1/models/" + "x" * 8000, 404, "model_not_found", "model"),
+    ],
+    ids=["path", "query", "at the limit"],
+)
+async def test_a_long_url_is_refused(
+    shared: httpx.AsyncClient,
+    logs: list[Any],
+    url: str,
+    status: int,
+    code: str,
+    param: str | None,
+) -> None:
+    assert_error(await shared.get(url), status, code, param)
+    assert [len(entry["path"]) for entry in logs] == [min(len(url.partition("?")[0]), 256)]
+
+
+_NO_TEXT = ("%00", "a%00b", "%01", "%0a", "%1b[0m", "%7F", "%c2%85", "%ff", "%C3", "%ed%a0%80")
+
+
+@pytest.mark.parametrize("text", _NO_TEXT)
+async def test_a_url_that_is_no_text_reaches_no_route(
+    shared_app: FastAPI, shared: httpx.AsyncClient, text: str
+) -> None:
+    """In every parameter of every path, and in every query; PostgreSQL takes none of it."""
+    for route in list_routes(shared_app):
+        urls = {f"{route.path}?limit=2&status={text}": "status", f"{route.path}?{text}=1": None}
+        if "{" in route.path:
+            urls[re.sub(r"\{.*?\}", text, route.path)] = "path"
+        for url, param in urls.items():
+            error = (await shared.request(route.method, url)).json()["error"]
+            assert error["code"] == "invalid_url", url
+            assert error["param"] == param or (param is None and error["param"].isprintable())
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "", "[::2]"])

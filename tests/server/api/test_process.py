@@ -40,14 +40,21 @@ def lines(response: httpx.Response) -> Any:
 
 
 def check_broken_http(server: ServerProcess) -> None:
-    """Bytes that are no HTTP get the error body too."""
-    for head in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"y" * 300_000):
+    """Bytes that are no HTTP, or a head beyond what is read at all, get the error body too."""
+    long, end = b"y" * 300_000, b"host: localhost\r\nconnection: close\r\n\r\n"
+    for head, status, code in (
+        (b"nonsense\r\n\r\n", 400, "invalid_http"),
+        (b"GET /" + long, 414, "url_too_long"),
+        (b"GET /" + long[:100_000] + b" HTTP/1.1\r\n" + end, 414, "url_too_long"),
+        (b"GET / HTTP/1.1\r\nx: " + long, 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 60_000, 431, "headers_too_large"),
+    ):
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(head)
             reply = b"".join(iter(lambda: connection.recv(65536), b""))
-        status, _, body = reply.partition(b"\r\n\r\n")
-        assert status.startswith(b"HTTP/1.1 400 ")
-        assert json.loads(body)["error"]["code"] == "invalid_http"
+        first, _, body = reply.partition(b"\r\n\r\n")
+        assert first.startswith(f"HTTP/1.1 {status} ".encode()), head[:40]
+        assert json.loads(body)["error"]["code"] == code
 
 
 def check_leaving(server: ServerProcess) -> None:
