@@ -36,6 +36,7 @@ from .api import (
     tokenize,
     trace,
 )
+from .api.body import Desk
 from .api.deps import Services, authorize
 from .api.errors import (
     InvalidParameterError,
@@ -182,7 +183,9 @@ def _services(
         metrics=metrics,
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
         keys=KeysGate(store.keys, is_open=is_open),
+        desk=Desk(),
         limits=Limits(
+            max_model_len=engine.info().max_model_len,
             max_body_bytes=settings.max_body_bytes,
             max_upload_bytes=settings.max_upload_bytes,
             max_choices=settings.max_choices,

@@ -13,10 +13,10 @@ from server.store import AliasRecord
 from steering.direction_ref import DirectionRef
 
 from . import records
+from .body import Document
 from .deps import ActorDep, ServicesDep, operation
-from .intake import read_document
+from .intake import read_request
 from .listing import if_match, paging
-from .schemas.fields import read
 from .schemas.registry import AliasTarget
 
 __all__ = ["router"]
@@ -29,7 +29,9 @@ async def put_alias(
     alias: str, request: Request, services: ServicesDep, actor: ActorDep
 ) -> Response:
     """Make an alias, or move it to another published profile."""
-    target = read(AliasTarget, await read_document(request, services.limits))
+    target = await read_request(
+        request, services, AliasTarget, services.limits.document, Document.STORED
+    )
     wanted = DirectionRef.parse(target.profile, param="profile")
     record = await asyncio.to_thread(
         services.store.aliases.put,

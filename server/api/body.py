@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import math
-from typing import Any, Final
+import re
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 
@@ -18,17 +25,69 @@ from .errors import (
     UnsupportedMediaError,
 )
 
-__all__ = ["MAX_DEPTH", "check_media_type", "parse_json", "read_body"]
+__all__ = ["MAX_DEPTH", "Bounds", "Desk", "Document", "check_media_type", "parse_json", "read_body"]
+
+_T = TypeVar("_T")
 
 MAX_DEPTH: Final = 64
 """Deepest nesting of arrays and objects."""
 
 _MAX_DIGITS: Final = 64
-_ONCE: Final = frozenset({"steering"})
+_MAX_CONTAINERS: Final = 2**16  # arrays and objects; the parser holds up every thread for each
+_SLICE_BYTES: Final = 2**16
+_ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
+_ONCE: Final = "steering"
+_NUM_DESK_THREADS: Final = 2
+_MAX_INLINE_BYTES: Final = 4096
 
 
-async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytes:
-    """The whole body.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of a body a route can use.
+
+    Attributes:
+        max_bytes: Of the whole.
+        max_values: Texts, numbers, arrays and objects at every depth together.
+    """
+
+    max_bytes: int
+    max_values: int
+
+
+class Document(Enum):
+    """Whose a JSON document is, which decides how exactly it is read.
+
+    In a `steering` object of any of them a name given twice is an error, as in all that is ours.
+    """
+
+    OPENAI = "the last of two equal names wins, as other servers have it"
+    OWN = "a name given twice is an error"
+    STORED = "so is U+0000 in a text, which no database keeps"
+
+
+class Desk:
+    """Where work is done that grows with a body, so that nothing else waits for it."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_NUM_DESK_THREADS, "coxswain-desk")
+
+    async def run(self, request: Request, work: Callable[..., _T], /, *args: Any) -> _T:
+        """What `work` returns; called at once where the request's body is small."""
+        return await self.run_sized(getattr(request.state, "body_bytes", 0), work, *args)
+
+    async def run_sized(self, size: int, work: Callable[..., _T], /, *args: Any) -> _T:
+        """The same for work that takes as long as a body of `size` bytes."""
+        return work(*args) if size <= _MAX_INLINE_BYTES else await self.run_apart(work, *args)
+
+    async def run_apart(self, work: Callable[..., _T], /, *args: Any) -> _T:
+        """What `work` returns, called in a thread and in the caller's context."""
+        run = contextvars.copy_context().run
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: run(work, *args))
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytearray:
+    """The whole body; its size is noted for `Desk.run`.
 
     Raises:
         BodyTooLargeError: More than `max_bytes`, announced or sent.
@@ -49,7 +108,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
         raise BodyTimeoutError(
             f"the body was not complete after {timeout_seconds:g} seconds"
         ) from None
-    return bytes(body)
+    request.state.body_bytes = len(body)
+    return body
 
 
 def check_media_type(request: Request, *expected: str) -> str:
@@ -73,14 +133,18 @@ def check_media_type(request: Request, *expected: str) -> str:
     return media_type
 
 
-def parse_json(data: bytes) -> dict[str, Any]:
+def parse_json(
+    data: bytes | bytearray, max_values: int, kind: Document = Document.OPENAI
+) -> dict[str, Any]:
     """A JSON object, strictly: UTF-8, finite numbers, nested at most `MAX_DEPTH` deep.
 
     Raises:
-        InvalidJsonError: Anything else.
-        DuplicateKeyError: An object with two members called `steering`.
-        InvalidUnicodeError: A lone surrogate in a text.
+        BodyTooLargeError: More than `max_values`; told before anything is built.
+        InvalidJsonError: Something else, or nested deeper.
+        DuplicateKeyError: A name given twice where it may not be.
+        InvalidUnicodeError: A lone surrogate in a text, or U+0000 in one that would be stored.
     """
+    _check_num_values(data, max_values)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -91,7 +155,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
             parse_int=_short_int,
-            object_pairs_hook=_unique_object,
+            object_pairs_hook=_object,
         )
     except json.JSONDecodeError as error:
         raise InvalidJsonError(
@@ -101,8 +165,35 @@ def parse_json(data: bytes) -> dict[str, Any]:
         raise _too_deep() from None
     if not isinstance(document, dict):
         raise InvalidJsonError("the body is not a JSON object; send {...}")
-    _check_values(document, "", 1)
+    _check_value(document, "", 1, kind)
     return document
+
+
+def _check_num_values(data: bytes | bytearray, most: int) -> None:
+    """Count commas and brackets outside of texts: at least one for each value but the first.
+
+    In slices, and so that other threads run in between.
+    """
+    if len(data) <= min(most, _MAX_CONTAINERS):
+        return
+    num_containers = num_closed = num_commas = 0
+    is_text, cut = False, b""
+    for start in range(0, len(data), _SLICE_BYTES):
+        piece = _ESCAPE.sub(b"", cut + data[start : start + _SLICE_BYTES])
+        cut = piece[-1:] if piece.endswith(b"\\") else b""
+        parts = piece.split(b'"')
+        outside = b"".join(parts[is_text::2])
+        is_text ^= len(parts) % 2 == 0
+        num_containers += outside.count(b"[") + outside.count(b"{")
+        num_closed += outside.count(b"]") + outside.count(b"}")
+        num_commas += outside.count(b",")
+        if num_containers - num_closed > MAX_DEPTH:
+            raise _too_deep()
+        if num_containers > _MAX_CONTAINERS or num_containers + num_commas > most:
+            raise BodyTooLargeError(
+                f"the body holds more than {most:,} values, or than {_MAX_CONTAINERS:,} arrays and "
+                "objects; send less in one request"
+            )
 
 
 def _refuse_constant(name: str) -> float:
@@ -122,38 +213,60 @@ def _short_int(literal: str) -> int:
     return int(literal)
 
 
-def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class _Ambiguous(dict[str, Any]):
+    """An object with a name given twice; whether that matters depends on where it stands."""
+
+    repeated: list[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
-    if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        for name in _ONCE:
-            if names.count(name) > 1:
-                raise DuplicateKeyError(f"{name} is given more than once", param=name)
-    return document
+    if len(document) == len(pairs):
+        return document
+    ambiguous = _Ambiguous(document)
+    counts = Counter(name for name, _ in pairs)
+    ambiguous.repeated = [name for name, count in counts.items() if count > 1]
+    return ambiguous
 
 
 def _too_deep() -> InvalidJsonError:
     return InvalidJsonError(f"the body is nested more than {MAX_DEPTH} deep")
 
 
-def _check_values(value: Any, path: str, depth: int) -> None:
+def _check_value(value: Any, path: str, depth: int, kind: Document) -> None:
     if isinstance(value, str):
-        _check_text(value, path)
-    elif isinstance(value, dict):
-        if depth > MAX_DEPTH:
-            raise _too_deep()
+        _check_text(value, path, kind)
+        return
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    if isinstance(value, dict):
+        if isinstance(value, _Ambiguous):
+            _check_names(value, path, kind)
         for key, item in value.items():
-            _check_text(key, path)
-            _check_values(item, f"{path}.{key}" if path else key, depth + 1)
-    elif isinstance(value, list):
-        if depth > MAX_DEPTH:
-            raise _too_deep()
+            _check_text(key, path, kind)
+            if isinstance(item, (str, dict, list)):
+                is_ours = kind is Document.OPENAI and key == _ONCE
+                inner = f"{path}.{key}" if path else key
+                _check_value(item, inner, depth + 1, Document.OWN if is_ours else kind)
+    else:
         for index, item in enumerate(value):
-            if not isinstance(item, int | float):  # long lists are of numbers
-                _check_values(item, f"{path}[{index}]", depth + 1)
+            if isinstance(item, (str, dict, list)):  # long lists are of numbers
+                _check_value(item, f"{path}[{index}]", depth + 1, kind)
 
 
-def _check_text(text: str, path: str) -> None:
+def _check_names(document: _Ambiguous, path: str, kind: Document) -> None:
+    for name in document.repeated:
+        if kind is not Document.OPENAI or name == _ONCE:
+            param = f"{path}.{name[:64]}" if path else name[:64]
+            raise DuplicateKeyError(f"{param} is given more than once; give it once", param=param)
+
+
+def _check_text(text: str, path: str, kind: Document) -> None:
+    if kind is Document.STORED and "\0" in text:
+        raise InvalidUnicodeError(
+            f"{path or 'the body'} contains U+0000, which cannot be stored; remove it",
+            param=path or None,
+        )
     if not text.isascii():
         try:
             text.encode("utf-8")

@@ -10,18 +10,19 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.auth import KeyScope
+from server.auth import KeyScope, Principal
 from server.engine.outputs import RequestOutput
+from server.registry.resolution import ResolvedSteering
 
+from .body import Document
 from .convert import chat_sampling, sequences
-from .deps import ActorDep, CallerDep, ServicesDep, operation
-from .intake import choose_steering, read_document
+from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
+from .intake import choose_steering, read_request
 from .logprobs import chat_logprobs, prompt_logprobs
-from .prompts import check_message_count, render_chat
+from .prompts import render_chat
 from .reply import respond
 from .run import Run
 from .schemas.chat import ChatRequest
-from .schemas.fields import read
 from .sse import DONE
 from .tally import Tally
 
@@ -35,10 +36,16 @@ async def create_chat_completion(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Continue a chat, steered as the request chooses."""
-    document = await read_document(request, services.limits)
-    check_message_count(document, services.limits.max_messages)
-    body = read(ChatRequest, document)
+    body = await read_request(request, services, ChatRequest, services.limits.chat, Document.OPENAI)
     steering = await choose_steering(request, services, caller, actor, body)
+    run = await services.desk.run(request, _run, services, caller, body, steering)
+    answer, events = partial(_answer, body=body), partial(_events, body=body)
+    return await respond(request, services, run, answer, events, is_stream=body.stream)
+
+
+def _run(
+    services: Services, caller: Principal, body: ChatRequest, steering: ResolvedSteering
+) -> Run:
     info = services.engine.info()
     prompt = render_chat(services.engine.tokenizer, body, info.max_model_len)
     head = services.head("chatcmpl", body.model)
@@ -51,7 +58,7 @@ async def create_chat_completion(
         num_choices=body.n,
         cache_salt=caller.cache_salt,
     )
-    run = Run(
+    return Run(
         services.engine,
         services.metrics,
         head,
@@ -60,8 +67,6 @@ async def create_chat_completion(
         body.n,
         asked.baselines,
     )
-    answer, events = partial(_answer, body=body), partial(_events, body=body)
-    return await respond(request, services, run, answer, events, is_stream=body.stream)
 
 
 def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from server.registry.readouts import with_readouts
 from server.registry.resolution import ResolvedSteering
 from steering.errors import InvalidFieldError
 
+from .body import Document
 from .conversation import choose_analysed_steering, readable_request
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .errors import InvalidParameterError
@@ -40,10 +41,9 @@ async def cliff(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> dict[str, Any]:
     """Score curves of rollouts under a probe: plateau, final, cliff, their average and ranking."""
-    document = await read_document(request, services.limits)
-    fields = _steering(document.pop("steering", None))
-    given = {key: value for key, value in document.items() if value is not None}
-    query = CliffQuery.from_document(given, most=_MAX_CONVERSATIONS)
+    fields, query = await read_document(
+        request, services, services.limits.document, Document.OWN, _read
+    )
     if fields.prompt_tokens:
         raise InvalidFieldError(
             "steering.prompt_tokens is given; every thought counts as generated; remove it",
@@ -73,12 +73,18 @@ async def cliff(
     }
 
 
+def _read(document: dict[str, Any]) -> tuple[SteeringFields, CliffQuery]:
+    fields = _steering(document.pop("steering", None))
+    given = {key: value for key, value in document.items() if value is not None}
+    return fields, CliffQuery.from_document(given, most=_MAX_CONVERSATIONS)
+
+
 def _steering(given: Any) -> SteeringFields:
     if given is None:
         return SteeringFields()
     if not isinstance(given, dict):
         raise InvalidParameterError("steering: expected an object", param="steering")
-    return read(SteeringFields, given)
+    return read(SteeringFields, given, under="steering")
 
 
 def _check_effect(

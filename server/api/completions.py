@@ -9,18 +9,19 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from server.auth import KeyScope
+from server.auth import KeyScope, Principal
 from server.engine.outputs import RequestOutput, TokenLogprobs
+from server.registry.resolution import ResolvedSteering
 
+from .body import Document
 from .convert import completion_sampling, sequences
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from .intake import choose_steering, read_document
+from .intake import choose_steering, read_request
 from .logprobs import completion_logprobs, prompt_logprobs
 from .prompts import Prompt, read_prompts
 from .reply import respond
 from .run import Run
 from .schemas.completions import CompletionRequest
-from .schemas.fields import read
 from .sse import DONE
 from .tally import Tally
 from .turn_boundary import BOUNDARY_HEADER, with_boundaries
@@ -35,16 +36,27 @@ async def create_completion(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Continue one or more prompts, steered as the request chooses."""
-    document = await read_document(request, services.limits)
-    body = read(CompletionRequest, document)
+    body = await read_request(
+        request, services, CompletionRequest, services.limits.prompts, Document.OPENAI
+    )
     steering = await choose_steering(request, services, caller, actor, body)
+    header = request.headers.get(BOUNDARY_HEADER)
+    run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
+    return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
+
+
+def _run(
+    services: Services,
+    caller: Principal,
+    body: CompletionRequest,
+    steering: ResolvedSteering,
+    header: str | None,
+) -> tuple[Run, _Echo]:
     info = services.engine.info()
     prompts = read_prompts(
         services.engine.tokenizer, body, info, max_prompts=services.limits.max_prompts
     )
-    steering = with_boundaries(
-        request.headers.get(BOUNDARY_HEADER), steering, prompts, services.engine.tokenizer
-    )
+    steering = with_boundaries(header, steering, prompts, services.engine.tokenizer)
     head = services.head("cmpl", body.model)
     asked = sequences(
         services.engine,
@@ -64,8 +76,7 @@ async def create_completion(
         body.n,
         asked.baselines,
     )
-    echo = _Echo(body, prompts, services)
-    return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
+    return run, _Echo(body, prompts, services)
 
 
 class _Echo:

@@ -30,6 +30,7 @@ from server.registry.registry import Registry
 from server.registry.upload import Uploader
 from server.store import Actor, Store
 
+from .body import Desk
 from .keys_gate import KeysGate
 from .lifecycle import Lifecycle
 from .limits import Limits
@@ -68,6 +69,7 @@ class Services:
     lifecycle: Lifecycle
     keys: KeysGate
     limits: Limits
+    desk: Desk
     started_at: int
 
     def head(self, prefix: str, model: str) -> Head:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response
 
@@ -18,12 +18,13 @@ from steering.directions import DirectionKind
 from steering.sites import parse_site
 
 from . import records
-from .body import check_media_type, parse_json, read_body
+from .body import Document, check_media_type, parse_json, read_body
 from .deps import ActorDep, Services, ServicesDep, operation
 from .errors import (
     InvalidParameterError,
     MalformedBodyError,
     MissingParameterError,
+    RequestError,
     UnknownParameterError,
 )
 from .idempotency import idempotent
@@ -144,12 +145,14 @@ async def archive_direction(
 
 
 async def _from_json(request: Request, services: Services, actor: Actor) -> DirectionUpload:
-    document = parse_json(
-        await read_body(
-            request,
-            max_bytes=services.limits.max_json_upload_bytes,
-            timeout_seconds=services.limits.body_timeout_seconds,
-        )
+    bounds = services.limits.upload
+    data = await read_body(
+        request,
+        max_bytes=bounds.max_bytes,
+        timeout_seconds=services.limits.body_timeout_seconds,
+    )
+    document = await services.desk.run(
+        request, parse_json, data, bounds.max_values, Document.STORED
     )
     return await asyncio.to_thread(
         services.uploader.from_document, document, by=actor, expected=if_match(request)
@@ -162,19 +165,27 @@ async def _from_form(request: Request, services: Services, actor: Actor) -> Dire
         max_bytes=services.limits.max_form_bytes,
         timeout_seconds=services.limits.body_timeout_seconds,
     )
-    data, metadata = await _read_form(request, body)
+    bounds = services.limits.document
+    data, metadata = await services.desk.run_apart(
+        _read_form, request.headers, body, bounds.max_values
+    )
     return await asyncio.to_thread(
         services.uploader.from_file, data, metadata, by=actor, expected=if_match(request)
     )
 
 
-async def _read_form(request: Request, body: bytes) -> tuple[bytes, dict[str, Any]]:
-    """The parts `file` and `metadata` of a form."""
+def _read_form(headers: Headers, body: bytearray, max_values: int) -> tuple[bytes, dict[str, Any]]:
+    """The parts `file` and `metadata` of a form; in a thread, which has no event loop."""
+    return asyncio.run(_parse_form(headers, body, max_values))
 
+
+async def _parse_form(
+    headers: Headers, body: bytearray, max_values: int
+) -> tuple[bytes, dict[str, Any]]:
     async def stream() -> AsyncIterator[bytes]:
-        yield body
+        yield bytes(body)
 
-    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=2)  # type: ignore[arg-type]
+    parser = MultiPartParser(headers, stream(), max_files=1, max_fields=2)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
@@ -193,6 +204,10 @@ async def _read_form(request: Request, body: bytes) -> tuple[bytes, dict[str, An
             raise MissingParameterError(
                 "metadata is missing; send a JSON object in a text part", param="metadata"
             )
-        return await file.read(), parse_json(metadata.encode())
+        try:
+            document = parse_json(metadata.encode(), max_values, Document.STORED)
+        except RequestError as error:
+            raise error.under("metadata") from None
+        return await file.read(), document
     finally:
         await form.close()

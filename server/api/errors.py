@@ -3,8 +3,8 @@
 RequestError
 |-- MalformedBodyError          the body is not what its content type says
 |   |-- InvalidJsonError        not JSON, or JSON with numbers or nesting we refuse
-|   |-- DuplicateKeyError       `steering` is given twice
-|   `-- InvalidUnicodeError     text that is not Unicode (a lone surrogate)
+|   |-- DuplicateKeyError       a name is given twice where that would be a guess
+|   `-- InvalidUnicodeError     text that is not Unicode (a lone surrogate), or cannot be stored
 |-- InvalidParameterError       a field has the wrong type or value
 |-- MissingParameterError       a required field is absent
 |-- UnknownParameterError       a field nobody knows
@@ -72,6 +72,11 @@ class RequestError(Exception):
         super().__init__(message)
         self.param = param
 
+    def under(self, param: str) -> Self:
+        """The same error of what stands in `param`."""
+        self.param = param if self.param is None else f"{param}.{self.param}"
+        return self
+
 
 class MalformedBodyError(RequestError):
     """The body is not what its content type says."""
@@ -86,13 +91,13 @@ class InvalidJsonError(MalformedBodyError):
 
 
 class DuplicateKeyError(MalformedBodyError):
-    """`steering` is given twice; taking either would be a guess."""
+    """A name is given twice in an object of ours; taking either would be a guess."""
 
     code = "duplicate_key"
 
 
 class InvalidUnicodeError(MalformedBodyError):
-    """Text that is not Unicode."""
+    """Text that is not Unicode, or has U+0000 where it would be stored."""
 
     code = "invalid_unicode"
 

@@ -18,6 +18,7 @@ from server.store.requirements import check_requires
 from steering.errors import InvalidFieldError
 from steering.requirements import scope_of
 
+from .body import Document
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import read_document
 from .probes import load_probe
@@ -36,9 +37,7 @@ async def heads(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> dict[str, Any]:
     """Every head's effect on a probe; `profile` saves the first few per cent as a draft."""
-    document = await read_document(request, services.limits)
-    given = {key: value for key, value in document.items() if value is not None}
-    query = HeadsQuery.from_document(given, most=_MAX_PROMPTS)
+    query = await read_document(request, services, services.limits.document, Document.OWN, _read)
     check_requires(query.requires)
     caller.require(*query.requires, param="requires")
     probe, stored = await load_probe(services, caller, actor, query.probe)
@@ -70,6 +69,11 @@ async def heads(
     if query.profile is not None:
         answer |= await asyncio.to_thread(_save, services, query, report, probe.label, actor)
     return answer
+
+
+def _read(document: dict[str, Any]) -> HeadsQuery:
+    given = {key: value for key, value in document.items() if value is not None}
+    return HeadsQuery.from_document(given, most=_MAX_PROMPTS)
 
 
 def _check_runs(query: HeadsQuery, num_heads: int) -> None:

@@ -54,7 +54,7 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
             arguments["request"] = Request(request.scope, _replaying(body, request))
             caller: Principal = request.state.caller
             claim = _Claim(services.store.idempotency, caller.key_id, key)
-            kept = await claim.take(_digest(request, body))
+            kept = await claim.take(await services.desk.run(request, _digest, request, body))
             if kept is not None:
                 headers = {**kept.headers, "idempotency-replayed": "true"}
                 return Response(kept.body, kept.status, headers)
@@ -104,14 +104,14 @@ def _key(request: Request) -> str | None:
     return values[0]
 
 
-async def _read(request: Request, services: Services) -> bytes:
+async def _read(request: Request, services: Services) -> bytearray:
     limits = services.limits
     return await read_body(
         request, max_bytes=limits.max_any_body_bytes, timeout_seconds=limits.body_timeout_seconds
     )
 
 
-def _digest(request: Request, body: bytes) -> str:
+def _digest(request: Request, body: bytearray) -> str:
     """Everything that makes a request the same; a form's boundary is new whenever it is built."""
     content_type = request.headers.get("content-type", "")
     boundary = _BOUNDARY.search(content_type)
@@ -125,7 +125,7 @@ def _digest(request: Request, body: bytes) -> str:
     return hashlib.sha256(canonical_json(head).encode() + b"\n" + body).hexdigest()
 
 
-def _replaying(body: bytes, request: Request) -> Callable[[], Awaitable[Message]]:
+def _replaying(body: bytearray, request: Request) -> Callable[[], Awaitable[Message]]:
     """Gives the route the body that was read, then whatever comes after it."""
     is_read = False
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -20,21 +20,35 @@ from server.registry.errors import SteeringConflictError
 from server.registry.resolution import ResolvedSteering
 from server.store.audit import Actor
 
-from .body import check_media_type, parse_json, read_body
+from .body import Bounds, Document, check_media_type, parse_json, read_body
 from .deps import Services
-from .errors import InvalidParameterError, ModelNotFoundError, UnsupportedParameterError
-from .limits import Limits
-from .schemas.fields import read
+from .errors import (
+    InvalidParameterError,
+    ModelNotFoundError,
+    RequestError,
+    UnsupportedParameterError,
+)
+from .prompts import check_message_count
+from .schemas.fields import Wire, read
 from .schemas.sampling import GenerationFields
 from .schemas.steering import SteeringFields
 
-__all__ = ["choose_steering", "read_document", "resolve_steering"]
+__all__ = ["choose_steering", "read_document", "read_request", "resolve_steering"]
+
+_T = TypeVar("_T")
+_M = TypeVar("_M", bound=Wire)
 
 _HEADER = "x-steering-profile"
 
 
-async def read_document(request: Request, limits: Limits) -> dict[str, Any]:
-    """The request's JSON object.
+async def read_document(
+    request: Request,
+    services: Services,
+    bounds: Bounds,
+    kind: Document,
+    take: Callable[[dict[str, Any]], _T],
+) -> _T:
+    """What `take` makes of the request's JSON object.
 
     Raises:
         RequestError: It has none, or one that is too large, too slow or too deep.
@@ -42,10 +56,28 @@ async def read_document(request: Request, limits: Limits) -> dict[str, Any]:
     check_media_type(request, "application/json")
     data = await read_body(
         request,
-        max_bytes=limits.max_body_bytes,
-        timeout_seconds=limits.body_timeout_seconds,
+        max_bytes=bounds.max_bytes,
+        timeout_seconds=services.limits.body_timeout_seconds,
     )
-    return parse_json(data)
+    return await services.desk.run(request, lambda: take(parse_json(data, bounds.max_values, kind)))
+
+
+async def read_request(
+    request: Request, services: Services, model: type[_M], bounds: Bounds, kind: Document
+) -> _M:
+    """The request's JSON object as a `model`.
+
+    Raises:
+        RequestError: As `read_document`, and for the first field that is wrong.
+        PromptTooLongError: More messages than are worth a look.
+    """
+
+    def take(document: dict[str, Any]) -> _M:
+        if "messages" in model.model_fields:
+            check_message_count(document, services.limits.max_messages)
+        return read(model, document)
+
+    return await read_document(request, services, bounds, kind, take)
 
 
 async def choose_steering(
@@ -110,8 +142,12 @@ def _fields(body: GenerationFields) -> SteeringFields:
         raise SteeringConflictError(
             "steering is given in the body and in vllm_xargs; give one", param="vllm_xargs"
         )
-    document: Mapping[str, Any] = parse_json(body.vllm_xargs.get("steering", "{}").encode())
-    return read(SteeringFields, document)
+    text, param = body.vllm_xargs.get("steering", "{}"), "vllm_xargs.steering"
+    try:
+        document = parse_json(text.encode(), len(text), Document.OWN)
+    except RequestError as error:
+        raise error.under(param) from None
+    return read(SteeringFields, document, under=param)
 
 
 def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> SteeringChoice:

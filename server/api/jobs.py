@@ -14,13 +14,13 @@ from server.jobs.manager import JobManager
 from server.store import JobRecord, JobStatus
 
 from . import records
+from .body import Document
 from .deps import ActorDep, CallerDep, ServicesDep, operation
 from .errors import InvalidParameterError
 from .idempotency import idempotent
-from .intake import read_document
+from .intake import read_request
 from .listing import paging
 from .reply import describe_failure
-from .schemas.fields import read
 from .schemas.jobs import JobRequest
 from .sse import DONE, EventStream, Numbered
 
@@ -35,7 +35,9 @@ async def create_job(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Check a request for a job and queue it."""
-    asked = read(JobRequest, await read_document(request, services.limits))
+    asked = await read_request(
+        request, services, JobRequest, services.limits.document, Document.STORED
+    )
     job = await services.jobs.create(asked.kind, asked.request(), caller=caller, by=actor)
     return _accepted(job)
 

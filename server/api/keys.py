@@ -12,12 +12,12 @@ from server.auth import KeyScope
 from server.store import KeySpec
 
 from . import records
+from .body import Document
 from .deps import ActorDep, CallerDep, ServicesDep, operation
 from .errors import InvalidParameterError
 from .idempotency import idempotent
-from .intake import read_document
+from .intake import read_request
 from .listing import paging
-from .schemas.fields import read
 from .schemas.registry import KeyRequest
 
 __all__ = ["router"]
@@ -31,7 +31,9 @@ async def create_key(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Make a key that may do no more than the caller's. Its secret is shown this once."""
-    asked = read(KeyRequest, await read_document(request, services.limits))
+    asked = await read_request(
+        request, services, KeyRequest, services.limits.document, Document.STORED
+    )
     minted = await asyncio.to_thread(
         services.store.keys.create, _spec(asked), minter=caller, by=actor
     )

@@ -14,12 +14,12 @@ from server.store.errors import ProfileNotFoundError
 from steering.direction_ref import DirectionRef
 
 from . import records
+from .body import Document
 from .deps import ActorDep, ServicesDep, operation
 from .errors import InvalidParameterError
 from .idempotency import idempotent
-from .intake import read_document
+from .intake import read_request
 from .listing import if_match, paging, reference
-from .schemas.fields import read
 from .schemas.registry import ProfileDraft
 
 __all__ = ["router"]
@@ -31,7 +31,9 @@ router = APIRouter(prefix="/v1/steering", tags=["Profiles"])
 @idempotent()
 async def create_profile(request: Request, services: ServicesDep, actor: ActorDep) -> Response:
     """Save a profile as the next version of its name; an equal newest version: 200."""
-    draft = read(ProfileDraft, await read_document(request, services.limits))
+    draft = await read_request(
+        request, services, ProfileDraft, services.limits.document, Document.STORED
+    )
     saved = await asyncio.to_thread(
         services.drafting.save,
         draft.name,
@@ -46,7 +48,9 @@ async def create_profile(request: Request, services: ServicesDep, actor: ActorDe
 @router.post("/profiles:validate", openapi_extra=operation(KeyScope.ADMIN, ProfileDraft))
 async def validate_profile(request: Request, services: ServicesDep) -> dict[str, Any]:
     """What a profile would do (layers, sites, ranks, doses), or every problem; saves nothing."""
-    draft = read(ProfileDraft, await read_document(request, services.limits))
+    draft = await read_request(
+        request, services, ProfileDraft, services.limits.document, Document.STORED
+    )
     checked = await asyncio.to_thread(services.drafting.check, draft.name, draft.document())
     spec = services.registry.spec
     return {

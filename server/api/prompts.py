@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from server.engine.errors import PromptTooLongError
 from server.engine.outputs import EngineInfo
 
 from .errors import InvalidParameterError
+from .limits import MAX_CHARS_PER_TOKEN
 from .schemas.chat import Message
 from .schemas.completions import CompletionRequest
 
@@ -24,8 +25,6 @@ __all__ = [
     "read_prompts",
     "render_chat",
 ]
-
-_MAX_CHARS_PER_TOKEN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +143,7 @@ def check_token_ids(ids: Sequence[int], info: EngineInfo, param: str) -> None:
 
 
 def _check_length(num_chars: int, max_model_len: int, param: str) -> None:
-    """No token has more characters than this on average over a text that is one."""
-    most = _MAX_CHARS_PER_TOKEN * max_model_len
+    most = MAX_CHARS_PER_TOKEN * max_model_len
     if num_chars > most:
         raise PromptTooLongError(
             f"{param} has {num_chars:,} characters; a context of {max_model_len:,} tokens holds "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import Request
@@ -15,9 +15,11 @@ from server.errors import reply_to
 from .deps import Services
 from .run import Run
 from .sse import EventStream, Numbered, until_disconnect
+from .tally import Tally
 
 __all__ = ["describe_failure", "respond"]
 
+_ENTRY_BYTES: Final = 256
 _log = structlog.get_logger(__name__)
 
 _Events = AsyncGenerator[Mapping[str, Any] | str | Numbered, None]
@@ -41,7 +43,11 @@ async def respond(
     headers = {"x-steering-applied": run.steering.header}
     if not is_stream:
         await until_disconnect(request.receive, run.finish())
-        return JSONResponse(answer(run), headers=headers)
+        # It grows with the body, which may be echoed, and with every log-probability.
+        size = getattr(request.state, "body_bytes", 0) + sum(map(_size, run.tallies))
+        return await services.desk.run_sized(
+            size, lambda: JSONResponse(answer(run), headers=headers)
+        )
     rest = events(run)
     first = await until_disconnect(request.receive, anext(rest))
     return EventStream(
@@ -52,6 +58,11 @@ async def respond(
         send_timeout=services.limits.send_timeout_seconds,
         headers=headers,
     )
+
+
+def _size(tally: Tally) -> int:
+    """About as many bytes as a tally has in an answer, without its text."""
+    return _ENTRY_BYTES * (len(tally.logprobs) + len(tally.prompt_logprobs or ()))
 
 
 def describe_failure(error: Exception, services: Services, path: str) -> Mapping[str, Any]:

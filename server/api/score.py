@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
-from server.auth import KeyScope
+from server.auth import KeyScope, Principal
+from server.engine.request import GenerationRequest
 from server.jobs.analysis.scoring import TextScore, score_text
 from server.registry.resolution import ResolvedSteering
 
+from .body import Document
 from .conversation import choose_analysed_steering, read_conversation, readable_request
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .errors import InvalidParameterError
-from .intake import read_document
-from .prompts import Prompt, check_message_count, check_token_ids, encode_text
+from .intake import read_request
+from .prompts import Prompt, check_token_ids, encode_text
 from .run import Head
 from .schemas.analysis import ScoreBody
-from .schemas.fields import read
 from .sse import until_disconnect
 
 __all__ = ["router"]
@@ -30,20 +34,29 @@ router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 @router.post("/score", openapi_extra=operation(KeyScope.ADMIN, ScoreBody))
 async def score(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
-) -> dict[str, Any]:
+) -> Response:
     """Log-probabilities of known text, and how far steering moves each distribution (KL)."""
-    document = await read_document(request, services.limits)
-    check_message_count(document, services.limits.max_messages)
-    body = read(ScoreBody, document)
+    body = await read_request(request, services, ScoreBody, services.limits.document, Document.OWN)
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
+    head = services.head("score", services.engine.info().model_name)
+    made, start = await services.desk.run(request, _asked, services, caller, head, body, steering)
+    found = await until_disconnect(request.receive, score_text(services.engine, made, start))
+    answer = partial(_answer, services, head, made.prompt_token_ids, start, found, steering)
+    return await services.desk.run(request, lambda: JSONResponse(answer()))
+
+
+def _asked(
+    services: Services,
+    caller: Principal,
+    head: Head,
+    body: ScoreBody,
+    steering: ResolvedSteering,
+) -> tuple[GenerationRequest, int]:
     context = read_conversation(services, body)
     prompt, start = _with_continuation(services, body, context)
     if start and not steering.prompt_tokens:
         steering = replace(steering, prompt_tokens=(len(context.token_ids),))
-    head = services.head("score", services.engine.info().model_name)
-    made = readable_request(services, caller, head.id, prompt, steering, 0)
-    found = await until_disconnect(request.receive, score_text(services.engine, made, start))
-    return _answer(services, head, prompt, start, found, steering)
+    return readable_request(services, caller, head.id, prompt, steering, 0), start
 
 
 def _with_continuation(services: Services, body: ScoreBody, context: Prompt) -> tuple[Prompt, int]:
@@ -75,7 +88,7 @@ def _with_continuation(services: Services, body: ScoreBody, context: Prompt) -> 
 def _answer(
     services: Services,
     head: Head,
-    prompt: Prompt,
+    token_ids: Sequence[int],
     start: int,
     found: TextScore,
     steering: ResolvedSteering,
@@ -92,8 +105,8 @@ def _answer(
             "kl": divergence,
         }
         for position, token_id, logprob, unsteered, divergence in zip(
-            range(start + 1, len(prompt.token_ids)),
-            prompt.token_ids[start + 1 :],
+            range(start + 1, len(token_ids)),
+            token_ids[start + 1 :],
             found.logprobs,
             found.unsteered,
             kl,

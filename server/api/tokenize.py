@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
 from server.auth import KeyScope
 
-from .deps import ServicesDep, operation
+from .body import Document
+from .deps import Services, ServicesDep, operation
 from .errors import ModelNotFoundError
-from .intake import read_document
+from .intake import read_request
 from .prompts import check_token_ids, encode_text, render_chat
-from .schemas.fields import read
 from .schemas.tokenize import DetokenizeRequest, TokenizeRequest
 
 __all__ = ["router"]
@@ -22,10 +23,42 @@ router = APIRouter(tags=["OpenAI"])
 
 @router.post("/v1/tokenize", openapi_extra=operation(KeyScope.CHAT, TokenizeRequest))
 @router.post("/tokenize", openapi_extra=operation(KeyScope.CHAT, TokenizeRequest))
-async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def tokenize(request: Request, services: ServicesDep) -> Response:
     """Token ids of a text, or of a chat as the model is given it."""
-    body = read(TokenizeRequest, await read_document(request, services.limits))
+    body = await read_request(
+        request, services, TokenizeRequest, services.limits.chat, Document.OPENAI
+    )
     _check_model(body.model, services.engine.info().model_name)
+    return await services.desk.run(request, lambda: JSONResponse(_tokens(services, body)))
+
+
+@router.post("/v1/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
+@router.post("/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
+async def detokenize(request: Request, services: ServicesDep) -> Response:
+    """The text of token ids."""
+    body = await read_request(
+        request, services, DetokenizeRequest, services.limits.prompts, Document.OPENAI
+    )
+    _check_model(body.model, services.engine.info().model_name)
+    return await services.desk.run(request, lambda: JSONResponse(_text(services, body)))
+
+
+@router.get("/v1/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
+@router.get("/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
+async def tokenizer_info(services: ServicesDep) -> dict[str, Any]:
+    """The special tokens and the chat template."""
+    tokenizer = services.engine.tokenizer
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "eos_token": tokenizer.eos_token,
+        "bos_token": tokenizer.bos_token,
+        "pad_token": tokenizer.pad_token,
+        "chat_template": tokenizer.chat_template,
+        "add_bos_token": tokenizer.adds_bos_token,
+    }
+
+
+def _tokens(services: Services, body: TokenizeRequest) -> dict[str, Any]:
     tokenizer, info = services.engine.tokenizer, services.engine.info()
     if body.prompt is not None:
         prompt = encode_text(
@@ -46,29 +79,9 @@ async def tokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
     return answer
 
 
-@router.post("/v1/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
-@router.post("/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
-async def detokenize(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """The text of token ids."""
-    body = read(DetokenizeRequest, await read_document(request, services.limits))
-    _check_model(body.model, services.engine.info().model_name)
+def _text(services: Services, body: DetokenizeRequest) -> dict[str, Any]:
     check_token_ids(body.tokens, services.engine.info(), "tokens")
     return {"prompt": services.engine.tokenizer.decode(body.tokens)}
-
-
-@router.get("/v1/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
-@router.get("/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
-async def tokenizer_info(services: ServicesDep) -> dict[str, Any]:
-    """The special tokens and the chat template."""
-    tokenizer = services.engine.tokenizer
-    return {
-        "tokenizer_class": type(tokenizer).__name__,
-        "eos_token": tokenizer.eos_token,
-        "bos_token": tokenizer.bos_token,
-        "pad_token": tokenizer.pad_token,
-        "chat_template": tokenizer.chat_template,
-        "add_bos_token": tokenizer.adds_bos_token,
-    }
 
 
 def _check_model(model: str | None, served: str) -> None:

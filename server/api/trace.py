@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
-from server.auth import KeyScope
+from server.auth import KeyScope, Principal
 from server.engine.outputs import MonitorReading
+from server.engine.request import GenerationRequest
 from server.registry.readouts import with_readouts
+from server.registry.resolution import ResolvedSteering
 from steering.plan import PlannedMonitor
 from steering.scopes import Region
 
+from .body import Document
 from .conversation import (
     choose_analysed_steering,
     read_conversation,
@@ -22,11 +28,10 @@ from .conversation import (
 )
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .errors import InvalidParameterError
-from .intake import read_document
-from .prompts import Prompt, check_message_count
-from .run import Run
+from .intake import read_request
+from .prompts import Prompt
+from .run import Head, Run
 from .schemas.analysis import TraceBody
-from .schemas.fields import read
 from .sse import until_disconnect
 from .tally import Tally
 
@@ -40,27 +45,47 @@ router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 @router.post("/trace", openapi_extra=operation(KeyScope.ADMIN, TraceBody))
 async def trace(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
-) -> dict[str, Any]:
+) -> Response:
     """Scores of directions and probes at every token, prompt and generated, under any steering."""
-    document = await read_document(request, services.limits)
-    check_message_count(document, services.limits.max_messages)
-    body = read(TraceBody, document)
+    body = await read_request(request, services, TraceBody, services.limits.document, Document.OWN)
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
     readouts = await read_readouts(services, caller, actor, body.readouts, "readouts")
-    prompt = read_conversation(services, body)
-    _check_size(len(readouts), len(prompt.token_ids) + body.max_tokens)
-    info = services.engine.info()
-    head = services.head("trace", info.model_name)
-    made = readable_request(services, caller, head.id, prompt, steering, body.max_tokens)
-    plan = with_readouts(made.plan, readouts, info.spec.num_layers)
-    made = replace(made, plan=plan, monitor_prompt=True)
+    head = services.head("trace", services.engine.info().model_name)
+    prompt, made = await services.desk.run(
+        request, _asked, services, caller, head, body, steering, readouts
+    )
     run = Run(services.engine, services.metrics, head, steering, (made,), 1)
     await until_disconnect(request.receive, run.finish())
+    answer = partial(_answer, services, run, prompt, readouts)
+    size = len(readouts) * run.tallies[0].num_prompt_tokens
+    return await services.desk.run_sized(
+        getattr(request.state, "body_bytes", 0) + 16 * size, lambda: JSONResponse(answer())
+    )
+
+
+def _asked(
+    services: Services,
+    caller: Principal,
+    head: Head,
+    body: TraceBody,
+    steering: ResolvedSteering,
+    readouts: tuple[PlannedMonitor, ...],
+) -> tuple[Prompt, GenerationRequest]:
+    prompt = read_conversation(services, body)
+    _check_size(len(readouts), len(prompt.token_ids) + body.max_tokens)
+    made = readable_request(services, caller, head.id, prompt, steering, body.max_tokens)
+    plan = with_readouts(made.plan, readouts, services.engine.info().spec.num_layers)
+    return prompt, replace(made, plan=plan, monitor_prompt=True)
+
+
+def _answer(
+    services: Services, run: Run, prompt: Prompt, readouts: Sequence[PlannedMonitor]
+) -> dict[str, Any]:
     [tally] = run.choices
     report = run.report()
     del report["monitors"]  # the profile's own; what was read are the readouts
     return {
-        **head.document("steering.analysis.trace"),
+        **run.head.document("steering.analysis.trace"),
         "tokens": _tokens(services, prompt, tally),
         "readouts": [
             _readout(*pair, num_tokens=len(prompt.token_ids) + len(tally.token_ids))

@@ -35,8 +35,8 @@ class Wire(BaseModel):
     )
 
 
-def read(model: type[_M], document: Mapping[str, Any]) -> _M:
-    """`document` as a `model`; members that are null count as absent.
+def read(model: type[_M], document: Mapping[str, Any], *, under: str = "") -> _M:
+    """`document`, which stands in the field `under`, as a `model`; null members count as absent.
 
     Raises:
         RequestError: The first problem, naming its field and not repeating its value.
@@ -48,7 +48,10 @@ def read(model: type[_M], document: Mapping[str, Any]) -> _M:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = _path(problem["loc"])
         known = [str(field.alias or name) for name, field in model.model_fields.items()]
-        raise _error(problem["type"], problem["msg"], param, known) from None
+        found = _error(problem["type"], problem["msg"], param, known)
+        raise (found.under(under) if under else found) from None
+    except RequestError as error:
+        raise (error.under(under) if under else error) from None
 
 
 def _error(kind: str, message: str, param: str, known: Collection[str]) -> RequestError:

@@ -102,7 +102,7 @@ CHAT_CASES: list[tuple[str, Any, int, str, str | None]] = [
     ("prompt_logprobs", 21, 400, "invalid_value", None),
     ("continue_final_message", True, 400, "invalid_value", None),
     ("vllm_xargs", {"other": "1"}, 400, "unsupported_parameter", None),
-    ("vllm_xargs", {"steering": "{"}, 400, "invalid_json", "*"),
+    ("vllm_xargs", {"steering": "{"}, 400, "invalid_json", "vllm_xargs.steering"),
 ]
 
 INLINE = {"operation": "add", "direction": "cheer"}

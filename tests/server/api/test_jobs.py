@@ -201,7 +201,7 @@ async def test_a_bad_request_names_its_field_and_stores_nothing(
 
 @pytest.mark.parametrize("suffix", ["", "/events"])
 async def test_an_unknown_job_is_404(client: httpx.AsyncClient, suffix: str) -> None:
-    for job_id in ("job-" + "0" * 32, "x", "%00", "..%2f"):
+    for job_id in ("job-" + "0" * 32, "x", "..%2f"):
         response = await client.get(f"{JOBS}/{job_id}{suffix}")
         assert response.status_code == 404
         assert response.json()["error"]["code"] in ("job_not_found", "not_found")

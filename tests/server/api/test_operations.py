@@ -110,7 +110,7 @@ async def test_capabilities_say_what_is_there_and_why_not(client: httpx.AsyncCli
     assert sites["resid_post"]["resid_norms"] == {"0": 2.0, "1": 3.0, "2": 4.0, "3": 5.0}
     assert "rank_one" in found["operations"]
     assert "tools" in found["not_available"]
-    assert found["limits"]["max_choices"] == Limits().max_choices
+    assert found["limits"]["max_choices"] == Limits(max_model_len=2048).max_choices
 
 
 async def test_text_and_chats_are_tokenized_and_back(client: httpx.AsyncClient) -> None:

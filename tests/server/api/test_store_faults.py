@@ -120,6 +120,7 @@ def requests(job: str, running: str, key: str) -> list[Ask]:
             )
             for end in ("", "/versions")
         ),
+        *(Ask("GET", path) for path in ("/docs", "/openapi.json")),
         Ask("GET", "/v1/admin/keys"),
         Ask("GET", f"/v1/admin/keys/{key}", route="/v1/admin/keys/{key_id}"),
         *(
