@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,10 +19,9 @@ from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import choose_steering, read_request
 from .logprobs import chat_logprobs, prompt_logprobs
 from .prompts import render_chat
-from .reply import respond
+from .reply import chunk_events, respond
 from .run import Run
 from .schemas.chat import ChatRequest
-from .sse import DONE
 from .tally import Tally
 
 __all__ = ["router"]
@@ -104,44 +102,28 @@ def _choice(run: Run, index: int, tally: Tally, body: ChatRequest) -> dict[str, 
     return choice
 
 
-async def _events(run: Run, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
-    options = body.stream_options
-    with_usage = options is not None and options.include_usage
-    continuous = options is not None and options.continuous_usage_stats
+def _events(run: Run, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
     begun: set[int] = set()
-    async with aclosing(run.outputs()) as outputs:
-        async for index, output in outputs:
-            chunks = []
-            if index not in begun:
-                begun.add(index)
-                chunks.append(_first_chunk(run, index, body))
-            if output.text or output.logprobs or output.finish_reason is not None:
-                chunks.append(_chunk(run, index, output, body))
-            if run.is_finished and not with_usage:
-                chunks[-1]["steering"] = run.report()
-            for chunk in chunks:
-                if continuous:
-                    chunk["usage"] = run.usage()
-                elif with_usage:
-                    chunk["usage"] = None
-                yield chunk
-    if with_usage:
-        last = run.head.document("chat.completion.chunk")
-        yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
-    yield DONE
+
+    def chunks(index: int, output: RequestOutput) -> Iterator[dict[str, Any]]:
+        if index not in begun:
+            begun.add(index)
+            yield _first_chunk(run, index, body)
+        yield _chunk(run, index, output, body)
+
+    return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks)
 
 
 def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:
-    chunk = run.head.document("chat.completion.chunk")
-    if body.return_token_ids and index == 0:
-        chunk["prompt_token_ids"] = list(run.requests[0].prompt_token_ids)
     delta = {"role": "assistant", "content": ""}
-    chunk["choices"] = [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
-    return chunk
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+    if body.return_token_ids and index == 0:
+        prompt_token_ids = list(run.requests[0].prompt_token_ids)
+        return {"choices": [choice], "prompt_token_ids": prompt_token_ids}
+    return {"choices": [choice]}
 
 
 def _chunk(run: Run, index: int, output: RequestOutput, body: ChatRequest) -> dict[str, Any]:
-    chunk = run.head.document("chat.completion.chunk")
     token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,
@@ -153,5 +135,4 @@ def _chunk(run: Run, index: int, output: RequestOutput, body: ChatRequest) -> di
         choice["stop_reason"] = output.stop_reason
     if body.return_token_ids:
         choice["token_ids"] = list(output.token_ids)
-    chunk["choices"] = [choice]
-    return chunk
+    return {"choices": [choice]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,10 +18,9 @@ from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import choose_steering, read_request
 from .logprobs import completion_logprobs, prompt_logprobs
 from .prompts import Prompt, read_prompts
-from .reply import respond
+from .reply import chunk_events, respond
 from .run import Run
 from .schemas.completions import CompletionRequest
-from .sse import DONE
 from .tally import Tally
 from .turn_boundary import BOUNDARY_HEADER, with_boundaries
 
@@ -103,30 +101,14 @@ class _Echo:
             answer["steering"]["baseline"] = {"choices": self._choices(run.baseline_choices)}
         return answer
 
-    async def events(self, run: Run) -> AsyncGenerator[dict[str, Any] | str, None]:
+    def events(self, run: Run) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The answer in chunks."""
-        options = self._body.stream_options
-        with_usage = options is not None and options.include_usage
-        continuous = options is not None and options.continuous_usage_stats
-        lengths: dict[int, int] = {}  # characters of each choice so far
-        async with aclosing(run.outputs()) as outputs:
-            async for index, output in outputs:
-                chunk = self._chunk(run, index, output, lengths)
-                is_last = run.is_finished and not with_usage
-                if chunk is None and not is_last:
-                    continue
-                chunk = chunk or {**run.head.document("text_completion"), "choices": []}
-                if is_last:
-                    chunk["steering"] = run.report()
-                if continuous:
-                    chunk["usage"] = run.usage()
-                elif with_usage:
-                    chunk["usage"] = None
-                yield chunk
-        if with_usage:
-            last = run.head.document("text_completion")
-            yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
-        yield DONE
+        offsets: dict[int, int] = {}  # characters of each choice's tokens so far
+
+        def chunks(index: int, output: RequestOutput) -> list[dict[str, Any]]:
+            return [{"choices": [self._chunk(index, output, offsets)]}]
+
+        return chunk_events(run, "text_completion", self._body.stream_options, chunks)
 
     def _choices(self, tallies: list[Tally]) -> list[dict[str, Any]]:
         return [self._choice(index, tally) for index, tally in enumerate(tallies)]
@@ -147,20 +129,16 @@ class _Echo:
             choice["token_ids"] = tally.token_ids
         return choice
 
-    def _chunk(
-        self, run: Run, index: int, output: RequestOutput, lengths: dict[int, int]
-    ) -> dict[str, Any] | None:
-        is_first = index not in lengths
-        text = (self._texts[index // self._body.n] if is_first else "") + output.text
-        offset = lengths.get(index, 0)
-        lengths[index] = offset + len(text)
-        if not (text or output.logprobs or output.finish_reason is not None):
-            return None
+    def _chunk(self, index: int, output: RequestOutput, offsets: dict[int, int]) -> dict[str, Any]:
+        is_first, offset = index not in offsets, offsets.get(index, 0)
         of_prompt = output.prompt_logprobs if is_first else None
+        logprobs = self._logprobs(index, of_prompt, output.logprobs, offset)
+        # Of the tokens, which may be ahead of the text, as in an answer that comes whole.
+        offsets[index] = offset + sum(map(len, logprobs["tokens"] if logprobs else ()))
         choice: dict[str, Any] = {
             "index": index,
-            "text": text,
-            "logprobs": self._logprobs(index, of_prompt, output.logprobs, offset),
+            "text": (self._texts[index // self._body.n] if is_first else "") + output.text,
+            "logprobs": logprobs,
             "finish_reason": output.finish_reason,
         }
         if output.finish_reason is not None:
@@ -170,7 +148,7 @@ class _Echo:
                 prompt = self._prompts[index // self._body.n]
                 choice["prompt_token_ids"] = list(prompt.token_ids)
             choice["token_ids"] = list(output.token_ids)
-        return {**run.head.document("text_completion"), "choices": [choice]}
+        return choice
 
     def _logprobs(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
@@ -10,14 +11,16 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from server.engine.errors import EngineDrainingError, RequestAbortedError
+from server.engine.outputs import RequestOutput
 from server.errors import reply_to
 
 from .deps import Services
 from .run import Run
-from .sse import EventStream, Numbered, until_disconnect
+from .schemas.sampling import StreamOptions
+from .sse import DONE, EventStream, Numbered, until_disconnect
 from .tally import Tally
 
-__all__ = ["describe_failure", "respond"]
+__all__ = ["chunk_events", "describe_failure", "respond"]
 
 _ENTRY_BYTES: Final = 256
 _log = structlog.get_logger(__name__)
@@ -63,6 +66,52 @@ async def respond(
 def _size(tally: Tally) -> int:
     """About as many bytes as a tally has in an answer, without its text."""
     return _ENTRY_BYTES * (len(tally.logprobs) + len(tally.prompt_logprobs or ()))
+
+
+async def chunk_events(
+    run: Run,
+    kind: str,
+    options: StreamOptions | None,
+    chunks: Callable[[int, RequestOutput], Iterable[dict[str, Any]]],
+) -> AsyncGenerator[dict[str, Any] | str, None]:
+    """The events of a streamed answer: joined, they are the whole answer.
+
+    Args:
+        run: What is told.
+        kind: The `object` of a chunk.
+        options: What comes beside the choices.
+        chunks: From an output and its choice's index to chunks, in order; those that hold nothing
+            are left out.
+    """
+    with_usage = options is not None and options.include_usage
+    continuous = options is not None and options.continuous_usage_stats
+    async with aclosing(run.outputs()) as outputs:
+        async for index, output in outputs:
+            told = [chunk for chunk in chunks(index, output) if _holds_something(chunk)]
+            if run.is_finished and not with_usage:
+                told[-1]["steering"] = run.report()  # a finish reason was told
+            for chunk in told:
+                if continuous:
+                    chunk["usage"] = run.usage()
+                elif with_usage:
+                    chunk["usage"] = None
+                yield {**run.head.document(kind), **chunk}
+    if with_usage:
+        last = run.head.document(kind)
+        yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
+    yield DONE
+
+
+def _holds_something(part: Any) -> bool:
+    """Whether any member of a chunk does; which choice it is of is none of it.
+
+    Asked of the finished chunk, so that it cannot forget a member that a chunk comes to have.
+    """
+    if isinstance(part, Mapping):
+        return any(_holds_something(value) for name, value in part.items() if name != "index")
+    if isinstance(part, list):
+        return any(not isinstance(item, Mapping) or _holds_something(item) for item in part)
+    return part is not None and part != ""
 
 
 def describe_failure(error: Exception, services: Services, path: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from server.engine.outputs import (
     TokenLogprobs,
 )
 from server.engine.request import GenerationRequest
+from server.engine.text import Detokenizer
 from steering.scopes import PositionContext
 
 from .byte_tokenizer import END, START, VOCAB_SIZE, ByteTokenizer
@@ -43,21 +44,24 @@ def echo_outputs(
     sampling, num_prompt = request.sampling, len(request.prompt_token_ids)
     steered = _steered(request, num_prompt + len(answer), forgets_steering)
     outputs: list[RequestOutput] = []
-    pending, text = b"", ""
+    text = Detokenizer(
+        tokenizer.decode,
+        request.prompt_token_ids,
+        sampling.stop,
+        skipped_ids=frozenset({START, END}),
+    )
     for index in range(max(len(answer), 1)):
         token = answer[index] if answer else None
         is_end = token in (None, END) or token in sampling.stop_token_ids
-        if token is not None and token < 256:
+        new = ""
+        if token is not None and not is_end:
             byte = bytes([token])
-            pending += byte.upper() if steered[num_prompt + index - 1] else byte
-        new, pending = _characters(pending)
-        stop = next((s for s in sampling.stop if s in text + new), None)
-        if stop is not None:
-            new = (text + new).split(stop)[0][len(text) :]
-        text += new
+            new = text.add(byte.upper()[0] if steered[num_prompt + index - 1] else token)
+        stop = text.stop_reason
         is_last = is_end or stop is not None or index == len(answer) - 1
         finish = None
         if is_last:
+            new += text.finish()
             finish = FinishReason.STOP if (is_end and token) or stop else FinishReason.LENGTH
         outputs.append(
             RequestOutput(
@@ -120,16 +124,6 @@ def _monitors(request: GenerationRequest, stop: int) -> tuple[MonitorReading, ..
     scores = tuple(position / 10 for position in positions)
     planned = () if request.plan is None else request.plan.monitors
     return tuple(MonitorReading(positions, scores) for _ in planned)
-
-
-def _characters(pending: bytes) -> tuple[str, bytes]:
-    """The whole characters of `pending`, and the bytes of a split one."""
-    for cut in range(len(pending), max(len(pending) - 4, -1), -1):
-        try:
-            return pending[:cut].decode(), pending[cut:]
-        except UnicodeDecodeError:
-            continue
-    return pending.decode(errors="replace"), b""
 
 
 def _logprobs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from server.engine.errors import GenerationError, NonFiniteOutputError, QueueFullError
 from server.engine.outputs import FinishReason
 
+from .byte_tokenizer import END
 from .conftest import chat, create_cheerful
 from .echo_engine import EchoEngine
 
@@ -115,6 +117,95 @@ async def test_logprobs_stream_with_every_token_even_without_text(
         for entry in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]
     ]
     assert tokens == [[0xC3], [0xA9], []]
+
+
+async def test_token_ids_stream_with_every_token_even_without_text(
+    client: httpx.AsyncClient,
+) -> None:
+    for path, fields in ((CHAT, chat("é")), (TEXT, {"model": "echo", "prompt": "é"})):
+        *chunks, _ = await read(client, path, {**fields, "return_token_ids": True, "stop": "éx"})
+        ids = [chunk["choices"][0].get("token_ids") for chunk in chunks]
+        assert [i for i in ids if i] == [[0xC3], [0xA9], [END]], path
+
+
+def joined(first: Any, second: Any) -> Any:
+    """What two pieces of one answer come to: texts, lists and members put together."""
+    if first is None or second is None:
+        return first if second is None else second
+    if isinstance(first, dict):
+        return {k: joined(first.get(k), second.get(k)) for k in [*first, *second]}
+    assert isinstance(first, str | list), f"{first} and {second} cannot both be told"
+    return first + second
+
+
+def whole(chunks: list[Any]) -> dict[str, Any]:
+    """The answer that the chunks of a stream add up to."""
+    answer: dict[str, Any] = {"choices": {}}
+    for chunk in chunks:
+        for choice in chunk.pop("choices"):
+            index, known = choice.pop("index"), answer["choices"]
+            if "delta" in choice:
+                choice["message"] = choice.pop("delta")
+            known[index] = joined(known.get(index), choice)
+        answer |= {name: value for name, value in chunk.items() if value is not None}
+    answer["choices"] = [{"index": i, **c} for i, c in sorted(answer["choices"].items())]
+    return answer
+
+
+def random_request(rng: random.Random) -> tuple[str, dict[str, Any]]:
+    def text() -> str:
+        return "".join(rng.choices(["a", "b", "é", "😀", " ", "#"], k=rng.randint(1, 9)))
+
+    is_chat, said = rng.random() < 0.5, text()
+    start = rng.randrange(len(said))
+    stops = [said[start : start + rng.randint(1, 4)], said[start:] + "!", text()]
+    body: dict[str, Any] = {
+        "n": rng.randint(1, 3),
+        "stop": rng.sample(stops, rng.randint(0, 3)),
+        "return_token_ids": rng.random() < 0.7,
+        "max_tokens": rng.randint(1, 24),
+        "model": rng.choice(["echo", "echo:cheerful"]),
+        "stop_token_ids": rng.choice([[], [ord("b")], [0xA9]]),
+        "steering": rng.choice(
+            [None, {"monitors": [{"direction": "cheer", "layer": 1, "site": "resid_post"}]}]
+        ),
+    }
+    has_logprobs = rng.random() < 0.5
+    if is_chat:
+        body |= {"logprobs": has_logprobs, "top_logprobs": rng.randint(0, 3)}
+        body = chat(said, **body) if has_logprobs else chat(said, **body | {"top_logprobs": None})
+        return CHAT, body
+    prompts = [said, text()] if rng.random() < 0.5 else [list(said.encode())]
+    body |= {"prompt": prompts, "echo": rng.random() < 0.5}
+    return TEXT, body | {"logprobs": rng.randint(0, 3) if has_logprobs else None}
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_stream_adds_up_to_the_answer_that_comes_whole(
+    shared: httpx.AsyncClient, seed: int
+) -> None:
+    rng = random.Random(seed)
+    for _ in range(5):
+        path, body = random_request(rng)
+        response = await shared.post(path, json=body)
+        assert response.status_code == 200, response.text
+        expected = response.json()
+        options = {
+            "include_usage": rng.random() < 0.5,
+            "continuous_usage_stats": rng.random() < 0.3,
+        }
+        *chunks, done = await read(shared, path, {**body, "stream_options": options})
+        assert done == "[DONE]"
+        streamed = whole(chunks)
+        for answer in (expected, streamed):
+            for name in ("id", "created", "object"):
+                del answer[name]
+        if not any(options.values()):
+            del expected["usage"]
+        for choice in expected["choices"]:
+            if path == CHAT:
+                del choice["message"]["refusal"]
+        assert streamed == expected, body
 
 
 async def test_a_completion_stream_is_text_finish_done(client: httpx.AsyncClient) -> None:
