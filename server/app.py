@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -56,6 +55,7 @@ from .jobs.kind import JobKind
 from .jobs.kinds import KINDS
 from .jobs.manager import JobLimits, JobManager
 from .metrics import Metrics
+from .pools import Pools
 from .registry.demo import import_demo
 from .registry.drafting import Drafting
 from .registry.registry import Registry
@@ -140,13 +140,13 @@ async def serve(
         ValueError: As `create_app`.
         EngineDeadError: The engine stopped or hung.
     """
-    check = await asyncio.to_thread(store.verify)
+    app = create_app(settings, engine, store, kinds=kinds)
+    services: Services = app.state.services
+    check = await services.pools.bulk.run(store.verify)
     if not check.is_sound:
         _log.error("store_damaged", **asdict(check))
     if settings.load_demo:
-        await asyncio.to_thread(import_demo, DEMO_DIR, store, engine.info().spec)
-    app = create_app(settings, engine, store, kinds=kinds)
-    services: Services = app.state.services
+        await services.pools.bulk.run(import_demo, DEMO_DIR, store, engine.info().spec)
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
     binding = Binding(
@@ -173,17 +173,19 @@ def _services(
     registry = Registry(store, spec, settings.default_profile)
     uploader = Uploader(store, spec)
     metrics = Metrics(engine.stats, is_auth_disabled=is_open)
+    pools = Pools.open()
     return Services(
         engine=engine,
         store=store,
         registry=registry,
         uploader=uploader,
         drafting=Drafting(store, registry.library, spec),
-        jobs=_jobs(settings, engine, registry, uploader, metrics, kinds),
+        jobs=_jobs(settings, engine, registry, uploader, metrics, kinds, pools),
+        pools=pools,
         metrics=metrics,
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
         keys=KeysGate(store.keys, is_open=is_open),
-        desk=Desk(),
+        desk=Desk(pools.bodies),
         limits=Limits(
             max_model_len=engine.info().max_model_len,
             max_body_bytes=settings.max_body_bytes,
@@ -204,6 +206,7 @@ def _jobs(
     uploader: Uploader,
     metrics: Metrics,
     kinds: Sequence[JobKind],
+    pools: Pools,
 ) -> JobManager:
     return JobManager(
         kinds,
@@ -211,6 +214,7 @@ def _jobs(
         uploader.store,
         uploader=uploader,
         library=registry.library,
+        pools=pools,
         limits=JobLimits(
             max_running=settings.max_running_jobs,
             max_queued=settings.max_queued_jobs,

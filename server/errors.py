@@ -13,7 +13,7 @@ from typing import Any, Final
 from steering import errors as steering
 from steering.errors import SteeringError
 
-from . import auth
+from . import auth, pools
 from .api import errors as api
 from .engine import errors as engine
 from .registry import errors as registry
@@ -67,6 +67,7 @@ ERROR_TABLE: Final[tuple[ErrorRow, ...]] = (
     ErrorRow(api.RouteNotFoundError, 404),
     ErrorRow(api.WrongMethodError, 405),
     ErrorRow(api.NotReadyError, 503, _UNAVAILABLE, headers=_RETRY),
+    ErrorRow(pools.PoolFullError, 503, _UNAVAILABLE, headers=_RETRY),
     ErrorRow(api.SteeringNotAppliedError, 500, _SERVER),
     ErrorRow(api.InternalError, 500, _SERVER, is_shown=False),
     ErrorRow(api.RequestError, 400),
@@ -102,6 +103,7 @@ ERROR_TABLE: Final[tuple[ErrorRow, ...]] = (
     ErrorRow(store.PreconditionFailedError, 412),
     ErrorRow(store.InsufficientStorageError, 507, _SERVER),
     ErrorRow(store.CorruptArtifactError, 503, _UNAVAILABLE),
+    ErrorRow(store.StoreBusyError, 503, _UNAVAILABLE, headers=_RETRY),
     ErrorRow(store.StoreUnavailableError, 503, _UNAVAILABLE, headers=_RETRY, is_shown=False),
     ErrorRow(store.StoreError, 500, _SERVER, is_shown=False),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def test_the_client_knows_nothing_of_ours(module: Module) -> None:
 def test_settings_are_read_in_two_places(module: Module) -> None:
     if module.name not in _READS_SETTINGS and not _under(module.name, "server.cli"):
         assert _reaches(module, "server.settings") == []
+
+
+@pytest.mark.parametrize("module", modules("server"), ids=lambda m: m.name)
+def test_no_work_shares_the_default_threads(module: Module) -> None:
+    """Every thread belongs to a pool of its own; the commands begin before anything is served."""
+    if _under(module.name, "server.cli"):
+        return
+    names = [n.attr for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)]
+    names += [i.name.rpartition(".")[2] for i in imports(module)]
+    assert not {"to_thread", "run_in_threadpool", "iterate_in_threadpool"} & set(names)
+    assert module.name == "server.jobs.threads" or "run_in_executor" not in names
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda m: m.name)

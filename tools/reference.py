@@ -24,6 +24,7 @@ from server.cli import app as coxswain
 from server.engine.errors import EngineError
 from server.engine.outputs import EngineStats, StepSeconds
 from server.metrics import Metrics
+from server.pools import PoolFullError
 from server.registry.errors import RegistryError
 from server.settings import ENV_PREFIX, Settings
 from server.store.errors import StoreError
@@ -37,7 +38,10 @@ _HEADER = """# Reference
 <!-- Written by `make reference` from the code; a test fails where it is out of date. -->
 
 """
-_TREES = (RequestError, AuthError, RegistryError, SteeringError, EngineError, StoreError)
+_TREES = (
+    *(RequestError, AuthError, RegistryError, SteeringError, EngineError, StoreError),
+    PoolFullError,
+)
 _IDLE = EngineStats(0, 0, 0.0, 0, 0, 0, 0, StepSeconds(), 0.0, is_healthy=True, is_draining=False)
 
 Row = Sequence[str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -33,7 +32,7 @@ async def put_alias(
         request, services, AliasTarget, services.limits.document, Document.STORED
     )
     wanted = DirectionRef.parse(target.profile, param="profile")
-    record = await asyncio.to_thread(
+    record = await services.pools.writes.run(
         services.store.aliases.put,
         alias,
         wanted.name,
@@ -48,14 +47,14 @@ async def put_alias(
 async def list_aliases(request: Request, services: ServicesDep) -> dict[str, Any]:
     """All aliases, by name."""
     asked = paging(request)
-    found = await asyncio.to_thread(services.store.aliases.list, asked.cursor, asked.limit)
+    found = await services.pools.reads.run(services.store.aliases.list, asked.cursor, asked.limit)
     return records.page(found, records.alias)
 
 
 @router.get("/{alias}", openapi_extra=operation(KeyScope.READ))
 async def get_alias(alias: str, services: ServicesDep) -> Response:
     """One alias."""
-    return _reply(await asyncio.to_thread(services.store.aliases.get, alias))
+    return _reply(await services.pools.reads.run(services.store.aliases.get, alias))
 
 
 @router.delete("/{alias}", openapi_extra=operation(KeyScope.ADMIN))
@@ -63,7 +62,7 @@ async def delete_alias(
     alias: str, request: Request, services: ServicesDep, actor: ActorDep
 ) -> dict[str, Any]:
     """Free the name; the profile stays."""
-    await asyncio.to_thread(
+    await services.pools.writes.run(
         services.store.aliases.delete, alias, by=actor, expected=if_match(request)
     )
     return {"object": "steering.alias.deleted", "alias": alias}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -22,7 +21,7 @@ router = APIRouter(prefix="/v1/admin/audit", tags=["Audit"])
 async def list_events(request: Request, services: ServicesDep) -> dict[str, Any]:
     """Events, newest first; `action` keeps one kind."""
     asked = paging(request, ("action",))
-    found = await asyncio.to_thread(
+    found = await services.pools.reads.run(
         services.store.audit.list,
         asked.cursor,
         asked.limit,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
+
+from server.pools import Pool
 
 from .errors import (
     BodyTimeoutError,
@@ -37,7 +37,6 @@ _MAX_CONTAINERS: Final = 2**16  # arrays and objects; the parser holds up every 
 _SLICE_BYTES: Final = 2**16
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 _ONCE: Final = "steering"
-_NUM_DESK_THREADS: Final = 2
 _MAX_INLINE_BYTES: Final = 4096
 
 
@@ -68,8 +67,9 @@ class Document(Enum):
 class Desk:
     """Where work is done that grows with a body, so that nothing else waits for it."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_NUM_DESK_THREADS, "coxswain-desk")
+    def __init__(self, pool: Pool) -> None:
+        """Args: pool: where a large body is worked on."""
+        self._pool = pool
 
     async def run(self, request: Request, work: Callable[..., _T], /, *args: Any) -> _T:
         """What `work` returns; called at once where the request's body is small."""
@@ -81,9 +81,7 @@ class Desk:
 
     async def run_apart(self, work: Callable[..., _T], /, *args: Any) -> _T:
         """What `work` returns, called in a thread and in the caller's context."""
-        run = contextvars.copy_context().run
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: run(work, *args))
+        return await self._pool.run(work, *args)
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytearray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -52,13 +51,13 @@ async def cliff(
     steering = await choose_analysed_steering(request, services, caller, actor, fields)
     probe, _ = await load_probe(services, caller, actor, query.probe)
     info = services.engine.info()
-    rollouts = await asyncio.to_thread(
+    rollouts = await services.pools.bulk.run(
         query.rollouts, services.engine.tokenizer, info.max_model_len
     )
     head = services.head("cliff", info.model_name)
-    await asyncio.to_thread(_check_effect, services, caller, head.id, rollouts, steering)
+    await services.pools.bulk.run(_check_effect, services, caller, head.id, rollouts, steering)
     plan = with_readouts(steering.plan, (probe,), info.spec.num_layers)
-    instrument = Instrument(services.engine, name=head.id)
+    instrument = Instrument(services.engine, name=head.id, compute=services.pools.bulk.run)
     curves = await until_disconnect(
         request.receive, measure_rollouts(instrument, rollouts, plan, query.trim)
     )
@@ -69,7 +68,7 @@ async def cliff(
             "layer": probe.point.layer,
             "site": probe.point.site.value,
         },
-        **await asyncio.to_thread(cliff_document, curves, query),
+        **await services.pools.bulk.run(cliff_document, curves, query),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -104,7 +103,7 @@ async def read_readouts(
         StoreError, SteeringError, AuthError: With `param` like `readouts[0].layer`.
     """
     monitors = read_monitors(documents, param)
-    return await asyncio.to_thread(
+    return await services.pools.writes.run(
         plan_readouts, services.registry, monitors, caller, actor, param=param
     )
 

@@ -6,7 +6,6 @@ application checks it; a route that declares none is answered to nobody.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from server.auth import (
 from server.engine.engine import Engine
 from server.jobs.manager import JobManager
 from server.metrics import Metrics
+from server.pools import Pools
 from server.registry.drafting import Drafting
 from server.registry.registry import Registry
 from server.registry.upload import Uploader
@@ -65,6 +65,7 @@ class Services:
     uploader: Uploader
     drafting: Drafting
     jobs: JobManager
+    pools: Pools
     metrics: Metrics
     lifecycle: Lifecycle
     keys: KeysGate
@@ -91,7 +92,7 @@ def operation(
     return extra
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     """The application's services."""
     services: Services = request.app.state.services
     return services
@@ -115,7 +116,7 @@ async def authorize(request: Request, services: ServicesDep) -> None:
         return
     authorization = request.headers.get("authorization", "").encode("latin-1")
     try:
-        caller, allowance = await asyncio.to_thread(services.keys.admit, authorization)
+        caller, allowance = await services.pools.reads.run(services.keys.admit, authorization)
     except RateLimitedError as error:
         request.state.allowance = error.allowance
         raise
@@ -124,7 +125,7 @@ async def authorize(request: Request, services: ServicesDep) -> None:
     request.state.caller = caller
 
 
-def _caller(request: Request) -> Principal:
+async def _caller(request: Request) -> Principal:
     """Whom `authorize` let in."""
     caller: Principal = request.state.caller
     return caller
@@ -133,7 +134,7 @@ def _caller(request: Request) -> Principal:
 CallerDep = Annotated[Principal, Depends(_caller)]
 
 
-def _actor(request: Request, caller: CallerDep) -> Actor:
+async def _actor(request: Request, caller: CallerDep) -> Actor:
     """The caller, as the audit log names it."""
     address = None if request.client is None else request.client.host
     return Actor(caller.key_id, correlation_id.get(), address)

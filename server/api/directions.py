@@ -66,7 +66,7 @@ async def list_directions(request: Request, services: ServicesDep) -> dict[str, 
             f"kind: expected one of {', '.join(DirectionKind)}", param="kind"
         )
     site = asked.filters.get("site")
-    found = await asyncio.to_thread(
+    found = await services.pools.reads.run(
         services.store.directions.list,
         asked.cursor,
         asked.limit,
@@ -81,7 +81,7 @@ async def list_directions(request: Request, services: ServicesDep) -> dict[str, 
 async def get_direction(name: str, services: ServicesDep) -> Response:
     """One version: `name` for the newest, `name@2` for one, archived or not."""
     wanted = reference(name)
-    record = await asyncio.to_thread(
+    record = await services.pools.reads.run(
         services.store.directions.get,
         wanted.name,
         wanted.version,
@@ -96,7 +96,7 @@ async def list_direction_versions(
 ) -> dict[str, Any]:
     """Every version of a direction, newest first."""
     asked = paging(request)
-    found = await asyncio.to_thread(
+    found = await services.pools.reads.run(
         services.store.directions.versions,
         reference(name).name,
         asked.cursor,
@@ -111,11 +111,11 @@ async def get_direction_tensors(name: str, services: ServicesDep) -> Response:
     """The tensors as a safetensors file, byte for byte as stored and verified on the way."""
     wanted = reference(name)
     store = services.store.directions
-    record = await asyncio.to_thread(
+    record = await services.pools.reads.run(
         store.get, wanted.name, wanted.version, include_archived=wanted.version is not None
     )
     return Response(
-        await asyncio.to_thread(store.read, record),
+        await services.pools.bulk.run(store.read, record),
         media_type="application/octet-stream",
         headers={
             "content-disposition": f'attachment; filename="{record.reference}.safetensors"',
@@ -130,7 +130,7 @@ async def archive_direction(
 ) -> dict[str, Any]:
     """Take a version, or all, out of use; 409 with the profiles that use it."""
     wanted = reference(name)
-    archived = await asyncio.to_thread(
+    archived = await services.pools.writes.run(
         services.store.directions.archive,
         wanted.name,
         wanted.version,
@@ -154,7 +154,7 @@ async def _from_json(request: Request, services: Services, actor: Actor) -> Dire
     document = await services.desk.run(
         request, parse_json, data, bounds.max_values, Document.STORED
     )
-    return await asyncio.to_thread(
+    return await services.pools.bulk.run(
         services.uploader.from_document, document, by=actor, expected=if_match(request)
     )
 
@@ -169,7 +169,7 @@ async def _from_form(request: Request, services: Services, actor: Actor) -> Dire
     data, metadata = await services.desk.run_apart(
         _read_form, request.headers, body, bounds.max_values
     )
-    return await asyncio.to_thread(
+    return await services.pools.bulk.run(
         services.uploader.from_file, data, metadata, by=actor, expected=if_match(request)
     )
 
@@ -186,6 +186,7 @@ async def _parse_form(
         yield bytes(body)
 
     parser = MultiPartParser(headers, stream(), max_files=1, max_fields=2)  # type: ignore[arg-type]
+    parser.spool_max_size = len(body) + 1  # it is in memory already: no file, no thread for one
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any, Final
 
@@ -49,9 +48,9 @@ async def heads(
     engine, info = services.engine, services.engine.info()
     is_folded = check_heads(engine, query, probe)
     _check_runs(query, info.spec.num_layers * info.spec.num_heads)
-    prompts = await asyncio.to_thread(query.endings, engine.tokenizer, info.max_model_len)
+    prompts = await services.pools.bulk.run(query.endings, engine.tokenizer, info.max_model_len)
     head = services.head("heads", info.model_name)
-    instrument = Instrument(engine, name=head.id)
+    instrument = Instrument(engine, name=head.id, compute=services.pools.bulk.run)
     report = await until_disconnect(
         request.receive, rank_on_engine(engine, instrument, query, prompts, probe)
     )
@@ -67,7 +66,9 @@ async def heads(
         **report.document(),
     }
     if query.profile is not None:
-        answer |= await asyncio.to_thread(_save, services, query, report, probe.label, actor)
+        answer |= await services.pools.writes.run(
+            _save, services, query, report, probe.label, actor
+        )
     return answer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import re
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from server.auth import Principal
-from server.store import IdempotencyStore, KeptAnswer
+from server.store import KeptAnswer
 from server.store.canonical import canonical_json
 from server.store.errors import StoreError
 
@@ -53,7 +52,7 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
             body = await _read(request, services)
             arguments["request"] = Request(request.scope, _replaying(body, request))
             caller: Principal = request.state.caller
-            claim = _Claim(services.store.idempotency, caller.key_id, key)
+            claim = _Claim(services, caller.key_id, key)
             kept = await claim.take(await services.desk.run(request, _digest, request, body))
             if kept is not None:
                 headers = {**kept.headers, "idempotency-replayed": "true"}
@@ -74,21 +73,22 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
 class _Claim:
     """One caller's key, from before its request is done until after."""
 
-    def __init__(self, store: IdempotencyStore, caller: str | None, key: str) -> None:
-        self._store = store
+    def __init__(self, services: Services, caller: str | None, key: str) -> None:
+        self._store = services.store.idempotency
+        self._pool = services.pools.writes
         self._name = (caller, key)
 
     async def take(self, digest: str) -> KeptAnswer | None:
         """As `IdempotencyStore.claim`."""
-        return await asyncio.to_thread(self._store.claim, *self._name, digest)
+        return await self._pool.run(self._store.claim, *self._name, digest)
 
     async def settle(self, answer: KeptAnswer | None) -> None:
         """Keep the answer, or give the key up; the client gets its answer even if this fails."""
         try:
             if answer is None:
-                await asyncio.to_thread(self._store.release, *self._name)
+                await self._pool.run(self._store.release, *self._name)
             else:
-                await asyncio.to_thread(self._store.keep, *self._name, answer)
+                await self._pool.run(self._store.keep, *self._name, answer)
         except StoreError:
             _log.exception("idempotency_key_unsettled")
 

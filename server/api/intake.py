@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -114,7 +113,7 @@ async def resolve_steering(
     choice = _choice(fields, _named(request.headers.get(_HEADER), model or base, base))
     if not services.registry.has_default(caller) and choice == SteeringChoice():
         return ResolvedSteering()
-    return await asyncio.to_thread(services.registry.resolve, choice, caller, actor)
+    return await services.pools.reads.run(services.registry.resolve, choice, caller, actor)
 
 
 def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -51,7 +50,7 @@ async def list_jobs(request: Request, services: ServicesDep) -> dict[str, Any]:
         raise InvalidParameterError(
             f"status: expected one of {', '.join(JobStatus)}", param="status"
         )
-    found = await asyncio.to_thread(
+    found = await services.pools.reads.run(
         services.store.jobs.list,
         asked.cursor,
         asked.limit,
@@ -65,7 +64,7 @@ async def list_jobs(request: Request, services: ServicesDep) -> dict[str, Any]:
 async def get_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
     """One job, with its request, and its result or error when it has ended."""
     job = await services.jobs.get(job_id)
-    request = await asyncio.to_thread(services.store.jobs.request, job_id)
+    request = await services.pools.reads.run(services.store.jobs.request, job_id)
     return {**records.job(job), "request": dict(request)}
 
 

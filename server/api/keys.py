@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -34,7 +33,7 @@ async def create_key(
     asked = await read_request(
         request, services, KeyRequest, services.limits.document, Document.STORED
     )
-    minted = await asyncio.to_thread(
+    minted = await services.pools.writes.run(
         services.store.keys.create, _spec(asked), minter=caller, by=actor
     )
     return JSONResponse(
@@ -48,20 +47,22 @@ async def create_key(
 async def list_keys(request: Request, services: ServicesDep) -> dict[str, Any]:
     """All keys without their secrets, revoked ones too."""
     asked = paging(request)
-    found = await asyncio.to_thread(services.store.keys.list, asked.cursor, asked.limit)
+    found = await services.pools.reads.run(services.store.keys.list, asked.cursor, asked.limit)
     return records.page(found, records.key)
 
 
 @router.get("/{key_id}", openapi_extra=operation(KeyScope.ADMIN))
 async def get_key(key_id: str, services: ServicesDep) -> dict[str, Any]:
     """One key without its secret."""
-    return records.key(await asyncio.to_thread(services.store.keys.get, key_id))
+    return records.key(await services.pools.reads.run(services.store.keys.get, key_id))
 
 
 @router.delete("/{key_id}", openapi_extra=operation(KeyScope.ADMIN))
 async def revoke_key(key_id: str, services: ServicesDep, actor: ActorDep) -> dict[str, Any]:
     """End a key for good, at once."""
-    return records.key(await asyncio.to_thread(services.store.keys.revoke, key_id, by=actor))
+    return records.key(
+        await services.pools.writes.run(services.store.keys.revoke, key_id, by=actor)
+    )
 
 
 def _spec(asked: KeyRequest) -> KeySpec:

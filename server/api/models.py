@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,7 @@ _PAGE = 200
 async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The model, then `model:profile` for each published profile the key may use."""
     info, created = services.engine.info(), services.started_at
-    profiles = await asyncio.to_thread(lambda: list(_published(services.store, caller)))
+    profiles = await services.pools.reads.run(lambda: list(_published(services.store, caller)))
     models = [_model(info, created), *(_profile(info, record) for record in profiles)]
     return {"object": "list", "data": models}
 
@@ -47,7 +46,7 @@ async def get_model(model: str, services: ServicesDep, caller: CallerDep) -> dic
     if name == NONE:
         return {**_model(info, created), "id": model, "parent": info.model_name}
     try:
-        record = await asyncio.to_thread(services.store.aliases.resolve, name)
+        record = await services.pools.reads.run(services.store.aliases.resolve, name)
     except (NotFoundError, SteeringError):
         raise missing from None
     is_allowed = caller.profiles_allow is None or record.name in caller.profiles_allow

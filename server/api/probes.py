@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from server.auth import Principal
 from server.jobs.analysis.probe_point import plan_probe
 from server.store import Actor
@@ -30,11 +28,11 @@ async def load_probe(
     """
     registry = services.registry
     try:
-        direction = await asyncio.to_thread(registry.library.get, monitor.direction)
+        direction = await services.pools.reads.run(registry.library.get, monitor.direction)
     except StoreError as error:
         error.param = "probe"
         raise
     caller.require(*scopes_to_read(direction.requires), param="probe")
     planned = plan_probe(monitor, direction, registry.spec)
-    await asyncio.to_thread(registry.audit_reading, [direction], actor)
+    await services.pools.writes.run(registry.audit_reading, [direction], actor)
     return planned, direction

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -34,7 +33,7 @@ async def create_profile(request: Request, services: ServicesDep, actor: ActorDe
     draft = await read_request(
         request, services, ProfileDraft, services.limits.document, Document.STORED
     )
-    saved = await asyncio.to_thread(
+    saved = await services.pools.writes.run(
         services.drafting.save,
         draft.name,
         draft.document(),
@@ -51,7 +50,7 @@ async def validate_profile(request: Request, services: ServicesDep) -> dict[str,
     draft = await read_request(
         request, services, ProfileDraft, services.limits.document, Document.STORED
     )
-    checked = await asyncio.to_thread(services.drafting.check, draft.name, draft.document())
+    checked = await services.pools.reads.run(services.drafting.check, draft.name, draft.document())
     spec = services.registry.spec
     return {
         "object": "steering.profile.validation",
@@ -76,7 +75,7 @@ async def list_profiles(request: Request, services: ServicesDep) -> dict[str, An
         raise InvalidParameterError(
             f"status: expected one of {', '.join(ProfileStatus)}", param="status"
         )
-    found = await asyncio.to_thread(
+    found = await services.pools.reads.run(
         services.store.profiles.list,
         asked.cursor,
         asked.limit,
@@ -89,7 +88,7 @@ async def list_profiles(request: Request, services: ServicesDep) -> dict[str, An
 async def get_profile(name: str, services: ServicesDep) -> Response:
     """`name`: the newest published version, or draft where none is; `name@2`: that one."""
     wanted = reference(name)
-    return _reply(await asyncio.to_thread(_find, services.store.profiles, wanted))
+    return _reply(await services.pools.reads.run(_find, services.store.profiles, wanted))
 
 
 @router.get("/profiles/{name}/versions", openapi_extra=operation(KeyScope.READ))
@@ -98,7 +97,7 @@ async def list_profile_versions(
 ) -> dict[str, Any]:
     """Every version of a profile, newest first."""
     asked = paging(request)
-    found = await asyncio.to_thread(
+    found = await services.pools.reads.run(
         services.store.profiles.versions,
         reference(name).name,
         asked.cursor,
@@ -115,7 +114,7 @@ async def publish_profile(
 ) -> Response:
     """Make a version (the newest, or `name@2`) available by the profile's name."""
     wanted = reference(name)
-    record = await asyncio.to_thread(
+    record = await services.pools.writes.run(
         services.store.profiles.publish,
         wanted.name,
         wanted.version,
@@ -131,7 +130,7 @@ async def archive_profile(
 ) -> dict[str, Any]:
     """Take a version, or all, out of use; running requests keep theirs."""
     wanted = reference(name)
-    archived = await asyncio.to_thread(
+    archived = await services.pools.writes.run(
         services.store.profiles.archive,
         wanted.name,
         wanted.version,

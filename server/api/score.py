@@ -40,7 +40,9 @@ async def score(
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
     head = services.head("score", services.engine.info().model_name)
     made, start = await services.desk.run(request, _asked, services, caller, head, body, steering)
-    found = await until_disconnect(request.receive, score_text(services.engine, made, start))
+    found = await until_disconnect(
+        request.receive, score_text(services.engine, made, start, services.pools.bulk.run)
+    )
     answer = partial(_answer, services, head, made.prompt_token_ids, start, found, steering)
     return await services.desk.run(request, lambda: JSONResponse(answer()))
 

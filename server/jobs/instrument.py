@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from server.engine.request import (
 )
 from server.engine.sampling import SamplingParams
 from server.engine.text import Tokenizer
+from server.pools import Compute
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
 
@@ -52,6 +52,7 @@ class Instrument:
         name: str = "measure",
         batch_size: int = 32,
         on_batch: Callable[[int, int], Awaitable[None]] | None = None,
+        compute: Compute | None = None,
     ) -> None:
         """Measure on `engine`.
 
@@ -60,12 +61,14 @@ class Instrument:
             name: Begins the ids of its requests; unique among those running.
             batch_size: Prompts in the queue at once.
             on_batch: Awaited after every batch with how many prompts of how many are done.
+            compute: Runs what is computed beside the engine; None: here, where nobody waits.
         """
         self._engine = engine
         self._name = name
         self._batch_size = batch_size
         self._on_batch = on_batch
         self._ids = count()
+        self.compute = compute or _here
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -234,14 +237,14 @@ class Instrument:
         if plain is None:
             plain = await self.next_token(prompts)
         edited = await self.next_token(prompts, plan)
-        return await asyncio.to_thread(kl_divergences, plain, edited)
+        return await self.compute(kl_divergences, plain, edited)
 
     async def log_odds(
         self, prompts: _Prompts, token_ids: Sequence[int], plan: SteeringPlan | None = None
     ) -> list[float]:
         """log P - log(1 - P), P the probability that an answer begins with one of `token_ids`."""
         found = await self.next_token(prompts, plan)
-        return await asyncio.to_thread(token_log_odds, found, token_ids)
+        return await self.compute(token_log_odds, found, token_ids)
 
     async def _generated(self, requests: Sequence[GenerationRequest]) -> list[list[RequestOutput]]:
         async def one(rows: slice) -> list[list[RequestOutput]]:
@@ -264,6 +267,10 @@ class Instrument:
             if self._on_batch is not None:
                 await self._on_batch(stop, total)
         return parts
+
+
+async def _here(function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+    return function(*args, **kwargs)
 
 
 def _tuple(values: Sequence[int] | None) -> tuple[int, ...] | None:

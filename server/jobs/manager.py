@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from server.auth import Principal
 from server.engine.engine import Engine
 from server.engine.errors import EngineDrainingError
+from server.pools import Pools
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import Actor, JobEvent, JobRecord, JobRuns, JobSpec, JobStatus, Store
@@ -54,6 +54,7 @@ class JobManager:
         store: Keeps jobs and their outputs.
         uploader: Takes in directions for the engine's model.
         library: Loads stored directions.
+        pools: Of the server.
         limits: How many jobs there may be.
         describe: The error body of what a job failed with.
         observer: Told how jobs go.
@@ -68,6 +69,7 @@ class JobManager:
         *,
         uploader: Uploader,
         library: DirectionLibrary,
+        pools: Pools,
         limits: JobLimits,
         describe: Callable[[Exception], Mapping[str, Any]],
         observer: JobObserver,
@@ -77,6 +79,7 @@ class JobManager:
         self.limits = limits
         self._engine = engine
         self._store = store
+        self._pools = pools
         self._library = library
         self._changes = Changes()
         self._observer = observer
@@ -85,7 +88,7 @@ class JobManager:
         threads = JobThreads(limits.max_running, limits.num_threads)
         self._runner = JobRunner(
             self.kinds,
-            JobServices(engine, uploader, library, runs, threads, self._changes.notify),
+            JobServices(engine, uploader, library, runs, threads, pools.jobs, self._changes.notify),
             store,
             max_running=limits.max_running,
             describe=describe,
@@ -125,10 +128,10 @@ class JobManager:
         check_requires(declared)
         caller.require(*declared, param="requires")
         directions = JobDirections(self._library.get, caller.require)
-        await asyncio.to_thread(found.parse, request, self._engine, directions)
+        await self._pools.bulk.run(found.parse, request, self._engine, directions)
         requires = tuple(sorted({*declared, *directions.scopes}))
         spec = JobSpec(kind, request, self._fingerprint, requires, rerun_of)
-        job = await asyncio.to_thread(
+        job = await self._pools.writes.run(
             self._store.jobs.create, spec, by=by, max_queued=self.limits.max_queued
         )
         return await self._changed(job)
@@ -139,7 +142,7 @@ class JobManager:
         Raises:
             JobNotFoundError: There is none.
         """
-        return await asyncio.to_thread(self._store.jobs.get, job_id)
+        return await self._pools.reads.run(self._store.jobs.get, job_id)
 
     async def cancel(self, job_id: str, *, by: Actor) -> JobRecord:
         """End a job; what runs for it ends within one batch of the engine.
@@ -149,7 +152,7 @@ class JobManager:
             JobFinishedError: It has ended otherwise.
         """
         before = await self.get(job_id)
-        job = await asyncio.to_thread(self._store.jobs.cancel, job_id, by=by)
+        job = await self._pools.writes.run(self._store.jobs.cancel, job_id, by=by)
         if not self._runner.cancel(job_id) and not before.status.is_final:
             self._observer.job_ended(job.kind, job.status, None)
         return await self._changed(job)
@@ -173,7 +176,7 @@ class JobManager:
                 f"{job.model_fingerprint[:16]}, not {self._fingerprint[:16]}; rerun it to do "
                 "it with this one"
             )
-        resumed = await asyncio.to_thread(
+        resumed = await self._pools.writes.run(
             self._store.jobs.resume, job_id, by=by, max_queued=self.limits.max_queued
         )
         return await self._changed(resumed)
@@ -181,7 +184,7 @@ class JobManager:
     async def rerun(self, job_id: str, *, caller: Principal, by: Actor) -> JobRecord:
         """Queue a new job with the request of another; raises as `create`, and for no such job."""
         job = await self.get(job_id)
-        request = await asyncio.to_thread(self._store.jobs.request, job_id)
+        request = await self._pools.reads.run(self._store.jobs.request, job_id)
         return await self.create(job.kind, request, caller=caller, by=by, rerun_of=job.id)
 
     async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
@@ -193,7 +196,7 @@ class JobManager:
         """
         while True:
             changed = self._changes.next()
-            for event in await asyncio.to_thread(self._store.jobs.events, job_id, after):
+            for event in await self._pools.reads.run(self._store.jobs.events, job_id, after):
                 after = event.number
                 yield event
             job = await self.get(job_id)

@@ -196,7 +196,7 @@ class JobRunner:
         """Store an ending, however long the store takes to come back; not when stopping."""
         while True:
             try:
-                return await asyncio.to_thread(store)
+                return await self._services.pool.run(store)
             except JobLostError:
                 return None
             except StoreError as error:
@@ -208,7 +208,7 @@ class JobRunner:
     async def _try(self, function: Callable[..., _T], *args: Any) -> _T | None:
         """What a function of the store returns; None, and a line in the log, where it fails."""
         try:
-            return await asyncio.to_thread(function, *args)
+            return await self._services.pool.run(function, *args)
         except StoreError as error:
             _log.warning("the store of jobs cannot be used: %s", error)
             return None

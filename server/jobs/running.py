@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from server.auth import PermissionDeniedError
 from server.engine.engine import Engine
+from server.pools import Pool
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import Actor, JobRecord, JobRuns
@@ -41,6 +42,7 @@ class JobServices:
         library: Loads stored directions.
         runs: Where progress and memory go.
         threads: For what they compute.
+    pool: For what they ask of the store.
         changed: Called when a job has stored something that watchers want to see.
     """
 
@@ -49,6 +51,7 @@ class JobServices:
     library: DirectionLibrary
     runs: JobRuns
     threads: JobThreads
+    pool: Pool
     changed: Callable[[], None]
 
 
@@ -126,7 +129,7 @@ class RunningJob:
                 return
             self._reported_at = time.monotonic()
             try:
-                await asyncio.to_thread(self._services.runs.report, self.job_id, *pending)
+                await self._services.pool.run(self._services.runs.report, self.job_id, *pending)
             except JobLostError:
                 self.cancel()
             except StoreError as error:
@@ -156,12 +159,12 @@ class RunningJob:
 
     async def recall(self, key: str) -> Any:
         """See `JobContext.recall`."""
-        return await asyncio.to_thread(self._services.runs.recall, self.job_id, key)
+        return await self._services.pool.run(self._services.runs.recall, self.job_id, key)
 
     async def _guarded(self, function: Callable[..., _T], *args: Any) -> _T:
         """Call a function of the store; one that finds the job lost cancels this attempt."""
         try:
-            return await asyncio.to_thread(function, *args)
+            return await self._services.pool.run(function, *args)
         except JobLostError:
             self.cancel()
             raise asyncio.CancelledError from None

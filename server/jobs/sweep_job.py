@@ -71,7 +71,12 @@ class _Request:
 async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
     asked = await context.compute(_Request.parse, request, context.engine, context.directions)
     progress = Progress(context)
-    instrument = Instrument(context.engine, name=context.job_id, on_batch=progress.on_batch)
+    instrument = Instrument(
+        context.engine,
+        name=context.job_id,
+        on_batch=progress.on_batch,
+        compute=context.compute,
+    )
     await progress.begin(0.0, 0.1, "measuring the unedited model", num_calls=4)
     baseline = await Baseline.of(instrument, asked.neutral)
     plain = await instrument.log_odds(asked.prompts, asked.behaviour_tokens)

@@ -25,6 +25,7 @@ StoreError
 |-- CorruptArtifactError          stored bytes are not those that were uploaded
 |-- InsufficientStorageError      no room left to write
 |-- StoreUnavailableError         the database cannot be reached, or is busy too long
+|   `-- StoreBusyError            too much waits for the store already
 |-- SchemaError                   the database belongs to another version of the server
 `-- AuditTamperedError            the audit chain is broken
 """
@@ -60,6 +61,7 @@ __all__ = [
     "ProfileNotFoundError",
     "ProfileUnavailableError",
     "SchemaError",
+    "StoreBusyError",
     "StoreError",
     "StoreUnavailableError",
 ]
@@ -230,6 +232,12 @@ class StoreUnavailableError(StoreError):
     """The database cannot be reached, is not a database, or was busy too long."""
 
     code = "store_unavailable"
+
+
+class StoreBusyError(StoreUnavailableError):
+    """Too many requests wait for the store already, or this one has waited too long."""
+
+    code = "store_busy"
 
 
 class SchemaError(StoreError):

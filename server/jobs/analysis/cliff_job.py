@@ -49,7 +49,9 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     async def progress(done: int, total: int) -> None:
         await context.report(done / total, f"read {done} of {total} rollouts")
 
-    instrument = Instrument(engine, name=f"{context.job_id}-cliff", on_batch=progress)
+    instrument = Instrument(
+        engine, name=f"{context.job_id}-cliff", on_batch=progress, compute=context.compute
+    )
     plan = SteeringPlan((), (asked.probe,), context.spec.num_layers)
     curves = await measure_rollouts(instrument, asked.rollouts, plan, query.trim)
     return {"probe": asked.probe.label, **await context.compute(cliff_document, curves, query)}

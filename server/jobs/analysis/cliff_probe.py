@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -90,7 +89,7 @@ async def read_features(
     max_tokens: int,
 ) -> Tensor:
     """Activations [N, d] at the last token of prompt, thought and end-of-thinking template."""
-    rollouts = await asyncio.to_thread(
+    rollouts = await instrument.compute(
         lambda: [read_rollout(tokenizer, example, max_tokens) for example in examples]
     )
     read = await instrument.capture([rollout.token_ids for rollout in rollouts], [point])
@@ -151,7 +150,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
         examples.validation.positive,
         examples.validation.negative,
     ]
-    instrument = Instrument(engine, name=f"{context.job_id}-probe")
+    instrument = Instrument(engine, name=f"{context.job_id}-probe", compute=context.compute)
     features = []
     for number_, part in enumerate(sets):
         await context.report(number_ / (len(sets) + 1), f"reading {len(part)} rollouts")

@@ -50,7 +50,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     async def progress(done: int, total: int) -> None:
         await context.report(done / total, f"scaled {done} of {total} heads")
 
-    instrument = Instrument(engine, name=f"{context.job_id}-heads")
+    instrument = Instrument(engine, name=f"{context.job_id}-heads", compute=context.compute)
     await context.report(0.0, f"reading {len(prompts)} prompts")
     report = await rank_on_engine(engine, instrument, query, prompts, probe, progress)
     result = {"probe": probe.label, "method": query.method.value, **report.document()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -91,11 +90,13 @@ async def attribution(
     spec, layers = engine.info().spec, num_visible_layers(probe)
     weight = probe.vector.double().numpy()
     unit = weight / np.linalg.norm(weight)
-    pulled = (await asyncio.to_thread(reader.pull_back, unit))[:layers]
+    pulled = (await instrument.compute(reader.pull_back, unit))[:layers]
     is_folded = probe.point.site is Site.FINAL
     norm = reader.final_norm
     folded_pull = (
-        (await asyncio.to_thread(reader.pull_back, norm.fold(unit)))[:layers] if is_folded else None
+        (await instrument.compute(reader.pull_back, norm.fold(unit)))[:layers]
+        if is_folded
+        else None
     )
     points = [SitePoint(layer, Site.HEADS) for layer in range(layers)]
     last = SitePoint(spec.num_layers - 1, Site.RESID_POST)

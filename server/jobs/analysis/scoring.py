@@ -10,6 +10,7 @@ from typing import Final
 from server.engine.engine import Engine
 from server.engine.request import GenerationRequest, ScoreRequest
 from server.jobs.next_token import kl_divergences
+from server.pools import Compute
 from steering.errors import InvalidFieldError
 
 __all__ = ["MAX_LOGITS", "TextScore", "score_text"]
@@ -38,7 +39,9 @@ class TextScore:
         return math.fsum(self.logprobs)
 
 
-async def score_text(engine: Engine, request: GenerationRequest, start: int) -> TextScore:
+async def score_text(
+    engine: Engine, request: GenerationRequest, start: int, compute: Compute
+) -> TextScore:
     """Score the tokens of a prompt after position `start`, under its plan and without it.
 
     Raises:
@@ -74,5 +77,5 @@ async def score_text(engine: Engine, request: GenerationRequest, start: int) -> 
         f"{request.request_id}-base", (tokens,), windows=steered.windows, full=True
     )
     found, base = await asyncio.gather(engine.score(steered), engine.score(plain))
-    kl = await asyncio.to_thread(kl_divergences, base.distributions[0], found.distributions[0])
+    kl = await compute(kl_divergences, base.distributions[0], found.distributions[0])
     return TextScore(found.token_logprobs[0], base.token_logprobs[0], tuple(kl))

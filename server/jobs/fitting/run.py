@@ -59,7 +59,10 @@ class FitRun:
         self._spec = context.spec
         self._progress = Progress(context)
         self._instrument = Instrument(
-            context.engine, name=context.job_id, on_batch=self._progress.on_batch
+            context.engine,
+            name=context.job_id,
+            on_batch=self._progress.on_batch,
+            compute=context.compute,
         )
         self._effects: FitEffects
 

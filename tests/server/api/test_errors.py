@@ -10,6 +10,7 @@ import pytest
 import server.api.errors
 import server.auth
 import server.engine.errors
+import server.pools
 import server.registry.errors
 import server.store.errors
 import steering.errors
@@ -20,6 +21,7 @@ BASES = (
     server.api.errors.RequestError,
     server.auth.AuthError,
     server.engine.errors.EngineError,
+    server.pools.PoolFullError,
     server.registry.errors.RegistryError,
     server.store.errors.StoreError,
     steering.errors.SteeringError,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -152,6 +154,17 @@ async def app(settings: Settings, engine: EchoEngine, store: Store) -> AsyncIter
     await app.state.services.jobs.start()
     yield app
     await app.state.services.jobs.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_default_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wants a thread that is everybody's fails."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a thread of the default pool was asked for")
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    monkeypatch.setattr(asyncio, "to_thread", refuse)
 
 
 async def send(client: httpx.AsyncClient, ask: Ask, **headers: str) -> httpx.Response:

@@ -15,6 +15,7 @@ from server.engine.config import EngineConfig
 from server.errors import reply_to
 from server.jobs.manager import JobLimits, JobManager
 from server.jobs.runner import JobTimes
+from server.pools import Pools
 from server.registry.library import DirectionLibrary, load_direction_blob
 from server.registry.upload import Uploader
 from server.store import Store
@@ -83,6 +84,7 @@ async def make_manager(
             store,
             uploader=Uploader(store, engine.info().spec),
             library=DirectionLibrary(store),
+            pools=Pools.open(),
             limits=JobLimits(**limits),
             describe=lambda error: reply_to(error, "/v1/steering/jobs").body(),
             observer=observed,

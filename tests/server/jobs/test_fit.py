@@ -19,6 +19,7 @@ from server.errors import reply_to
 from server.jobs.fitting.job import FIT
 from server.jobs.instrument import Instrument
 from server.jobs.manager import JobLimits, JobManager
+from server.pools import Pools
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import SYSTEM, Store
@@ -257,6 +258,7 @@ async def test_a_job_stores_the_direction_with_its_receipt(
         job_store,
         uploader=Uploader(job_store, embedded.info().spec),
         library=DirectionLibrary(job_store),
+        pools=Pools.open(),
         limits=JobLimits(),
         describe=lambda error: reply_to(error, "/v1/steering/jobs").body(),
         observer=Observed(),

@@ -19,6 +19,7 @@ from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from server.engine.sampling import SamplingParams
 from server.jobs.instrument import Instrument
 from server.jobs.next_token import kl_divergences
+from server.pools import Pool
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan
@@ -72,8 +73,11 @@ async def test_distributions_are_compared_beside_the_event_loop(
             return [0.0]
 
         monkeypatch.setattr(f"server.jobs.instrument.{name}", here)
-    await Instrument(engine).kl(PROMPTS[:1], plan)
-    await Instrument(engine).log_odds(PROMPTS[:1], [1])
+    pool = Pool("test", 1, max_waiting=0)
+    instrument = Instrument(engine, compute=pool.run)
+    await instrument.kl(PROMPTS[:1], plan)
+    await instrument.log_odds(PROMPTS[:1], [1])
+    pool.close()
     assert len(threads) == 2
     assert threading.main_thread() not in threads
 
