@@ -136,8 +136,10 @@ class Principal:
             return b""
         return hashlib.sha256(b"coxswain prefix cache\0" + self.key_id.encode()).digest()[:16]
 
-    def require(self, *scopes: KeyScope | str, param: str | None = None) -> None:
-        """Check that the key holds every one of `scopes`.
+    def require(
+        self, *scopes: KeyScope | str, param: str | None = None, because: str = "this"
+    ) -> None:
+        """Check that the key holds every one of `scopes`; `because` says what needs them.
 
         Raises:
             PermissionDeniedError: It lacks one; names it.
@@ -145,7 +147,7 @@ class Principal:
         missing = sorted(set(map(str, scopes)) - self.scopes)
         if missing:
             raise PermissionDeniedError(
-                f"key {self.name!r} has scopes {_listed(self.scopes)}; this needs "
+                f"key {self.name!r} has scopes {_listed(self.scopes)}; {because} needs "
                 f"{_listed(missing)}; ask for a key that has it",
                 param=param,
             )

@@ -15,11 +15,12 @@ from server.auth import KeyScope
 from server.registry.upload import DirectionUpload
 from server.store import Actor
 from steering.directions import DirectionKind
+from steering.requirements import scope_of
 from steering.sites import parse_site
 
 from . import records
 from .body import Document, check_media_type, parse_json, read_body
-from .deps import ActorDep, Services, ServicesDep, operation
+from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .errors import (
     InvalidParameterError,
     MalformedBodyError,
@@ -107,13 +108,28 @@ async def list_direction_versions(
 
 
 @router.get("/{name}/tensors", openapi_extra=operation(KeyScope.READ))
-async def get_direction_tensors(name: str, services: ServicesDep) -> Response:
-    """The tensors as a safetensors file, byte for byte as stored and verified on the way."""
+async def get_direction_tensors(
+    name: str, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """The tensors as a safetensors file, byte for byte as stored and verified on the way.
+
+    Whoever has the tensors can use them in any way, so the key must hold every permission that any
+    use of the direction asks for.
+    """
     wanted = reference(name)
     store = services.store.directions
     record = await services.pools.reads.run(
         store.get, wanted.name, wanted.version, include_archived=wanted.version is not None
     )
+    needed = frozenset(map(scope_of, record.requires))
+    caller.require(*needed, param="name")
+    if KeyScope.RESTRICTED in needed:
+        await services.pools.writes.run(
+            services.store.audit.append,
+            "steering.restricted_use",
+            f"direction {record.reference}",
+            by=actor,
+        )
     return Response(
         await services.pools.bulk.run(store.read, record),
         media_type="application/octet-stream",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
-from server.auth import KeyScope
+from server.auth import KeyScope, Principal
 from server.jobs.analysis.heads import HeadsReport, check_heads, rank_on_engine
 from server.jobs.analysis.heads_plan import ablation_document
 from server.jobs.analysis.heads_query import HeadMethod, HeadsQuery
@@ -67,7 +67,7 @@ async def heads(
     }
     if query.profile is not None:
         answer |= await services.pools.writes.run(
-            _save, services, query, report, probe.label, actor
+            _save, services, query, report, probe.label, caller, actor
         )
     return answer
 
@@ -89,7 +89,12 @@ def _check_runs(query: HeadsQuery, num_heads: int) -> None:
 
 
 def _save(
-    services: Services, query: HeadsQuery, report: HeadsReport, probe: str, by: Actor
+    services: Services,
+    query: HeadsQuery,
+    report: HeadsReport,
+    probe: str,
+    caller: Principal,
+    by: Actor,
 ) -> dict[str, str]:
     """The selected heads as a direction, and a draft profile that scales them."""
     assert query.profile is not None, "nothing to save"
@@ -100,5 +105,5 @@ def _save(
         "interventions": [ablation_document(direction)],
         "requires": list(query.requires),
     }
-    saved = services.drafting.save(query.profile, document, by=by, publish=False)
+    saved = services.drafting.save(query.profile, document, caller=caller, by=by, publish=False)
     return {"direction": direction, "profile": saved.record.reference}

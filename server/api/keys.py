@@ -58,10 +58,14 @@ async def get_key(key_id: str, services: ServicesDep) -> dict[str, Any]:
 
 
 @router.delete("/{key_id}", openapi_extra=operation(KeyScope.ADMIN))
-async def revoke_key(key_id: str, services: ServicesDep, actor: ActorDep) -> dict[str, Any]:
-    """End a key for good, at once."""
+async def revoke_key(
+    key_id: str, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> dict[str, Any]:
+    """End a key for good, at once; one that may do no more than the caller's."""
     return records.key(
-        await services.pools.writes.run(services.store.keys.revoke, key_id, by=actor)
+        await services.pools.writes.run(
+            services.store.keys.revoke, key_id, revoker=caller, by=actor
+        )
     )
 
 

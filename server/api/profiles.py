@@ -14,7 +14,7 @@ from steering.direction_ref import DirectionRef
 
 from . import records
 from .body import Document
-from .deps import ActorDep, ServicesDep, operation
+from .deps import ActorDep, CallerDep, ServicesDep, operation
 from .errors import InvalidParameterError
 from .idempotency import idempotent
 from .intake import read_request
@@ -28,8 +28,13 @@ router = APIRouter(prefix="/v1/steering", tags=["Profiles"])
 
 @router.post("/profiles", status_code=201, openapi_extra=operation(KeyScope.ADMIN, ProfileDraft))
 @idempotent()
-async def create_profile(request: Request, services: ServicesDep, actor: ActorDep) -> Response:
-    """Save a profile as the next version of its name; an equal newest version: 200."""
+async def create_profile(
+    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Save a profile as the next version of its name; an equal newest version: 200.
+
+    What its directions ask of a key by their use here, the caller's key must hold.
+    """
     draft = await read_request(
         request, services, ProfileDraft, services.limits.document, Document.STORED
     )
@@ -37,6 +42,7 @@ async def create_profile(request: Request, services: ServicesDep, actor: ActorDe
         services.drafting.save,
         draft.name,
         draft.document(),
+        caller=caller,
         by=actor,
         publish=draft.publish,
         expected=if_match(request),
@@ -110,14 +116,21 @@ async def list_profile_versions(
 @router.post("/profiles/{name}/publish", openapi_extra=operation(KeyScope.ADMIN))
 @idempotent()
 async def publish_profile(
-    name: str, request: Request, services: ServicesDep, actor: ActorDep
+    name: str, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
-    """Make a version (the newest, or `name@2`) available by the profile's name."""
+    """Make a version (the newest, or `name@2`) available by the profile's name.
+
+    What the profile requires of a key because of its directions, the caller's key must hold.
+    """
     wanted = reference(name)
+    found = await services.pools.reads.run(
+        services.store.profiles.get, wanted.name, wanted.version, include_drafts=True
+    )
+    caller.require(*set(found.requires) - set(found.profile.requires), param="name")
     record = await services.pools.writes.run(
         services.store.profiles.publish,
-        wanted.name,
-        wanted.version,
+        found.name,
+        found.version,
         by=actor,
         expected=if_match(request),
     )

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from server.registry.library import direction_at
-from server.registry.scopes import scopes_of
 from server.store.errors import StoreError
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.interventions import Intervention
+from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from steering.requirements import scope_of, scopes_to_read
+from steering.requirements import find_weakening, scope_of, scopes_to_read, scopes_to_steer
 
 __all__ = ["AllowScopes", "JobDirections"]
 
@@ -36,10 +36,13 @@ class JobDirections:
     PermissionDeniedError where it may not be used so; `param` names the field.
     """
 
-    def __init__(self, find: Callable[[DirectionRef], Direction], allow: AllowScopes) -> None:
-        """Args: find: a direction by reference; allow: refuses scopes that are not held."""
+    def __init__(
+        self, find: Callable[[DirectionRef], Direction], allow: AllowScopes, spec: ModelSpec
+    ) -> None:
+        """Take how to find a direction and how to refuse; `spec` is of the served model."""
         self._find = find
         self._allow = allow
+        self._spec = spec
         self._scopes: set[str] = set()
 
     @property
@@ -68,7 +71,11 @@ class JobDirections:
             Steer(replace(asked, strength=strength), direction, path=param, gate_direction=gate)
             for strength in strengths
         ]
-        self._require((scope for steer in steers for scope in scopes_of(steer)), param)
+        needed = set(scopes_to_steer(steers))
+        for steer in steers:  # each is a run of its own, so their lengths do not add up
+            weakening = find_weakening([steer], self._spec)
+            needed |= frozenset() if weakening is None else weakening.scopes
+        self._require(needed, param)
         return steers
 
     def _named(self, reference: DirectionRef, param: str) -> Direction:

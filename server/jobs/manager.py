@@ -127,7 +127,7 @@ class JobManager:
         declared = found.requires(request)
         check_requires(declared)
         caller.require(*declared, param="requires")
-        directions = JobDirections(self._library.get, caller.require)
+        directions = JobDirections(self._library.get, caller.require, self._engine.info().spec)
         await self._pools.bulk.run(found.parse, request, self._engine, directions)
         requires = tuple(sorted({*declared, *directions.scopes}))
         spec = JobSpec(kind, request, self._fingerprint, requires, rerun_of)

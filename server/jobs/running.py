@@ -90,7 +90,7 @@ class RunningJob:
     @property
     def directions(self) -> JobDirections:
         """See `JobContext.directions`."""
-        return JobDirections(self._services.library.get, self._allow)
+        return JobDirections(self._services.library.get, self._allow, self.spec)
 
     @property
     def is_cancelled(self) -> bool:

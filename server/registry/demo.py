@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from server.auth import LOCAL_USER
 from server.store import SYSTEM, Store
 from server.store.errors import ProfileNotFoundError
 from steering.errors import IncompatibleModelError, SteeringError
@@ -43,7 +44,7 @@ def import_demo(folder: Path, store: Store, spec: ModelSpec) -> list[str]:
         _import_directions(folder / _DIRECTIONS, Uploader(store, spec))
         drafting = Drafting(store, DirectionLibrary(store), spec)
         for name, document in missing.items():
-            drafting.save(name, document, by=SYSTEM, publish=True)
+            drafting.save(name, document, caller=LOCAL_USER, by=SYSTEM, publish=True)
     except IncompatibleModelError:
         _log.info("demo_not_loaded", reason="made for another model or data type")
         return []

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from server.auth import Principal
 from server.store import Actor, ProfileRecord, Saved, Store
 from server.store.errors import NameReservedError, NotFoundError
 from server.store.names import check_name
 from server.store.requirements import check_requires
+from steering.direction_ref import DirectionRef
+from steering.directions import Direction
 from steering.errors import InvalidFieldError, SteeringError
 from steering.fields import check_keys
 from steering.interventions import Intervention
@@ -23,10 +26,17 @@ from steering.plan import (
     compile_plan,
 )
 from steering.profiles import Monitor, Profile
+from steering.requirements import (
+    Weakening,
+    find_weakening,
+    scopes_to_read,
+    scopes_to_steer,
+)
 from steering.sites import SitePoint
 
 from .errors import InvalidProfileError, Problem
 from .library import DirectionLibrary, direction_at
+from .scopes import allow_weakening
 
 __all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
 
@@ -40,10 +50,19 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class CheckedProfile:
-    """A profile that fits the model, and what it compiles to."""
+    """A profile that fits the model, what it compiles to, and what it asks of a key.
+
+    Attributes:
+        profile: The profile, each direction named with the version that was checked.
+        plan: What it compiles to.
+        needed: Permissions its directions ask for by this use, beside the profile's own `requires`.
+        weakening: The first of its uses that might weaken a locked direction, or None.
+    """
 
     profile: Profile
     plan: SteeringPlan
+    needed: frozenset[str]
+    weakening: Weakening | None
 
     def resid_norms(self, spec: ModelSpec) -> dict[SitePoint, float]:
         """Residual norms at every point it edits, as far as they are known."""
@@ -96,23 +115,26 @@ class Drafting:
         plan = problems.of(compile_plan, steers, monitors, self.spec)
         if problems.found or profile is None or plan is None:
             raise InvalidProfileError(problems.found)
-        return CheckedProfile(
-            Profile(
-                name=name,
-                interventions=tuple(steer.intervention for steer in steers),
-                monitors=tuple(use.monitor for use in monitors),
-                description=profile.description,
-                requires=profile.requires,
-                max_strength=profile.max_strength,
-            ),
-            plan,
+        weakening = find_weakening(steers, self.spec)
+        needed = scopes_to_steer(steers).union(
+            frozenset() if weakening is None else weakening.scopes,
+            *(scopes_to_read(use.direction.requires) for use in monitors),
         )
+        profile = replace(
+            profile,
+            interventions=tuple(map(_pinned_step, steers)),
+            monitors=tuple(
+                replace(use.monitor, direction=_version(use.direction)) for use in monitors
+            ),
+        )
+        return CheckedProfile(profile, plan, needed, weakening)
 
     def save(
         self,
         name: str,
         document: Mapping[str, Any],
         *,
+        caller: Principal,
         by: Actor,
         publish: bool,
         expected: str | None = None,
@@ -121,13 +143,18 @@ class Drafting:
 
         Raises:
             InvalidProfileError: With everything that is wrong; nothing is stored.
+            PermissionDeniedError: `caller` may not use its directions so; nothing is stored.
             StoreError: The name cannot be used, or was changed meanwhile; a direction cannot be
                 read.
         """
         checked = self.check(name, document)
+        if checked.weakening is not None:
+            allow_weakening(checked.weakening, caller)
+        caller.require(*checked.needed, param="interventions")
         return self.store.profiles.save(
             checked.profile,
             by=by,
+            needed=checked.needed,
             model_fingerprint=self.spec.fingerprint,
             resid_norms=checked.resid_norms(self.spec),
             publish=publish,
@@ -189,6 +216,17 @@ class _Problems:
         except (SteeringError, NotFoundError, NameReservedError) as error:
             self.add(error)
             return None
+
+
+def _pinned_step(steer: Steer) -> Intervention:
+    asked, gate = steer.intervention, steer.intervention.gate
+    if gate is not None and steer.gate_direction is not None:
+        gate = replace(gate, direction=_version(steer.gate_direction))
+    return replace(asked, direction=_version(steer.direction), gate=gate)
+
+
+def _version(direction: Direction) -> DirectionRef:
+    return DirectionRef(direction.name, direction.version)
 
 
 def _from_dict(reader: Any, document: Any, path: str) -> Any:

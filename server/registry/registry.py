@@ -14,7 +14,7 @@ from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
-from steering.requirements import scopes_to_read
+from steering.requirements import find_weakening, scopes_to_read, scopes_to_steer
 
 from .choice import NONE, Compose, NamedProfile, SteeringChoice
 from .errors import (
@@ -25,7 +25,7 @@ from .errors import (
 from .library import DirectionLibrary, direction_at
 from .lru import LruCache
 from .resolution import ResolvedSteering
-from .scopes import scopes_of
+from .scopes import allow_weakening
 from .view import RegistryView, RegistryViews
 
 __all__ = ["Registry"]
@@ -80,12 +80,17 @@ class Registry:
         factor = _strength(choice, chosen, caller)
         steers, monitors = self._parts(profiles, factor, choice, view)
         requires = {scope for record in profiles for scope in record.requires}
-        requires.update(*map(scopes_of, steers))
+        requires |= scopes_to_steer(steers)
         requires.update(*(scopes_to_read(use.direction.requires) for use in monitors))
         caller.require(*requires, param="steering")
+        plan = self._plan(steers, monitors)
+        moves_boundary = bool(choice.prompt_tokens)
+        weakening = find_weakening(steers, self._spec, moves_boundary=moves_boundary)
+        if weakening is not None:
+            allow_weakening(weakening, caller)
+            requires |= weakening.scopes
         if KeyScope.RESTRICTED in requires:
             self._audit(profiles, choice, actor)
-        plan = self._plan(steers, monitors)
         if choice.is_compared and not steers:
             raise NothingToCompareError(
                 "compare is true, but nothing is steered; choose a profile or send interventions",

@@ -1,15 +1,18 @@
-"""Scopes that steering asks of a key, by what it does with its directions."""
+"""Asking a key for the permission to weaken a locked direction."""
 
 from __future__ import annotations
 
-from steering.plan import Steer
-from steering.requirements import scopes_to_read, scopes_to_steer
+from server.auth import Principal
+from steering.requirements import Weakening
 
-__all__ = ["scopes_of"]
+__all__ = ["allow_weakening"]
 
 
-def scopes_of(steer: Steer) -> frozenset[str]:
-    """Scopes that an intervention asks for: its direction's by its use, its gate's to read it."""
-    needed = scopes_to_steer(steer.direction.requires, steer.intervention, steer.factor)
-    gate = steer.gate_direction
-    return needed if gate is None else needed | scopes_to_read(gate.requires)
+def allow_weakening(weakening: Weakening, caller: Principal) -> None:
+    """Check that `caller` may do so.
+
+    Raises:
+        PermissionDeniedError: The key lacks a permission; says what makes it one that weakens.
+    """
+    because = f"{weakening.path} may weaken {weakening.direction.reference}: {weakening.why}"
+    caller.require(*weakening.scopes, param=weakening.path, because=because)

@@ -56,8 +56,7 @@ class KeyStore:
             PermissionDeniedError: `minter` is no admin, or lacks a scope or profile of `spec`.
         """
         minter.require(KeyScope.ADMIN)
-        minter.require(*spec.scopes, param="scopes")
-        _require_profiles(spec, minter)
+        _require_at_most(spec, minter)
         token = KeyToken.mint()
         record = self._database.write(lambda session: self._insert(session, spec, token, by))
         return MintedKey(record, token.text)
@@ -101,17 +100,20 @@ class KeyStore:
             rows = session.scalars(query).all()
             return listing.page(rows, lambda row: row.id, KeyRecord.from_row)
 
-    def revoke(self, key_id: str, *, by: Actor) -> KeyRecord:
+    def revoke(self, key_id: str, *, revoker: Principal, by: Actor) -> KeyRecord:
         """End a key for good, at once; no effect where it is revoked already.
 
         Raises:
             KeyNotFoundError: There is none.
+            PermissionDeniedError: `revoker` is no admin, or the key may do what it may not.
         """
+        revoker.require(KeyScope.ADMIN)
 
         def work(session: Session) -> KeyRecord:
             row = session.get(KeyRow, key_id, with_for_update=True)
             if row is None:
                 raise _not_found(key_id)
+            _require_at_most(KeyRecord.from_row(row).spec, revoker, param="key_id")
             if row.revoked_at is None:
                 row.revoked_at = self._clock()
                 session.flush()
@@ -179,18 +181,23 @@ class KeyStore:
             _LOG.warning("last use of key %s was not recorded: %s", key_id, error)
 
 
-def _require_profiles(spec: KeySpec, minter: Principal) -> None:
-    """A key confined to some profiles makes only keys confined to them."""
-    if minter.profiles_allow is None:
+def _require_at_most(spec: KeySpec, caller: Principal, *, param: str | None = None) -> None:
+    """Check that a key to be made or ended may do no more than `caller`.
+
+    A key confined to some profiles has power only over keys confined to them. `param` is named in
+    errors instead of the field of the spec.
+    """
+    caller.require(*spec.scopes, param=param or "scopes")
+    if caller.profiles_allow is None:
         return
     if spec.profiles_allow is None:
         raise PermissionDeniedError(
-            f"key {minter.name!r} has a profile allow-list; profiles_allow must name some of "
-            f"{', '.join(sorted(minter.profiles_allow))}",
-            param="profiles_allow",
+            f"key {caller.name!r} has a profile allow-list; profiles_allow must name some of "
+            f"{', '.join(sorted(caller.profiles_allow))}",
+            param=param or "profiles_allow",
         )
     for name in sorted(spec.profiles_allow):
-        minter.require_profile(name, param="profiles_allow")
+        caller.require_profile(name, param=param or "profiles_allow")
 
 
 def _principal(record: KeyRecord) -> Principal:

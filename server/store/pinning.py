@@ -13,8 +13,8 @@ from steering.direction_ref import DirectionRef
 from steering.gates import Gate
 from steering.interventions import StrengthUnit
 from steering.profiles import Profile
-from steering.requirements import scopes_to_read, scopes_to_steer
-from steering.sites import SitePoint
+from steering.requirements import is_locked, scope_of, scopes_to_read, why_it_may_weaken
+from steering.sites import Site, SitePoint
 
 from .canonical import json_digest
 from .errors import DirectionNotFoundError
@@ -44,9 +44,14 @@ class PinnedProfile:
 
 
 def pin(
-    session: Session, profile: Profile, resid_norms: Mapping[SitePoint, float]
+    session: Session,
+    profile: Profile,
+    resid_norms: Mapping[SitePoint, float],
+    needed: frozenset[str] = frozenset(),
 ) -> PinnedProfile:
     """Pin every direction of `profile` to its newest listed version, or the version it names.
+
+    Permissions in `needed` are required beside those found here.
 
     Raises:
         DirectionNotFoundError: One does not exist or is archived; `param` names the field.
@@ -81,22 +86,25 @@ def pin(
         profile=profile,
         directions=directions,
         resid_norms=norms,
-        requires=_requires(profile, directions),
+        requires=tuple(sorted(needed | _requires(profile, directions))),
         fingerprint=_fingerprint(profile, directions, norms),
     )
 
 
-def _requires(profile: Profile, directions: tuple[DirectionRow, ...]) -> tuple[str, ...]:
-    """The profile's own scopes, and those its directions ask for by their use at strength 1."""
-    asked = {DirectionRef(row.name, row.version): row.requires for row in directions}
+def _requires(profile: Profile, directions: tuple[DirectionRow, ...]) -> frozenset[str]:
+    """The profile's own scopes, and those its directions ask for by their use at strength 1.
+
+    Lengths of pushes are not looked at, for want of tensors here: `Drafting` adds what they ask.
+    """
+    rows = {DirectionRef(row.name, row.version): row for row in directions}
     scopes = set(profile.requires)
+    for row in directions:
+        scopes |= scopes_to_read(row.requires)
     for item in profile.interventions:
-        scopes |= scopes_to_steer(asked[item.direction], item)
-        if item.gate is not None:
-            scopes |= scopes_to_read(asked[item.gate.direction])
-    for monitor in profile.monitors:
-        scopes |= scopes_to_read(asked[monitor.direction])
-    return tuple(sorted(scopes))
+        row = rows[item.direction]
+        if is_locked(row.requires) and why_it_may_weaken(item, Site(row.site), row.layers):
+            scopes.update(map(scope_of, row.requires))
+    return frozenset(scopes)
 
 
 def _lock(session: Session, reference: DirectionRef, param: str) -> DirectionRow:

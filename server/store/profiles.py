@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,7 @@ class _Draft:
     model_fingerprint: str | None
     resid_norms: Mapping[SitePoint, float]
     publish: bool
+    needed: frozenset[str]
 
 
 class ProfileStore:
@@ -66,6 +67,7 @@ class ProfileStore:
         by: Actor,
         model_fingerprint: str | None = None,
         resid_norms: Mapping[SitePoint, float] | None = None,
+        needed: Iterable[str] = (),
         publish: bool = False,
         expected: str | None = None,
     ) -> Saved[ProfileRecord]:
@@ -79,6 +81,8 @@ class ProfileStore:
             by: For the audit log.
             model_fingerprint: Model it was checked against.
             resid_norms: Norms of the points where `resid` interventions act; frozen with it.
+            needed: Permissions to ask of keys beside the profile's own and those that its
+                directions are known to ask for.
             publish: Make the version available by the profile's name at once.
             expected: The name's etag, `"*"` for any; None for no condition.
 
@@ -92,7 +96,9 @@ class ProfileStore:
         check_name(profile.name)
         check_requires(profile.requires)
         check_text(profile.description, param="description", max_length=_MAX_DESCRIPTION_LENGTH)
-        draft = _Draft(profile, by, model_fingerprint, resid_norms or {}, publish)
+        draft = _Draft(
+            profile, by, model_fingerprint, resid_norms or {}, publish, frozenset(needed)
+        )
         return self._database.write(lambda session: self._save(session, draft, expected))
 
     def publish(
@@ -195,7 +201,7 @@ class ProfileStore:
 
     def _save(self, session: Session, draft: _Draft, expected: str | None) -> Saved[ProfileRecord]:
         name = claim(session, Noun.PROFILE, draft.profile.name, expected)
-        pinned = pin(session, draft.profile, draft.resid_norms)
+        pinned = pin(session, draft.profile, draft.resid_norms, draft.needed)
         query = select(ProfileRow).where(ProfileRow.name == name.name)
         newest = session.scalars(query.order_by(ProfileRow.version.desc()).limit(1)).first()
         if newest is not None and _is_same(newest, pinned, draft.model_fingerprint):
@@ -264,6 +270,7 @@ def _is_same(row: ProfileRow, pinned: PinnedProfile, model_fingerprint: str | No
         row.archived_at is None
         and row.document == pinned.profile.to_dict()
         and row.resid_norms == pinned.resid_norms
+        and row.requires == list(pinned.requires)
         and row.model_fingerprint == model_fingerprint
     )
 

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from sqlalchemy import select
 
 from server.app import create_app
-from server.auth import KeyScope
+from server.auth import LOCAL_USER, KeyScope
 from server.settings import Settings
 from server.store import SYSTEM, Store
 from server.store.errors import StoreUnavailableError
@@ -138,7 +138,7 @@ async def test_callers_have_keys_of_their_own_and_lose_them_with_their_rights(
         assert made.status_code == 201
         other = await second.post(DIRECTIONS, json=vector("yours"), headers=NAMED)
         assert other.status_code == 201
-        store.keys.revoke(one.split("-")[2], by=SYSTEM)
+        store.keys.revoke(one.split("-")[2], revoker=LOCAL_USER, by=SYSTEM)
         gone = await first.post(DIRECTIONS, json=vector("mine"), headers=NAMED)
         assert gone.status_code == 401
     async with connect(sealed, reader) as third:

@@ -45,7 +45,7 @@ class MemoryContext:
 
     @property
     def directions(self) -> JobDirections:
-        return JobDirections(self._find, LOCAL_USER.require)
+        return JobDirections(self._find, LOCAL_USER.require, self.spec)
 
     async def report(self, fraction: float, message: str) -> None:
         self.reports.append((fraction, message))

@@ -15,8 +15,10 @@ from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
 from steering.sites import Site
+from tests.steering.samples import make_spec
 
 ADMIN = Principal("abcd1234", "admin", frozenset({KeyScope.ADMIN}))
+SPEC = make_spec(num_layers=2, num_heads=2)
 WEAK, LOCKED = ("weaken:restricted",), ("restricted",)
 
 
@@ -51,6 +53,9 @@ GATE = {"per": "request", "direction": "topic", "layer": 1, "threshold": 0.0}
     [
         ((), {}, [-1.0], set()),
         (WEAK, {}, [0.0, 2.0], set()),
+        (WEAK, {}, [2.0, 3.0, 3.9], set()),
+        (WEAK, {}, [2.0, 4.1], {"restricted"}),
+        (WEAK, {"restore_norm": True}, [1.0], {"restricted"}),
         (WEAK, {}, [2.0, -0.5], {"restricted"}),
         (WEAK, {"operation": "ablate"}, [1.0], {"restricted"}),
         (LOCKED, {}, [2.0], {"restricted"}),
@@ -61,11 +66,11 @@ def test_a_sweep_asks_for_what_its_strengths_do(
     requires: tuple[str, ...], fields: dict[str, Any], strengths: list[float], asked: set[str]
 ) -> None:
     find = finder(careful=requires, topic=("chat",))
-    directions = JobDirections(find, LOCAL_USER.require)
+    directions = JobDirections(find, LOCAL_USER.require, SPEC)
     steers = directions.steer(intervention(**fields), strengths, "intervention")
     assert [steer.intervention.strength for steer in steers] == strengths
     assert directions.scopes == asked
-    refusing = JobDirections(find, ADMIN.require)
+    refusing = JobDirections(find, ADMIN.require, SPEC)
     if asked:
         with pytest.raises(PermissionDeniedError) as caught:
             refusing.steer(intervention(**fields), strengths, "intervention")
@@ -76,7 +81,7 @@ def test_a_sweep_asks_for_what_its_strengths_do(
 
 
 def test_reading_asks_for_less_than_making_another() -> None:
-    directions = JobDirections(finder(careful=WEAK, secret=LOCKED), ADMIN.require)
+    directions = JobDirections(finder(careful=WEAK, secret=LOCKED), ADMIN.require, SPEC)
     careful = DirectionRef("careful")
     assert directions.read(careful, "probe").name == "careful"
     for use, reference in ((directions.derive, careful), (directions.read, DirectionRef("secret"))):
@@ -87,7 +92,7 @@ def test_reading_asks_for_less_than_making_another() -> None:
 
 
 def test_the_field_of_what_is_missing_is_named() -> None:
-    directions = JobDirections(finder(careful=()), ADMIN.require)
+    directions = JobDirections(finder(careful=()), ADMIN.require, SPEC)
     lost = DirectionRef("lost")
     for look in (lambda: directions.read(lost, "probe"), lambda: directions.derive(lost, "probe")):
         with pytest.raises(DirectionNotFoundError) as caught:

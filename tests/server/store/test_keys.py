@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_every_refusal_reads_the_same(store: Store, clock: Clock) -> None:
     store.keys.authenticate(expired.secret.encode())
     clock.now += timedelta(minutes=2)
     revoked = mint(store)
-    store.keys.revoke(revoked.record.id, by=SYSTEM)
+    store.keys.revoke(revoked.record.id, revoker=LOCAL_USER, by=SYSTEM)
     tokens = [
         b"",
         b"sk-cox-",
@@ -123,12 +124,12 @@ def test_an_unknown_id_is_compared_like_a_known_one(
 def test_revoking_is_final_and_at_once(store: Store) -> None:
     key = mint(store)
     store.keys.authenticate(key.secret.encode())
-    first = store.keys.revoke(key.record.id, by=SYSTEM)
-    assert store.keys.revoke(key.record.id, by=SYSTEM) == first
+    first = store.keys.revoke(key.record.id, revoker=LOCAL_USER, by=SYSTEM)
+    assert store.keys.revoke(key.record.id, revoker=LOCAL_USER, by=SYSTEM) == first
     with pytest.raises(AuthenticationError):
         store.keys.authenticate(key.secret.encode())
     with pytest.raises(KeyNotFoundError):
-        store.keys.revoke("nobody00", by=SYSTEM)
+        store.keys.revoke("nobody00", revoker=LOCAL_USER, by=SYSTEM)
     assert [e.action for e in store.audit.list().items] == ["key.revoke", "key.create"]
 
 
@@ -143,6 +144,36 @@ def test_a_key_mints_only_what_it_holds(sqlite_store: Store) -> None:
     with pytest.raises(PermissionDeniedError, match="admin"):
         mint(sqlite_store, plain)
     assert len(sqlite_store.keys.list().items) == 3
+
+
+def test_a_key_revokes_only_what_it_could_have_made(sqlite_store: Store) -> None:
+    admin = sqlite_store.keys.authenticate(mint(sqlite_store, scopes=ADMIN).secret.encode())
+    plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode())
+    for scopes in (subset for n in range(1, 6) for subset in combinations(KeyScope, n)):
+        key = mint(sqlite_store, scopes=frozenset(scopes))
+        with pytest.raises(PermissionDeniedError, match="admin"):
+            sqlite_store.keys.revoke(key.record.id, revoker=plain, by=SYSTEM)
+        if set(scopes) <= ADMIN:
+            assert sqlite_store.keys.revoke(key.record.id, revoker=admin, by=SYSTEM).revoked_at
+            continue
+        with pytest.raises(PermissionDeniedError) as caught:
+            sqlite_store.keys.revoke(key.record.id, revoker=admin, by=SYSTEM)
+        assert caught.value.param == "key_id"
+        assert sqlite_store.keys.get(key.record.id).revoked_at is None
+        sqlite_store.keys.authenticate(key.secret.encode())
+
+
+def test_an_allow_list_binds_the_keys_it_revokes(sqlite_store: Store) -> None:
+    allow = frozenset({"a", "b"})
+    key = mint(sqlite_store, scopes=ADMIN, profiles_allow=allow)
+    admin = sqlite_store.keys.authenticate(key.secret.encode())
+    for wider in (None, frozenset({"a", "c"})):
+        above = mint(sqlite_store, profiles_allow=wider).record.id
+        with pytest.raises(PermissionDeniedError) as caught:
+            sqlite_store.keys.revoke(above, revoker=admin, by=SYSTEM)
+        assert caught.value.param == "key_id"
+    below = mint(sqlite_store, profiles_allow=frozenset({"b"})).record.id
+    assert sqlite_store.keys.revoke(below, revoker=admin, by=SYSTEM).revoked_at
 
 
 def test_an_allow_list_binds_the_keys_it_mints(sqlite_store: Store) -> None:
@@ -160,7 +191,7 @@ def test_the_first_key_is_made_once(store: Store) -> None:
     key = store.keys.create_first()
     assert key is not None
     assert key.record.spec.scopes == frozenset(KeyScope) - {KeyScope.RESTRICTED}
-    store.keys.revoke(key.record.id, by=SYSTEM)
+    store.keys.revoke(key.record.id, revoker=LOCAL_USER, by=SYSTEM)
     assert store.keys.exist()
     assert store.keys.create_first() is None
 

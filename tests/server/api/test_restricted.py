@@ -1,0 +1,181 @@
+"""What only the scope `restricted` lets a key do, and what anybody may with a locked direction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.auth import KeyScope
+from server.settings import Settings
+from server.store import Store
+
+from .conftest import chat, connect, make_key, profile, vector
+from .echo_engine import EchoEngine
+
+CHAT = "/v1/chat/completions"
+INLINE = {"operation": "add", "direction": "cheer"}
+
+
+@pytest.fixture
+def admin(store: Store) -> str:
+    return make_key(store, *KeyScope)
+
+
+@pytest.fixture
+def closed(admin: str, settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
+    """The application of a store that has keys."""
+    return create_app(settings, engine, store)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 200),
+        ({"strength": -1}, 403),
+        ({"operation": "ablate"}, 403),
+        ({"operation": "ablate", "strength": -1}, 403),
+        ({"operation": "set", "value": 9}, 403),
+        ({"operation": "clamp", "minimum": 1}, 200),
+        ({"operation": "clamp", "maximum": 1}, 403),
+        ({"restore_norm": True}, 403),
+        ({"layers": [0]}, 403),
+        ({"site": "mlp_out"}, 403),
+        ({"scope": {"windows": [[0, 3]]}}, 403),
+        ({"strength": 100}, 403),
+    ],
+    ids=str,
+)
+async def test_a_direction_can_be_kept_from_being_weakened(
+    change: dict[str, Any], status: int, closed: FastAPI, store: Store, admin: str
+) -> None:
+    kept = vector("kept", tensors={"vector": [3.0] * 8}, requires=["weaken:restricted"])
+    async with connect(closed, admin) as client:
+        assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
+    steering = {"interventions": [{**INLINE, "direction": "kept", **change}]}
+    async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+        assert (await client.post(CHAT, json=chat(steering=steering))).status_code == status
+
+
+async def test_lengths_add_up_over_profile_and_request(
+    closed: FastAPI, store: Store, admin: str
+) -> None:
+    kept = vector("kept", tensors={"vector": [3.0] * 8}, requires=["weaken:restricted"])
+    async with connect(closed, admin) as client:
+        assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
+        assert (await client.post("/v1/steering/profiles", json=profile("k", "kept"))).is_success
+    more = [{**INLINE, "direction": "kept", "strength": 1.5}]
+    default = make_key(store, KeyScope.CHAT, KeyScope.INLINE, default_profile="k")
+    for steering, status in (
+        ({"profile": "k", "interventions": more}, 200),
+        ({"profile": "k", "strength": 1.5, "interventions": more}, 403),
+        ({"interventions": 2 * more}, 200),
+        ({"interventions": 3 * more}, 403),
+        ({"interventions": 2 * more, "compose": "add"}, 403),
+    ):
+        async with connect(closed, default) as client:
+            response = await client.post(CHAT, json=chat(steering=steering))
+        assert response.status_code == status, response.text
+        if status == 403:
+            error = response.json()["error"]
+            assert "may weaken kept@1" in error["message"]
+            assert error["param"] == f"steering.interventions[{len(steering['interventions']) - 1}]"
+
+
+async def test_an_administrator_publishes_nothing_he_may_not_use(
+    closed: FastAPI, store: Store, admin: str
+) -> None:
+    path = "/v1/steering/profiles"
+    vectors = {"tensors": {"vector": [3.0] * 8}}
+    async with connect(closed, admin) as client:
+        for name, requires in (("kept", "weaken:restricted"), ("bypass", "restricted")):
+            document = vector(name, requires=[requires], **vectors)
+            assert (await client.post("/v1/steering/directions", json=document)).is_success
+        draft = profile("draft", "bypass", publish=False)
+        assert (await client.post(path, json=draft)).status_code == 201
+    uses: list[dict[str, Any]] = [
+        {"operation": "ablate", "strength": -1.0},
+        {"operation": "ablate"},
+        {"operation": "add", "strength": -1.0},
+        {"operation": "add", "strength": 1.0, "restore_norm": True},
+        {"operation": "add", "strength": 50.0},
+        {"operation": "add", "strength": 1.0, "site": "mlp_out"},
+    ]
+    async with connect(closed, make_key(store, KeyScope.ADMIN)) as client:
+        for change in uses:
+            document = profile("sly", interventions=[{"direction": "kept", **change}])
+            response = await client.post(path, json=document)
+            assert response.status_code == 403, change
+            assert response.json()["error"]["param"] == "interventions[0]"
+        response = await client.post(path, json=profile("sly", "bypass"))
+        assert (response.status_code, response.json()["error"]["param"]) == (403, "interventions")
+        response = await client.post(f"{path}/draft/publish")
+        assert (response.status_code, response.json()["error"]["param"]) == (403, "name")
+        assert (await client.post(path, json=profile("fine", "kept"))).json()["requires"] == []
+    async with connect(closed, admin) as client:
+        for change in uses:
+            document = profile("sly", interventions=[{"direction": "kept", **change}])
+            assert (await client.post(path, json=document)).json()["requires"] == ["restricted"]
+        assert (await client.get(f"{path}/draft")).json()["status"] == "draft"
+
+
+@pytest.mark.parametrize("requires", ["weaken:restricted", "restricted"])
+async def test_tensors_are_read_with_every_permission_of_their_direction(
+    requires: str, closed: FastAPI, store: Store, admin: str
+) -> None:
+    async with connect(closed, admin) as client:
+        document = vector("kept", requires=[requires])
+        assert (await client.post("/v1/steering/directions", json=document)).is_success
+        assert (await client.post("/v1/steering/directions", json=vector("plain"))).is_success
+    path = "/v1/steering/directions/{}/tensors"
+    async with connect(closed, make_key(store, KeyScope.READ, KeyScope.ADMIN)) as client:
+        assert (await client.get(path.format("plain"))).is_success
+        for name in ("kept", "kept@1"):
+            response = await client.get(path.format(name))
+            assert (response.status_code, response.json()["error"]["param"]) == (403, "name")
+    async with connect(closed, make_key(store, KeyScope.READ, KeyScope.RESTRICTED)) as client:
+        assert (await client.get(path.format("kept"))).content
+    async with connect(closed, admin) as client:
+        query = {"action": "steering.restricted_use"}
+        events = (await client.get("/v1/admin/audit", params=query)).json()["data"]
+    assert [event["subject"] for event in events] == ["direction kept@1"]
+
+
+async def test_a_negative_factor_weakens_a_profile(
+    closed: FastAPI, store: Store, admin: str
+) -> None:
+    kept = vector("kept", tensors={"vector": [3.0] * 8}, requires=["weaken:restricted"])
+    async with connect(closed, admin) as client:
+        assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
+        saved = await client.post("/v1/steering/profiles", json=profile("kept", "kept"))
+        assert saved.json()["requires"] == []
+    async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+        for strength, status in ((1.0, 200), (-1.0, 403)):
+            steering = {"profile": "kept", "strength": strength}
+            response = await client.post(CHAT, json=chat(steering=steering))
+            assert response.status_code == status
+
+
+async def test_restricted_steering_needs_its_scope_and_is_audited(
+    closed: FastAPI, store: Store, admin: str
+) -> None:
+    restricted = vector("bypass", tensors={"vector": [3.0] * 8}, requires=["restricted"])
+    async with connect(closed, admin) as client:
+        assert (await client.post("/v1/steering/directions", json=restricted)).status_code == 201
+        saved = await client.post("/v1/steering/profiles", json=profile("red", "bypass"))
+        assert saved.json()["requires"] == ["restricted"], "inherited from its direction"
+    inline = {"interventions": [{**INLINE, "direction": "bypass"}]}
+    scopes = (KeyScope.CHAT, KeyScope.INLINE)
+    for steering in ({"profile": "red"}, inline):
+        async with connect(closed, make_key(store, *scopes)) as client:
+            response = await client.post(CHAT, json=chat(steering=steering))
+            assert response.status_code == 403
+        async with connect(closed, make_key(store, *scopes, KeyScope.RESTRICTED)) as client:
+            assert (await client.post(CHAT, json=chat(steering=steering))).status_code == 200
+    async with connect(closed, admin) as client:
+        query = {"action": "steering.restricted_use"}
+        events = (await client.get("/v1/admin/audit", params=query)).json()["data"]
+    assert [event["subject"] for event in events] == ["profile inline", "profile red@1"]
+    assert all(event["key_id"] and event["request_id"] for event in events)
