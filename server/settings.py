@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     )
     max_num_seqs: int = Field(default=256, ge=1, description="Requests running at once.")
     max_num_batched_tokens: int = Field(default=2048, ge=1, description="Tokens in one step.")
+    max_chunk_seconds: float = Field(
+        default=0.5,
+        ge=0,
+        description="Time prompts may add to a step others wait for; alone four times it; 0: any.",
+    )
     max_queued_requests: int = Field(
         default=1024, ge=1, description="Requests waiting; more get 429."
     )
@@ -172,6 +177,7 @@ class Settings(BaseSettings):
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
+            max_chunk_seconds=self.max_chunk_seconds,
             max_queued_requests=self.max_queued_requests,
             max_queued_tokens=self.max_queued_tokens,
             max_live_edits=self.max_live_edits,

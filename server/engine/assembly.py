@@ -13,7 +13,7 @@ from .core import EngineCore
 from .kv_cache import KVCacheManager
 from .model_runner import ModelRunner
 from .sampler import Sampler
-from .scheduler import RuntimeSlots, Scheduler, SchedulerLimits
+from .scheduler import RuntimeSlots, Scheduler, SchedulerLimits, SpeedMeter
 from .step_log import StepLog
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def assemble(loaded: LoadedModel) -> EngineCore:
         vocab_size=info.vocab_size,
         draw_seed=_seeds(config),
         steps=steps,
+        meter=SpeedMeter(info.spec.hidden_size, config.max_chunk_seconds),
     )
 
 

@@ -23,6 +23,9 @@ class EngineConfig:
         max_model_len: Longest prompt plus answer in tokens; 0 means the model's own limit.
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
+        max_chunk_seconds: Longest that chunks of prompts may hold up a step which other requests
+            wait for, four times that where none does; steps are sized by measured speed. 0 sets
+            no limit beside `max_num_batched_tokens`.
         max_queued_requests: Most requests waiting.
         max_queued_tokens: Most prompt tokens waiting.
         max_live_edits: Most distinct interventions live at once over all requests.
@@ -45,6 +48,7 @@ class EngineConfig:
     max_model_len: int = 0
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
+    max_chunk_seconds: float = 0.5
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1_000_000
     max_live_edits: int = 1024

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .outputs import TokenLogprobs
     from .request import GenerationRequest
     from .sampler import PositionLogprobs, SampledToken, Sampler
-    from .scheduler import ScheduledRequest, Scheduler, SchedulerOutput
+    from .scheduler import ScheduledRequest, Scheduler, SchedulerOutput, SpeedMeter
     from .text import Tokenizer
 
 __all__ = ["EngineCore", "RequestSink"]
@@ -80,8 +80,21 @@ class EngineCore:
         vocab_size: int,
         draw_seed: Iterator[int],
         steps: StepLog,
+        meter: SpeedMeter,
     ) -> None:
-        """Take the parts; `draw_seed` gives seeds to requests without one, `steps` is beaten."""
+        """Take the parts.
+
+        Args:
+            scheduler: Chooses the tokens of each step.
+            runner: Runs the model over them.
+            sampler: Chooses the next ones.
+            tokenizer: Turns them into text.
+            runtime: Behind the model's hooks.
+            vocab_size: Of the model.
+            draw_seed: Gives seeds to requests without one.
+            steps: Told of progress, by the other parts too.
+            meter: Told how long steps take; sets how large they may be.
+        """
         self._vocab_size = vocab_size
         self._scheduler = scheduler
         self._runner = runner
@@ -92,6 +105,7 @@ class EngineCore:
         self._arrivals = count()
         self._live: dict[str, tuple[RequestProgress, RequestSink]] = {}
         self._steps = steps
+        self._meter = meter
 
     @property
     def has_work(self) -> bool:
@@ -139,7 +153,8 @@ class EngineCore:
     def step(self) -> None:
         """One step, for the requests the scheduler chooses."""
         begun_at = time.monotonic()
-        output = self._scheduler.schedule()
+        output = self._scheduler.schedule(self._meter.pace)
+        work = output.work
         try:
             self._steps.beat()
             result = self._runner.run(output)
@@ -151,7 +166,9 @@ class EngineCore:
             return
         self._record(output, result, sampled)
         self._emit(output)
-        self._steps.completed(time.monotonic() - begun_at)
+        seconds = time.monotonic() - begun_at
+        self._meter.observe(work, seconds)
+        self._steps.completed(seconds)
 
     def stats(self, *, is_healthy: bool, is_draining: bool) -> EngineStats:
         """A snapshot; may be taken from another thread."""

@@ -98,6 +98,9 @@ class ModelRunner:
             ).logits[0]
         finally:
             self._runtime.end_step()
+        if not wanted.sampled and logits.device.type != "cpu":
+            # Nothing would be read back, and the step's end would not be that of its work.
+            torch.accelerator.synchronize(logits.device)
         return RunResult(
             sampled=wanted.sampled,
             logits=logits[wanted.sampled_from :],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,24 +11,36 @@ from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Priority, Request, RequestStatus
 
 from .admission import SchedulerLimits, SteeringSlots, check_length, check_queue
+from .pace import Pace
 from .scheduler_output import ScheduledRequest, SchedulerOutput, StepBuilder
 from .waiting_queue import WaitingQueue
 
 __all__ = ["Scheduler"]
 
 _BESIDE: Final = 8
-"""Share of a step's tokens, as 1 / n, that a lower priority may add to a higher one's."""
+"""Share of a step, as 1 / n, that a lower priority may add to a higher one's."""
+
+_ALONE: Final = 4.0
+"""Chunks may take this many times as long where nobody waits for the step they are in."""
+
+_FIRST_SHARE: Final = 0.5
+"""Of what is left of a step for prompts, the share of the one that is first in line."""
 
 
 class Scheduler:
-    """First come, first served within a priority; interactive requests before jobs.
+    """Decodes, then prompts; interactive requests before jobs.
 
-    Each priority takes its share of the token budget in the order decodes, chunks of prompts
-    already begun, new requests; so a job gets what interactive requests leave, and beside them an
-    eighth of the budget at most, because they wait for the whole step. A request is
-    admitted with blocks for all its known tokens; only decoding can run out of them, and then the
-    latest request of the lowest priority is preempted: it gives its blocks back and computes its
-    prompt and its generated tokens again later.
+    Each priority takes its share of the budgets, in tokens and in seconds, first for decodes and
+    then for prompts; so a job gets what interactive requests leave, and beside them an eighth of
+    the budgets at most, because they wait for the whole step. Of the prompts, half goes to the
+    first in line and the rest to those with the fewest tokens left: a short prompt does not wait
+    for a long one, and no stream of short ones keeps a long one waiting, for whoever waits comes
+    to be the first in line.
+
+    A request is admitted with blocks for all its known tokens. Where the first in line finds none,
+    nobody is admitted past it. Only decoding can run out of blocks, and then the latest request of
+    the lowest priority is preempted: it gives its blocks back and computes its prompt and its
+    generated tokens again later.
 
     Used from one thread. A step is `schedule`, the model, then `update` or `finish` for every
     scheduled request.
@@ -104,21 +117,29 @@ class Scheduler:
             self._cache_readers.add(request.request_id)
         self._waiting.add(request)
 
-    def schedule(self) -> SchedulerOutput:
+    def schedule(self, pace: Pace | None = None) -> SchedulerOutput:
         """Choose the next step's tokens, admitting and preempting as needed.
 
         Empty only when nothing has been queued.
+
+        Args:
+            pace: Of the machine; bounds what prompts add to the step. None bounds tokens alone.
         """
-        step = StepBuilder(self.limits.max_num_batched_tokens, self.limits.max_num_prompt_logits)
-        beside = max(1, self.limits.max_num_batched_tokens // _BESIDE)
+        limits = self.limits
+        seconds = math.inf if pace is None else pace.max_chunk_seconds
+        step = StepBuilder(
+            limits.max_num_batched_tokens,
+            limits.max_num_prompt_logits,
+            pace,
+            seconds * (_ALONE if self._nobody_waits() else 1.0),
+        )
         for priority in Priority:
             if step.scheduled:
-                step.budget = min(step.budget, beside)
-            for request in self._in_order(priority, is_decoding=True):
+                step.budget = min(step.budget, max(1, limits.max_num_batched_tokens // _BESIDE))
+                step.seconds = min(step.seconds, seconds / _BESIDE)
+            for request in self._decoding(priority):
                 self._schedule_decode(request, step)
-            for request in self._in_order(priority, is_decoding=False):
-                step.take(request)
-            self._admit_waiting(priority, step)
+            self._schedule_prompts(priority, step)
         assert step.scheduled or not self.has_work, "requests wait and none can run"
         return SchedulerOutput(tuple(step.scheduled.values()), tuple(step.preempted))
 
@@ -173,13 +194,15 @@ class Scheduler:
         if self._slots is not None and request.spec.plan is not None:
             self._slots.release(request.spec.plan)
 
-    def _in_order(self, priority: Priority, *, is_decoding: bool) -> Iterator[Request]:
-        chosen = [
-            request
-            for request in self._running.values()
-            if request.spec.priority is priority and _is_decoding(request) is is_decoding
-        ]
-        chosen.sort(key=_rank)
+    def _nobody_waits(self) -> bool:
+        """Whether no interactive request but one that has its prompt to itself is there."""
+        running = [r for r in self._running.values() if r.spec.priority is Priority.INTERACTIVE]
+        num_waiting = len(self._waiting.of(Priority.INTERACTIVE))
+        return len(running) + num_waiting <= 1 and not any(map(_is_decoding, running))
+
+    def _decoding(self, priority: Priority) -> Iterator[Request]:
+        of_priority = (r for r in self._running.values() if r.spec.priority is priority)
+        chosen = sorted(filter(_is_decoding, of_priority), key=_rank)
         # Preempted on behalf of an earlier one of this very list: no longer running.
         return (request for request in chosen if request.status is RequestStatus.RUNNING)
 
@@ -194,19 +217,39 @@ class Scheduler:
                 return
         step.take(request)
 
-    def _admit_waiting(self, priority: Priority, step: StepBuilder) -> None:
-        for request in self._waiting.of(priority):
-            if step.budget == 0 or step.is_blocked or request in step.preempted:
-                return
-            if self._awaits_sibling(request):
-                continue
-            while not self._try_admit(request):
-                victim = self._job_to_displace(priority, step)
-                if victim is None:
-                    step.is_blocked = True  # nobody overtakes, or it might wait forever
-                    return
-                self._preempt_for(victim, step)
-            step.take(request)
+    def _schedule_prompts(self, priority: Priority, step: StepBuilder) -> None:
+        running = (r for r in self._running.values() if r.spec.priority is priority)
+        pending = [r for r in running if r not in step] + self._waiting.of(priority)
+        pending.sort(key=_rank)
+        first = next((r for r in pending if self._can_run(r, step)), None)
+        if first is None:
+            return
+        others = sorted((r for r in pending if r is not first), key=_num_tokens_left)
+        step.take(first, _FIRST_SHARE if others else 1.0)
+        for request in others:
+            if self._can_run(request, step):
+                step.take(request)
+        step.take(first)  # and what the others leave
+
+    def _can_run(self, request: Request, step: StepBuilder) -> bool:
+        """Whether there is room for it, and it has its blocks and places, maybe from now on."""
+        if step.is_spent:
+            return False
+        if request.status is RequestStatus.RUNNING:
+            return True
+        if step.is_blocked or self._awaits_sibling(request):
+            return False
+        # Where one finds no place nobody overtakes it, or it might wait forever.
+        step.is_blocked = request in step.preempted or not self._admit(request, step)
+        return not step.is_blocked
+
+    def _admit(self, request: Request, step: StepBuilder) -> bool:
+        while not self._try_admit(request):
+            victim = self._job_to_displace(request.spec.priority, step)
+            if victim is None:
+                return False
+            self._preempt_for(victim, step)
+        return True
 
     def _preempt_for(self, victim: Request, step: StepBuilder) -> None:
         self.preempt(victim)
@@ -256,7 +299,11 @@ class Scheduler:
 
 
 def _is_decoding(request: Request) -> bool:
-    return request.num_tokens - request.num_computed_tokens == 1
+    return _num_tokens_left(request) == 1
+
+
+def _num_tokens_left(request: Request) -> int:
+    return request.num_tokens - request.num_computed_tokens
 
 
 def _rank(request: Request) -> tuple[Priority, int]:

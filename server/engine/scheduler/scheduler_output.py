@@ -1,12 +1,21 @@
-"""What one step computes: a value, and the builder that keeps to its budget."""
+"""What one step computes: a value, and the builder that keeps to its budgets."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Final, NamedTuple
 
 from server.engine.request import Request
 
+from .pace import Pace, Work
+
 __all__ = ["ScheduledRequest", "SchedulerOutput", "StepBuilder"]
+
+_LEAST_CHUNK: Final = 16
+"""Tokens a chunk has however long they take, and a multiple of which it has where time cuts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,17 @@ class ScheduledRequest:
         """Position after the last one."""
         return self.start + self.num_tokens
 
+    @property
+    def num_prompt_logits(self) -> int:
+        """Its tokens whose logits are returned, beside those sampled; known until it is run."""
+        first, last = self.request.logit_window
+        return max(min(last, self.stop) - max(first, self.start), 0)
+
+    @property
+    def work(self) -> Work:
+        """What it asks of the machine; known until it is run."""
+        return Work.of_chunk(self.start, self.num_tokens, self.num_prompt_logits)
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOutput:
@@ -51,6 +71,19 @@ class SchedulerOutput:
         """Tokens of the packed batch."""
         return sum(item.num_tokens for item in self.scheduled)
 
+    @property
+    def work(self) -> Work:
+        """What all of it asks of the machine; known until it is run."""
+        return reduce(add, (item.work for item in self.scheduled), Work())
+
+
+class _Taken(NamedTuple):
+    """What a request has of a step's budgets."""
+
+    tokens: int
+    logits: int
+    seconds: float
+
 
 class StepBuilder:
     """A step being put together.
@@ -58,36 +91,77 @@ class StepBuilder:
     Attributes:
         budget: Tokens left.
         logit_budget: Logits of prompt tokens left.
+        seconds: Time left for chunks of prompts; decodes take none of it.
         is_blocked: Whether no further request may be admitted in this step.
     """
 
-    def __init__(self, budget: int, logit_budget: int) -> None:
+    def __init__(
+        self, budget: int, logit_budget: int, pace: Pace | None = None, seconds: float = math.inf
+    ) -> None:
         self.budget = budget
         self.logit_budget = logit_budget
+        self.seconds = seconds
         self.is_blocked = False
         self.scheduled: dict[str, ScheduledRequest] = {}
         self.preempted: list[Request] = []
+        self._pace = pace
+        self._taken: dict[str, _Taken] = {}
 
     def __contains__(self, request: Request) -> bool:
         return request.request_id in self.scheduled
 
-    def take(self, request: Request) -> None:
-        """Schedule as many of the request's tokens as the budgets allow."""
+    @property
+    def is_spent(self) -> bool:
+        """Whether no chunk can be added."""
+        return self.budget == 0 or self.seconds <= 0.0
+
+    def take(self, request: Request, share: float = 1.0) -> None:
+        """Schedule as many of the request's tokens as the budgets allow, in place of those before.
+
+        Args:
+            request: Running.
+            share: Of what is left of each budget, the most it may take.
+        """
+        self._give_back(request)
+        part = self._part(request, self._num_tokens(request, share))
+        if part.num_tokens <= 0:
+            return
+        seconds = 0.0
+        if self._pace is not None and part.num_tokens > 1:
+            seconds = min(self._pace.seconds(part.work), share * self.seconds)
+        taken = _Taken(part.num_tokens, part.num_prompt_logits, seconds)
+        self.scheduled[request.request_id] = part
+        self._taken[request.request_id] = taken
+        self.budget -= taken.tokens
+        self.logit_budget -= taken.logits
+        self.seconds -= taken.seconds
+
+    def _give_back(self, request: Request) -> None:
+        taken = self._taken.pop(request.request_id, _Taken(0, 0, 0.0))
+        self.budget += taken.tokens
+        self.logit_budget += taken.logits
+        self.seconds += taken.seconds
+
+    def _num_tokens(self, request: Request, share: float) -> int:
         start = request.num_computed_tokens
         first, last = request.logit_window
         first = max(first, start)
-        num_tokens = min(request.num_ready_tokens - start, self.budget)
-        if min(last, start + num_tokens) - first > self.logit_budget:
-            num_tokens = first - start + self.logit_budget
-        if num_tokens > 0:
-            stop = start + num_tokens
-            latches = request.is_latching and stop == request.boundary
-            self.scheduled[request.request_id] = ScheduledRequest(
-                request,
-                start,
-                num_tokens,
-                is_last_chunk=stop == request.num_tokens and not latches,
-                latches=latches,
+        num_tokens = min(request.num_ready_tokens - start, math.ceil(share * self.budget))
+        if self._pace is not None and num_tokens > 1:
+            most = self._pace.most_tokens(
+                start, max(share * self.seconds, 0.0), has_logits=first < last
             )
-            self.budget -= num_tokens
-            self.logit_budget -= max(min(last, start + num_tokens) - first, 0)
+            if most < num_tokens:
+                most = max(most - most % _LEAST_CHUNK, _LEAST_CHUNK if self.seconds > 0.0 else 0)
+                num_tokens = min(num_tokens, most)
+        logits = math.ceil(share * self.logit_budget)
+        if min(last, start + num_tokens) - first > logits:
+            num_tokens = first - start + logits
+        return num_tokens
+
+    def _part(self, request: Request, num_tokens: int) -> ScheduledRequest:
+        start = request.num_computed_tokens
+        stop = start + num_tokens
+        latches = request.is_latching and stop == request.boundary
+        is_last_chunk = stop == request.num_tokens and not latches
+        return ScheduledRequest(request, start, num_tokens, is_last_chunk, latches)

@@ -96,8 +96,8 @@ def test_left_out_second_run_would_show(
     """Control: sampling from the run in which the gate was decided misses the first token."""
     take, update = StepBuilder.take, Scheduler.update
 
-    def take_and_sample(builder: StepBuilder, request: Any) -> None:
-        take(builder, request)
+    def take_and_sample(builder: StepBuilder, request: Any, share: float = 1.0) -> None:
+        take(builder, request, share)
         part = builder.scheduled[request.request_id]
         builder.scheduled[request.request_id] = replace(
             part, is_last_chunk=part.is_last_chunk or part.latches

@@ -12,6 +12,7 @@ import torch
 
 from server.engine.loading import LoadedModel
 from server.engine.outputs import GateState, SteeredTokens
+from server.engine.scheduler import Pace, Work
 from steering.gates import Per
 from steering.scopes import PositionContext
 from tests.models import tiny_model
@@ -31,6 +32,24 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load_tiny(request.param, tmp_path_factory.mktemp(request.param))
 
 
+class _AnyMachine:
+    """Cuts prompts by another pace in every step: results do not depend on how."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.num_tokens = 0
+        self._rng = rng
+
+    @property
+    def pace(self) -> Pace:
+        token, pair, logit = (float(cost) for cost in 10.0 ** self._rng.uniform(-4, 0, 3))
+        return Pace(token, pair, logit, max_chunk_seconds=0.5)
+
+    def observe(self, work: Work, seconds: float) -> None:
+        """Learn nothing, but count."""
+        assert seconds > 0.0
+        self.num_tokens += work.tokens
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_every_request_gets_the_logits_it_gets_alone(
     loaded: LoadedModel, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -44,8 +63,10 @@ def test_every_request_gets_the_logits_it_gets_alone(
         max_live_edits=int(rng.integers(4, 9)),
         num_kv_blocks=int(rng.integers(14, 30)),  # few: requests preempt each other
     )
+    harness.core._meter = machine = _AnyMachine(rng)  # type: ignore[assignment]
     traffic = random_traffic(harness, rng, count=10)
     sinks = harness.run(*(item.traffic for item in traffic))
+    assert machine.num_tokens > sum(len(sink.token_ids) for sink in sinks)
     bare = tiny_model(loaded.layout.family.removesuffix("_text"))
 
     for item, sink in zip(traffic, sinks, strict=True):

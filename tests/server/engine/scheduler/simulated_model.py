@@ -6,12 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from server.engine.errors import SteeringCapacityError
-from server.engine.request import Request, RequestStatus
+from server.engine.request import Priority, Request, RequestStatus
 from server.engine.scheduler import Scheduler
 from tests.server.engine.make_request import ScopedPlan
 
 if TYPE_CHECKING:
-    from server.engine.scheduler import ScheduledRequest, SchedulerOutput
+    from server.engine.scheduler import Pace, ScheduledRequest, SchedulerOutput
+
+INTERACTIVE = Priority.INTERACTIVE
 
 
 class CountedSlots:
@@ -53,11 +55,13 @@ class SimulatedModel:
         self.num_steps = 0
         self.num_tokens = 0
 
-    def step(self) -> SchedulerOutput:
+    def step(self, pace: Pace | None = None) -> SchedulerOutput:
         """Schedule, check, run, record."""
         self.num_steps += 1
-        output = self.scheduler.schedule()
+        output = self.scheduler.schedule(pace)
         self.check(output)
+        if pace is not None:
+            self.check_seconds(output, pace)
         self.num_tokens += output.num_tokens
         for item in output.scheduled:
             content = self._run(item)
@@ -85,6 +89,18 @@ class SimulatedModel:
             assert item.start == item.request.num_computed_tokens
             assert item.stop <= item.request.num_tokens
             assert item.is_last_chunk == (item.stop == item.request.num_tokens)
+
+    def check_seconds(self, output: SchedulerOutput, pace: Pace) -> None:
+        """Chunks keep to the time, but for the least ones that the two halves have anyway."""
+        chunks = [item for item in output.scheduled if item.num_tokens > 1]
+        seconds = [pace.seconds(item.work) for item in chunks]
+        least = sorted(
+            (s for item, s in zip(chunks, seconds, strict=True) if item.num_tokens <= 16),
+            reverse=True,
+        )
+        interactive = [i for i in output.scheduled if i.request.spec.priority is INTERACTIVE]
+        most = pace.max_chunk_seconds * (4 if len(interactive) <= 1 else 1)
+        assert sum(seconds) <= most + sum(least[:4]) + 1e-9
 
     def _run(self, item: ScheduledRequest) -> int:
         request, size = item.request, self.scheduler.kv_cache.block_size

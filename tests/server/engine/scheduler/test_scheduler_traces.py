@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from server.engine.errors import QueueFullError
 from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Priority, Request, RequestStatus
-from server.engine.scheduler import Scheduler, SchedulerLimits, SchedulerOutput
+from server.engine.scheduler import Pace, Scheduler, SchedulerLimits, SchedulerOutput
 from steering.scopes import PositionContext, Scope
 from tests.server.engine.make_request import ScopedPlan, make_request
 
@@ -22,11 +23,14 @@ SCOPES = (
     {"windows": [[3, 9]]},
     {"prompt_indices": [-2]},
 )
-WAITING = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 
 
 def rank(request: Request) -> tuple[Priority, int]:
     return request.spec.priority, request.arrival
+
+
+def num_left(request: Request) -> int:
+    return request.num_tokens - request.num_computed_tokens
 
 
 class Trace:
@@ -45,6 +49,7 @@ class Trace:
         self.scheduler = Scheduler(limits, kv_cache, self.slots)  # type: ignore[arg-type]
         self.model = SimulatedModel(self.scheduler)
         self.plans = [ScopedPlan(f"plan-{i % 3}", Scope.from_dict(s)) for i, s in enumerate(SCOPES)]
+        self.is_timed = rng.random() < 0.7
         self.admitted: list[Request] = []
         self.cancelled: set[str] = set()
 
@@ -53,8 +58,9 @@ class Trace:
             for _ in range(self.rng.choice([0, 0, 1, 3])):
                 self.arrive()
             if self.scheduler.has_work:
-                waited = [r for r in self.scheduler.requests() if r.status in WAITING]
-                self.check_order(waited, self.model.step())
+                pending = {r: num_left(r) for r in self.scheduler.requests() if num_left(r) > 1}
+                waiting = [r for r in pending if r.status is not RequestStatus.RUNNING]
+                self.check_order(pending, waiting, self.model.step(self.pace()))
             if self.rng.random() < 0.2:
                 self.cancel()
         self.model.run_until_idle()
@@ -87,12 +93,33 @@ class Trace:
             self.scheduler.abort(request.request_id)
             self.cancelled.add(request.request_id)
 
-    def check_order(self, waited: list[Request], output: SchedulerOutput) -> None:
-        """No request starts while one that goes before it waits on."""
-        started = [r for r in waited if r.status not in WAITING]
-        left = [r for r in waited if r.status in WAITING and r not in output.preempted]
-        for request in started:
-            assert all(rank(other) > rank(request) for other in left)
+    def pace(self) -> Pace | None:
+        """Of this step: none known, or anything from far too slow to far too fast."""
+        if not self.is_timed:
+            return None
+        token, pair, logit = (10.0 ** self.rng.uniform(-6, 0) for _ in range(3))
+        return Pace(token, pair / 10, logit, max_chunk_seconds=0.5)
+
+    def check_order(
+        self, pending: dict[Request, int], waiting: list[Request], output: SchedulerOutput
+    ) -> None:
+        """Whoever is overtaken is longer, and nobody starts past the first in line.
+
+        Args:
+            pending: Before the step, requests with a prompt to compute, and their tokens left.
+            waiting: Those of them that held no blocks.
+            output: The step.
+        """
+        ran = [item.request for item in output.scheduled if item.request in pending]
+        left = [r for r in pending if r not in ran and r not in output.preempted]
+        started = [r for r in ran if r in waiting]
+        for request, other in itertools.product(ran, left):
+            if request in started or other not in waiting:  # else it may lack blocks or places
+                assert rank(other) > rank(request) or pending[other] >= pending[request]
+                assert request.spec.priority <= other.spec.priority
+        for priority in {r.spec.priority for r in started}:
+            first = min((r for r in pending if r.spec.priority is priority), key=rank)
+            assert first in ran
 
 
 @pytest.mark.parametrize("seed", range(60))
