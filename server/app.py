@@ -156,7 +156,10 @@ async def serve(
         drain_timeout_seconds=settings.drain_timeout_seconds,
     )
     server = DrainingServer(app, services, binding)
-    await server.serve()
+    try:
+        await server.serve()
+    finally:
+        services.pools.close()  # what is being written is, before the store goes
     if server.failure is not None:
         raise EngineDeadError(server.failure)
 
@@ -184,7 +187,7 @@ def _services(
         pools=pools,
         metrics=metrics,
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
-        keys=KeysGate(store.keys, is_open=is_open),
+        keys=KeysGate(store.keys, pools, is_open=is_open),
         desk=Desk(pools.bodies),
         limits=Limits(
             max_model_len=engine.info().max_model_len,

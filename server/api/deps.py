@@ -116,7 +116,7 @@ async def authorize(request: Request, services: ServicesDep) -> None:
         return
     authorization = request.headers.get("authorization", "").encode("latin-1")
     try:
-        caller, allowance = await services.pools.reads.run(services.keys.admit, authorization)
+        caller, allowance = await services.keys.admit(authorization)
     except RateLimitedError as error:
         request.state.allowance = error.allowance
         raise

@@ -62,11 +62,7 @@ async def revoke_key(
     key_id: str, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> dict[str, Any]:
     """End a key for good, at once; one that may do no more than the caller's."""
-    return records.key(
-        await services.pools.writes.run(
-            services.store.keys.revoke, key_id, revoker=caller, by=actor
-        )
-    )
+    return records.key(await services.keys.revoke(key_id, revoker=caller, by=actor))
 
 
 def _spec(asked: KeyRequest) -> KeySpec:

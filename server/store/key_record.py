@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Self
 
-from server.auth import KeyScope
+from server.auth import KeyScope, Principal
 from steering.errors import InvalidFieldError
 
 from .names import check_name, check_text
@@ -84,6 +84,19 @@ class KeyRecord:
     created_by: str | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+    @property
+    def principal(self) -> Principal:
+        """Its holder."""
+        spec = self.spec
+        return Principal(
+            key_id=self.id,
+            name=spec.name,
+            scopes=spec.scopes,
+            profiles_allow=spec.profiles_allow,
+            default_profile=spec.default_profile,
+            requests_per_minute=spec.requests_per_minute,
+        )
 
     def is_active(self, now: datetime) -> bool:
         """Whether it is neither revoked nor expired."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import logging
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import select, update
@@ -17,7 +14,7 @@ from server.auth import LOCAL_USER, AuthenticationError, KeyScope, PermissionDen
 from .audit import SYSTEM, Actor, AuditStore
 from .clock import WallClock
 from .database import Database
-from .errors import KeyNotFoundError, StoreError
+from .errors import KeyNotFoundError
 from .key_record import KeyRecord, KeySpec, MintedKey
 from .key_token import KeyToken
 from .page import Listing, Page
@@ -25,29 +22,18 @@ from .tables import KeyRow
 
 __all__ = ["KeyStore"]
 
-_LOG = logging.getLogger(__name__)
 _DUMMY_DIGEST: Final = bytes(32)
 _BOOTSTRAP_SCOPES: Final = frozenset(KeyScope) - {KeyScope.RESTRICTED}
-_TOUCH_INTERVAL_SECONDS: Final = 60.0
 
 
 class KeyStore:
     """API keys. Thread-safe."""
 
-    def __init__(
-        self,
-        database: Database,
-        audit: AuditStore,
-        clock: WallClock,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Args: clock: UTC now, for expiry; monotonic: seconds, spaces out writes of last use."""
+    def __init__(self, database: Database, audit: AuditStore, clock: WallClock) -> None:
+        """Args: database, audit: of the same store; clock: UTC now, for expiry."""
         self._database = database
         self._audit = audit
         self._clock = clock
-        self._monotonic = monotonic
-        self._touched: dict[str, float] = {}
-        self._lock = threading.Lock()
 
     def create(self, spec: KeySpec, *, minter: Principal, by: Actor) -> MintedKey:
         """Make a key that may do no more than `minter`.
@@ -122,8 +108,8 @@ class KeyStore:
 
         return self._database.write(work)
 
-    def authenticate(self, token: bytes) -> Principal:
-        """The holder of a key, from the bytes a client sent.
+    def authenticate(self, token: bytes) -> KeyRecord:
+        """The key whose text a client sent.
 
         One comparison of digests in constant time, with a dummy where the id is unknown; one
         error for every reason.
@@ -141,10 +127,26 @@ class KeyStore:
         if row is None or not matches:
             raise AuthenticationError
         record = KeyRecord.from_row(row)
+        self.require_active(record)
+        return record
+
+    def require_active(self, record: KeyRecord) -> None:
+        """Check a key that was read before; asks nothing of the database.
+
+        Raises:
+            AuthenticationError: It was revoked then, or has expired since.
+        """
         if not record.is_active(self._clock()):
             raise AuthenticationError
-        self._touch(record.id)
-        return _principal(record)
+
+    def note_use(self, key_ids: Collection[str]) -> None:
+        """Write that keys are used now; a revoked key keeps the time it has."""
+        statement = (
+            update(KeyRow)
+            .where(KeyRow.id.in_(sorted(key_ids)), KeyRow.revoked_at.is_(None))
+            .values(last_used_at=self._clock())
+        )
+        self._database.write(lambda session: session.execute(statement))
 
     def _insert(self, session: Session, spec: KeySpec, token: KeyToken, by: Actor) -> KeyRecord:
         allow = None if spec.profiles_allow is None else sorted(spec.profiles_allow)
@@ -166,20 +168,6 @@ class KeyStore:
         self._audit.record(session, "key.create", f"key {row.id}", by=by, detail=detail)
         return KeyRecord.from_row(row)
 
-    def _touch(self, key_id: str) -> None:
-        """Write the time of use, at most once a minute; a full disk must not refuse a chat."""
-        now = self._monotonic()
-        with self._lock:
-            last = self._touched.get(key_id)
-            if last is not None and now - last < _TOUCH_INTERVAL_SECONDS:
-                return
-            self._touched[key_id] = now
-        statement = update(KeyRow).where(KeyRow.id == key_id).values(last_used_at=self._clock())
-        try:
-            self._database.write(lambda session: session.execute(statement))
-        except StoreError as error:
-            _LOG.warning("last use of key %s was not recorded: %s", key_id, error)
-
 
 def _require_at_most(spec: KeySpec, caller: Principal, *, param: str | None = None) -> None:
     """Check that a key to be made or ended may do no more than `caller`.
@@ -198,18 +186,6 @@ def _require_at_most(spec: KeySpec, caller: Principal, *, param: str | None = No
         )
     for name in sorted(spec.profiles_allow):
         caller.require_profile(name, param=param or "profiles_allow")
-
-
-def _principal(record: KeyRecord) -> Principal:
-    spec = record.spec
-    return Principal(
-        key_id=record.id,
-        name=spec.name,
-        scopes=spec.scopes,
-        profiles_allow=spec.profiles_allow,
-        default_profile=spec.default_profile,
-        requests_per_minute=spec.requests_per_minute,
-    )
 
 
 def _not_found(key_id: str) -> KeyNotFoundError:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.auth import LOCAL_USER, KeyScope
+from server.pools import Pools
 from server.registry.library import load_direction_blob
 from server.settings import Settings
 from server.store import SYSTEM, KeySpec, Store
@@ -28,9 +29,20 @@ def logs() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """What applications over it still write is written before it is closed."""
+    made: list[Pools] = []
+
+    def recorded() -> Pools:
+        made.append(pools := opens())
+        return pools
+
+    opens = Pools.open
+    monkeypatch.setattr(Pools, "open", recorded)
     opened = Store.open(tmp_path / "data", load=load_direction_blob, low_water_bytes=0)
     yield opened
+    for pools in made:
+        pools.close()
     opened.close()
 
 

@@ -16,6 +16,7 @@ from server.api.keys_gate import KeysGate
 from server.api.routes import list_routes
 from server.app import create_app
 from server.auth import KeyScope, RateLimitedError
+from server.pools import Pools
 from server.rate_limit import RateLimiter
 from server.settings import Settings
 from server.store import Store
@@ -222,22 +223,22 @@ async def test_keys_share_no_cache_entries(
     assert b"" not in salts
 
 
-def test_a_rate_is_a_burst_and_then_a_drip(store: Store) -> None:
+async def test_a_rate_is_a_burst_and_then_a_drip(store: Store) -> None:
     now = 1000.0
-    gate = KeysGate(store.keys, is_open=False, limiter=RateLimiter(lambda: now))
+    gate = KeysGate(store.keys, Pools.open(), is_open=False, limiter=RateLimiter(lambda: now))
     key = f"Bearer {make_key(store, KeyScope.CHAT, requests_per_minute=3)}".encode()
     for _ in range(3):
-        gate.admit(key)
+        await gate.admit(key)
     with pytest.raises(RateLimitedError) as refused:
-        gate.admit(key)
+        await gate.admit(key)
     assert refused.value.retry_after_seconds == 20
     now += 20
-    gate.admit(key)
+    await gate.admit(key)
     with pytest.raises(RateLimitedError):
-        gate.admit(key)
+        await gate.admit(key)
     now += 10_000
     for _ in range(3):
-        gate.admit(key)
+        await gate.admit(key)
 
 
 async def test_a_limited_key_is_told_when_to_come_back(closed: FastAPI, store: Store) -> None:

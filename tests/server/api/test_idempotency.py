@@ -138,7 +138,8 @@ async def test_callers_have_keys_of_their_own_and_lose_them_with_their_rights(
         assert made.status_code == 201
         other = await second.post(DIRECTIONS, json=vector("yours"), headers=NAMED)
         assert other.status_code == 201
-        store.keys.revoke(one.split("-")[2], revoker=LOCAL_USER, by=SYSTEM)
+        services = sealed.state.services
+        await services.keys.revoke(one.split("-")[2], revoker=LOCAL_USER, by=SYSTEM)
         gone = await first.post(DIRECTIONS, json=vector("mine"), headers=NAMED)
         assert gone.status_code == 401
     async with connect(sealed, reader) as third:

@@ -11,7 +11,7 @@ import pytest
 
 from server.auth import LOCAL_USER, AuthenticationError, KeyScope, PermissionDeniedError, Principal
 from server.store import SYSTEM, KeySpec, MintedKey, Store
-from server.store.errors import InsufficientStorageError, KeyNotFoundError
+from server.store.errors import KeyNotFoundError
 from server.store.key_token import KeyToken
 from steering.errors import InvalidFieldError
 
@@ -34,8 +34,8 @@ def test_a_key_identifies_its_holder(store: Store) -> None:
         default_profile="careful",
         requests_per_minute=60,
     )
-    principal = store.keys.authenticate(key.secret.encode())
-    assert principal == Principal(
+    record = store.keys.authenticate(key.secret.encode())
+    assert record.principal == Principal(
         key.record.id, "app 1", CHAT, frozenset({"careful"}), "careful", 60
     )
     assert store.keys.get(key.record.id).spec == key.record.spec
@@ -135,20 +135,22 @@ def test_revoking_is_final_and_at_once(store: Store) -> None:
 
 def test_a_key_mints_only_what_it_holds(sqlite_store: Store) -> None:
     key = mint(sqlite_store, scopes=ADMIN)
-    admin = sqlite_store.keys.authenticate(key.secret.encode())
+    admin = sqlite_store.keys.authenticate(key.secret.encode()).principal
     mint(sqlite_store, admin, scopes=ADMIN)
     for scope in (KeyScope.RESTRICTED, KeyScope.INLINE, KeyScope.READ):
         with pytest.raises(PermissionDeniedError, match=scope):
             mint(sqlite_store, admin, scopes=frozenset({KeyScope.CHAT, scope}))
-    plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode())
+    plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode()).principal
     with pytest.raises(PermissionDeniedError, match="admin"):
         mint(sqlite_store, plain)
     assert len(sqlite_store.keys.list().items) == 3
 
 
 def test_a_key_revokes_only_what_it_could_have_made(sqlite_store: Store) -> None:
-    admin = sqlite_store.keys.authenticate(mint(sqlite_store, scopes=ADMIN).secret.encode())
-    plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode())
+    admin = sqlite_store.keys.authenticate(
+        mint(sqlite_store, scopes=ADMIN).secret.encode()
+    ).principal
+    plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode()).principal
     for scopes in (subset for n in range(1, 6) for subset in combinations(KeyScope, n)):
         key = mint(sqlite_store, scopes=frozenset(scopes))
         with pytest.raises(PermissionDeniedError, match="admin"):
@@ -166,7 +168,7 @@ def test_a_key_revokes_only_what_it_could_have_made(sqlite_store: Store) -> None
 def test_an_allow_list_binds_the_keys_it_revokes(sqlite_store: Store) -> None:
     allow = frozenset({"a", "b"})
     key = mint(sqlite_store, scopes=ADMIN, profiles_allow=allow)
-    admin = sqlite_store.keys.authenticate(key.secret.encode())
+    admin = sqlite_store.keys.authenticate(key.secret.encode()).principal
     for wider in (None, frozenset({"a", "c"})):
         above = mint(sqlite_store, profiles_allow=wider).record.id
         with pytest.raises(PermissionDeniedError) as caught:
@@ -178,7 +180,7 @@ def test_an_allow_list_binds_the_keys_it_revokes(sqlite_store: Store) -> None:
 
 def test_an_allow_list_binds_the_keys_it_mints(sqlite_store: Store) -> None:
     key = mint(sqlite_store, scopes=ADMIN, profiles_allow=frozenset({"a", "b"}))
-    admin = sqlite_store.keys.authenticate(key.secret.encode())
+    admin = sqlite_store.keys.authenticate(key.secret.encode()).principal
     mint(sqlite_store, admin, profiles_allow=frozenset({"b"}))
     for wider in (None, frozenset({"a", "c"})):
         with pytest.raises(PermissionDeniedError) as caught:
@@ -196,36 +198,12 @@ def test_the_first_key_is_made_once(store: Store) -> None:
     assert store.keys.create_first() is None
 
 
-def test_last_use_is_kept_to_the_minute(
-    sqlite_store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds = [100.0]
-    monkeypatch.setattr(sqlite_store.keys, "_monotonic", lambda: seconds[0])
-    key = mint(sqlite_store)
-
-    def used_at() -> datetime | None:
-        sqlite_store.keys.authenticate(key.secret.encode())
-        return sqlite_store.keys.get(key.record.id).last_used_at
-
-    first = used_at()
-    seconds[0] += 59
-    assert used_at() == first
-    seconds[0] += 1
-    assert used_at() != first
-
-
-def test_a_full_disk_does_not_refuse_a_key(
-    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    key = mint(sqlite_store)
-
-    def full(_work: object) -> None:
-        raise InsufficientStorageError("full")
-
-    monkeypatch.setattr(sqlite_store.database, "write", full)
-    assert sqlite_store.keys.authenticate(key.secret.encode()).key_id == key.record.id
-    assert key.secret not in caplog.text
-    assert "was not recorded" in caplog.text
+def test_use_is_noted_of_keys_that_are_not_revoked(store: Store, clock: Clock) -> None:
+    keys = [mint(store) for _ in range(3)]
+    ids = [key.record.id for key in keys]
+    store.keys.revoke(ids[1], revoker=LOCAL_USER, by=SYSTEM)
+    store.keys.note_use(ids[:2])
+    assert [store.keys.get(id_).last_used_at for id_ in ids] == [clock.now, None, None]
 
 
 @pytest.mark.parametrize(
