@@ -45,9 +45,9 @@ from .api.errors import (
 )
 from .api.keys_gate import KeysGate
 from .api.lifecycle import Lifecycle
-from .api.limits import Limits
+from .api.limits import Limits, Room
 from .api.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
-from .api.routes import methods_of
+from .api.routes import list_routes, methods_of
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
 from .errors import reply_to
@@ -109,7 +109,14 @@ def create_app(
     # Added last is outermost: ids around all, then allowances, errors and the gate.
     trusted = frozenset(host.lower() for host in settings.trusted_hosts)
     hosts = _hosts(settings, trusted)
-    app.add_middleware(Gate, lifecycle=services.lifecycle, hosts=hosts, trusted=trusted)
+    app.add_middleware(
+        Gate,
+        lifecycle=services.lifecycle,
+        hosts=hosts,
+        trusted=trusted,
+        room=services.room,
+        queued=frozenset(route.path for route in list_routes(app) if route.is_queued),
+    )
     app.add_middleware(ErrorBoundary, answer=answer)
     app.add_middleware(AllowanceHeaders)
     app.add_middleware(CorrelationIdMiddleware, validator=is_request_id)
@@ -189,6 +196,7 @@ def _services(
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
         keys=KeysGate(store.keys, pools, is_open=is_open),
         desk=Desk(pools.bodies),
+        room=Room(engine, settings.max_queued_requests),
         limits=Limits(
             max_model_len=engine.info().max_model_len,
             max_body_bytes=settings.max_body_bytes,

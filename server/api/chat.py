@@ -29,14 +29,19 @@ __all__ = ["router"]
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.post("/v1/chat/completions", openapi_extra=operation(KeyScope.CHAT, ChatRequest))
+@router.post(
+    "/v1/chat/completions", openapi_extra=operation(KeyScope.CHAT, ChatRequest, is_queued=True)
+)
 async def create_chat_completion(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Continue a chat, steered as the request chooses."""
-    body = await read_request(request, services, ChatRequest, services.limits.chat, Document.OPENAI)
-    steering = await choose_steering(request, services, caller, actor, body)
-    run = await services.desk.run(request, _run, services, caller, body, steering)
+    with services.room.place() as hold:
+        body = await read_request(
+            request, services, ChatRequest, services.limits.chat, Document.OPENAI, hold=hold
+        )
+        steering = await choose_steering(request, services, caller, actor, body)
+        run = await services.desk.run(request, _run, services, caller, body, steering)
     answer, events = partial(_answer, body=body), partial(_events, body=body)
     return await respond(request, services, run, answer, events, is_stream=body.stream)
 

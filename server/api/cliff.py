@@ -35,7 +35,7 @@ _MAX_CONVERSATIONS: Final = 256
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
 
-@router.post("/cliff", openapi_extra=operation(KeyScope.ADMIN))
+@router.post("/cliff", openapi_extra=operation(KeyScope.ADMIN, is_queued=True))
 async def cliff(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> dict[str, Any]:

@@ -29,17 +29,21 @@ __all__ = ["router"]
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.post("/v1/completions", openapi_extra=operation(KeyScope.CHAT, CompletionRequest))
+@router.post(
+    "/v1/completions", openapi_extra=operation(KeyScope.CHAT, CompletionRequest, is_queued=True)
+)
 async def create_completion(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Continue one or more prompts, steered as the request chooses."""
-    body = await read_request(
-        request, services, CompletionRequest, services.limits.prompts, Document.OPENAI
-    )
-    steering = await choose_steering(request, services, caller, actor, body)
     header = request.headers.get(BOUNDARY_HEADER)
-    run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
+    with services.room.place() as hold:
+        body = await read_request(
+            *(request, services, CompletionRequest, services.limits.prompts, Document.OPENAI),
+            hold=hold,
+        )
+        steering = await choose_steering(request, services, caller, actor, body)
+        run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
     return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
 
 

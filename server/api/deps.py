@@ -33,12 +33,13 @@ from server.store import Actor, Store
 from .body import Desk
 from .keys_gate import KeysGate
 from .lifecycle import Lifecycle
-from .limits import Limits
+from .limits import Limits, Room
 from .run import Head
 from .schemas.fields import Wire
 
 __all__ = [
     "PUBLIC",
+    "QUEUED_KEY",
     "SCOPE_KEY",
     "ActorDep",
     "CallerDep",
@@ -53,6 +54,10 @@ PUBLIC: Final = "public"
 
 SCOPE_KEY: Final = "x-coxswain-scope"
 """Where a route's scope stands in its OpenAPI operation."""
+
+
+QUEUED_KEY: Final = "x-coxswain-queued"
+"""Where it stands whether a route waits in the engine's queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Services:
     keys: KeysGate
     limits: Limits
     desk: Desk
+    room: Room
     started_at: int
 
     def head(self, prefix: str, model: str) -> Head:
@@ -82,10 +88,17 @@ class Services:
 
 
 def operation(
-    scope: KeyScope | str, body: type[Wire] | None = None, *, media_type: str = "application/json"
+    scope: KeyScope | str,
+    body: type[Wire] | None = None,
+    *,
+    media_type: str = "application/json",
+    is_queued: bool = False,
 ) -> dict[str, Any]:
-    """What a route declares: its scope, and the model of the body it reads by itself."""
-    extra: dict[str, Any] = {SCOPE_KEY: str(scope)}
+    """What a route declares: its scope, and the model of the body it reads by itself.
+
+    `is_queued`: it waits in the engine's queue, and is refused before anything while that is full.
+    """
+    extra: dict[str, Any] = {SCOPE_KEY: str(scope), QUEUED_KEY: is_queued}
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body.__name__}"}
         extra["requestBody"] = {"required": True, "content": {media_type: {"schema": schema}}}

@@ -31,7 +31,7 @@ _MAX_RUNS: Final = 8192  # prompts x heads of one request; more goes through a j
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
 
-@router.post("/heads", openapi_extra=operation(KeyScope.ADMIN))
+@router.post("/heads", openapi_extra=operation(KeyScope.ADMIN, is_queued=True))
 async def heads(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> dict[str, Any]:

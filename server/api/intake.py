@@ -46,8 +46,10 @@ async def read_document(
     bounds: Bounds,
     kind: Document,
     take: Callable[[dict[str, Any]], _T],
+    *,
+    hold: Callable[[], None] | None = None,
 ) -> _T:
-    """What `take` makes of the request's JSON object.
+    """What `take` makes of the request's JSON object; `hold` is called once it has come.
 
     Raises:
         RequestError: It has none, or one that is too large, too slow or too deep.
@@ -58,13 +60,21 @@ async def read_document(
         max_bytes=bounds.max_bytes,
         timeout_seconds=services.limits.body_timeout_seconds,
     )
+    if hold is not None:
+        hold()
     return await services.desk.run(request, lambda: take(parse_json(data, bounds.max_values, kind)))
 
 
 async def read_request(
-    request: Request, services: Services, model: type[_M], bounds: Bounds, kind: Document
+    request: Request,
+    services: Services,
+    model: type[_M],
+    bounds: Bounds,
+    kind: Document,
+    *,
+    hold: Callable[[], None] | None = None,
 ) -> _M:
-    """The request's JSON object as a `model`.
+    """The request's JSON object as a `model`; `hold` is called once it has come.
 
     Raises:
         RequestError: As `read_document`, and for the first field that is wrong.
@@ -76,7 +86,7 @@ async def read_request(
             check_message_count(document, services.limits.max_messages)
         return read(model, document)
 
-    return await read_document(request, services, bounds, kind, take)
+    return await read_document(request, services, bounds, kind, take, hold=hold)
 
 
 async def choose_steering(

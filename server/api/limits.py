@@ -1,13 +1,18 @@
-"""How much one request may take; values from the settings."""
+"""How much one request may take, and whether there is room for it; values from the settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from server.engine.engine import Engine
+from server.engine.errors import QueueFullError
+
 from .body import Bounds
 
-__all__ = ["MAX_CHARS_PER_TOKEN", "Limits"]
+__all__ = ["MAX_CHARS_PER_TOKEN", "Limits", "Room"]
 
 MAX_CHARS_PER_TOKEN: Final = 12
 """No token has more characters than this on average over a text that is one."""
@@ -84,3 +89,48 @@ class Limits:
     def max_any_body_bytes(self) -> int:
         """Of a body before it is known what it is."""
         return max(self.max_body_bytes, self.max_json_upload_bytes, self.max_form_bytes)
+
+
+class Room:
+    """Room in the engine's queue, asked for before a request costs anything but its head.
+
+    The engine decides once more, exactly, when it is given the sequences. Used on the event loop.
+
+    Args:
+        engine: Knows how many wait.
+        max_waiting: Requests that may.
+    """
+
+    def __init__(self, engine: Engine, max_waiting: int) -> None:
+        self._engine = engine
+        self._max_waiting = max_waiting
+        self._num_entering = 0
+
+    def ask(self) -> None:
+        """Ask, at the gate, before a key is looked up or a body is read.
+
+        Raises:
+            QueueFullError: There is none.
+        """
+        waiting = self._engine.stats().num_requests_waiting + self._num_entering
+        if waiting >= self._max_waiting:
+            raise QueueFullError(f"{waiting:,} requests wait already, the limit; try again later")
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[], None]]:
+        """Yields what to call once the body has come: it holds a place until the end.
+
+        A body that is long in coming holds none. What is yielded raises as `ask`.
+        """
+        num_held = 0
+
+        def hold() -> None:
+            nonlocal num_held
+            self.ask()
+            num_held += 1
+            self._num_entering += 1
+
+        try:
+            yield hold
+        finally:
+            self._num_entering -= num_held

@@ -25,6 +25,7 @@ from .errors import (
     UrlTooLongError,
 )
 from .lifecycle import Lifecycle
+from .limits import Room
 
 __all__ = ["AllowanceHeaders", "ErrorBoundary", "Gate", "is_request_id"]
 
@@ -86,12 +87,16 @@ class Gate:
         lifecycle: Says whether the server drains.
         hosts: Names in `Host` that are answered to; empty means any.
         trusted: Names whose pages count as this server's own, whatever `Host` a proxy writes.
+        room: In the engine's queue.
+        queued: Paths of the routes that need it.
     """
 
     app: ASGIApp
     lifecycle: Lifecycle
     hosts: Collection[str]
-    trusted: Collection[str] = ()
+    trusted: Collection[str]
+    room: Room
+    queued: Collection[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the request's head, then run it."""
@@ -105,6 +110,8 @@ class Gate:
             _check_url(scope)
             if self.lifecycle.is_draining and not scope["path"].startswith(_ALWAYS_OPEN):
                 raise NotReadyError("the server is shutting down; try again shortly")
+            if scope["path"] in self.queued and scope["method"] == "POST":
+                self.room.ask()
         await self.app(scope, receive, send)
 
     def _check_site(self, scope: Scope, host: str) -> None:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Match
 from starlette.types import Scope
 
-from .deps import SCOPE_KEY
+from .deps import QUEUED_KEY, SCOPE_KEY
 
 __all__ = ["RouteInfo", "list_routes", "methods_of"]
 
@@ -22,12 +22,14 @@ class RouteInfo:
         path: With its parameters in braces.
         method: In capitals.
         scope: What a key needs, `public`, or None where it was forgotten.
+        is_queued: Whether it waits in the engine's queue.
         summary: First line of what the route says of itself.
     """
 
     path: str
     method: str
     scope: str | None
+    is_queued: bool
     summary: str
 
 
@@ -39,9 +41,10 @@ def list_routes(app: FastAPI) -> list[RouteInfo]:
         if not isinstance(route, APIRoute):
             continue
         summary = (route.endpoint.__doc__ or "").strip().partition("\n")[0]
-        scope = (route.openapi_extra or {}).get(SCOPE_KEY)
+        extra = route.openapi_extra or {}
+        scope, is_queued = extra.get(SCOPE_KEY), extra.get(QUEUED_KEY, False)
         found += [
-            RouteInfo(context.path or route.path, method, scope, summary)
+            RouteInfo(context.path or route.path, method, scope, is_queued, summary)
             for method in route.methods or ()
         ]
     return sorted(found)

@@ -31,7 +31,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
 
-@router.post("/score", openapi_extra=operation(KeyScope.ADMIN, ScoreBody))
+@router.post("/score", openapi_extra=operation(KeyScope.ADMIN, ScoreBody, is_queued=True))
 async def score(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:

@@ -42,7 +42,7 @@ _MAX_SCORES: Final = 2**20
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
 
-@router.post("/trace", openapi_extra=operation(KeyScope.ADMIN, TraceBody))
+@router.post("/trace", openapi_extra=operation(KeyScope.ADMIN, TraceBody, is_queued=True))
 async def trace(
     request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +61,8 @@ class AsyncEngine:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._outbox: list[tuple[OutputStream, StreamItem]] = []
+        self._num_submitted = 0  # under `_wake`
+        self._num_added = 0  # by the engine's thread alone
         self._is_draining = False
         self._is_stopping = False
         self._is_over = False
@@ -85,7 +88,7 @@ class AsyncEngine:
     async def generate(self, request: GenerationRequest) -> AsyncIterator[RequestOutput]:
         """Generate; see `Engine.generate`."""
         sink = self._sink(request)
-        self._submit_or_raise(partial(self._core.add, request, sink))
+        self._add_or_raise(request, sink)
         is_finished = False
         try:
             async with aclosing(sink.stream.outputs()) as outputs:
@@ -120,7 +123,9 @@ class AsyncEngine:
     def stats(self) -> EngineStats:
         """What changes while serving."""
         is_healthy = not self._is_hung() and not self._is_over
-        return self._core.stats(is_healthy=is_healthy, is_draining=self._is_draining)
+        num_arriving = max(self._num_submitted - self._num_added, 0)  # since the step began
+        stats = self._core.stats(is_healthy=is_healthy, is_draining=self._is_draining)
+        return replace(stats, num_requests_waiting=stats.num_requests_waiting + num_arriving)
 
     async def drain(self, timeout_seconds: float) -> None:
         """Refuse new requests, let running ones finish, fail those left at the timeout."""
@@ -145,7 +150,7 @@ class AsyncEngine:
     ) -> list[RequestOutput]:
         """Run requests that generate nothing; all end when one fails or the caller goes away."""
         for part, sink in zip(parts, sinks, strict=True):
-            self._submit_or_raise(partial(self._core.add, part, sink))
+            self._add_or_raise(part, sink)
         try:
             last = []
             for sink in sinks:
@@ -167,18 +172,23 @@ class AsyncEngine:
         on_overflow = partial(self.abort, request.request_id)
         return _Sink(OutputStream(self._config.stream_queue_size, on_overflow), self._outbox)
 
-    def _submit_or_raise(self, command: Callable[[], None]) -> None:
+    def _add_or_raise(self, request: GenerationRequest, sink: _Sink) -> None:
         if self._is_draining:
             raise EngineDrainingError("the server is shutting down; send the request elsewhere")
-        if not self._submit(command):
+        if not self._submit(partial(self._add, request, sink), num_requests=1):
             raise EngineDeadError(_STOPPED)
 
-    def _submit(self, command: Callable[[], None]) -> bool:
+    def _add(self, request: GenerationRequest, sink: _Sink) -> None:
+        self._core.add(request, sink)
+        self._num_added += 1
+
+    def _submit(self, command: Callable[[], None], *, num_requests: int = 0) -> bool:
         """Have the engine's thread do something; False when it never will."""
         with self._wake:
             if self._is_over:
                 return False
             self._commands.append(command)
+            self._num_submitted += num_requests
             self._wake.notify()
             return True
 

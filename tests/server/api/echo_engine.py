@@ -70,6 +70,7 @@ class EchoEngine:
         self.is_draining = False
         self.is_healthy = True
         self.seconds_since_progress = 0.0
+        self.num_waiting = 0
         self._max_waiting = max_waiting
         self._tokenizer = ByteTokenizer()
         self._idle = asyncio.Event()
@@ -101,7 +102,7 @@ class EchoEngine:
     def stats(self) -> EngineStats:
         return EngineStats(
             num_requests_running=len(self.running),
-            num_requests_waiting=0,
+            num_requests_waiting=self.num_waiting,
             kv_cache_usage_ratio=0.25,
             num_preemptions=0,
             prefix_cache_queries=0,

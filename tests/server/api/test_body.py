@@ -189,7 +189,7 @@ BIG: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
     "one message": ("/v1/chat/completions", of_chat),
     "messages": (
         "/v1/chat/completions",
-        lambda n: {**chat(max_tokens=1), "messages": [{"role": "user", "content": "x"}] * n},
+        lambda n: {**chat(max_tokens=1), "messages": [{"role": "user", "content": "x"}] * (n // 2)},
     ),
     "parts": (
         "/v1/chat/completions",
@@ -227,7 +227,10 @@ BIG: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
         lambda n: {"name": "p", "interventions": [{"direction": "cheer"}] * n},
     ),
     "job": ("/v1/steering/jobs", lambda n: {"kind": "nope", "texts": ["x"] * 10 * n}),
-    "direction": ("/v1/steering/directions", lambda n: vector("v", tensors={"vector": [1] * n})),
+    "direction": (
+        "/v1/steering/directions",
+        lambda n: vector("v", tensors={"vector": [1] * 4 * n}),
+    ),
     "unknown fields": ("/v1/admin/keys", lambda n: {f"f{index}": 1 for index in range(2 * n)}),
 }
 
@@ -247,8 +250,9 @@ async def test_the_event_loop_does_no_work_that_grows_with_a_body(
 ) -> None:
     path, make = BIG[name]
     counts, statuses = [], []
-    for index, size in enumerate((500, 500, 2000)):  # the first warms what is made once
+    for index, size in enumerate((1000, 1000, 4000)):  # the first warms what is made once
         data = json.dumps(make(size)).encode()
+        assert len(data) > 4096, "a smaller one is read on the loop"
         headers = {**JSON, **({"idempotency-key": f"k{index}"} if with_key else {})}
         request = roomy.build_request("POST", path, content=data, headers=headers)
         with loop_work() as count:

@@ -76,6 +76,21 @@ async def test_outputs_are_deltas_and_the_last_one_says_why(engine: AsyncEngine)
     assert "".join(o.text for o in outputs).rstrip(replacement) == text.rstrip(replacement)
 
 
+async def test_who_comes_during_a_step_waits(engine: AsyncEngine) -> None:
+    """Or the door would let in, all through a long step, what the queue has no room for."""
+    step, over = threading.Event(), threading.Event()
+    engine._submit(lambda: (step.set(), over.wait())[0])
+    await asyncio.to_thread(step.wait)
+    asked = [asyncio.create_task(collect(engine, request(name))) for name in "abc"]
+    engine.abort("unknown")
+    await asyncio.sleep(0)
+    assert engine.stats().num_requests_waiting == 3
+    over.set()
+    await asyncio.gather(*asked)
+    await until_idle(engine)
+    assert engine.stats().num_requests_waiting == 0
+
+
 async def test_a_rejected_request_fails_before_any_output(engine: AsyncEngine) -> None:
     asked = GenerationRequest("long", tuple([1] * 300), SamplingParams(max_tokens=4))
     with pytest.raises(PromptTooLongError):
