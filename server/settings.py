@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     # Requests
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="Size of a JSON body.")
     max_upload_bytes: int = Field(
-        default=64 * 2**20, ge=1024, description="Size of an uploaded direction."
+        default=64 * 2**20, ge=1024, description="Size of the file of an uploaded direction."
     )
     max_choices: int = Field(default=16, ge=1, description="Choices of one prompt (n).")
     body_timeout_seconds: float = Field(

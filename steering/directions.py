@@ -110,10 +110,13 @@ class Direction:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
         _check_layers(self.layers)
         _check_site(self.kind, self.site)
-        widths = {_check_set(self.kind, self._names_at(layer)) for layer in self._sets()}
-        if len(widths) != 1:
+        widths = {layer: self._check_layer(layer) for layer in self._sets()}
+        first, width = next(iter(widths.items()))
+        other = next((layer for layer in widths if widths[layer] != width), None)
+        if other is not None:
             raise ShapeMismatchError(
-                f"tensors have different widths by layer: {sorted(widths)}; expected one width",
+                f"the tensors of layer {other} have width {widths[other]}, those of layer {first} "
+                f"{width}; expected one width",
                 param="tensors",
             )
 
@@ -153,21 +156,30 @@ class Direction:
         """Its tensors for `layer`, without the layer suffix, in float32 (copies)."""
         return {name: t.to(torch.float32, copy=True) for name, t in self._names_at(layer).items()}
 
+    def _check_layer(self, layer: int) -> int:
+        suffix = f".{layer}" if self.is_per_layer else ""
+        return _check_set(self.kind, self._names_at(layer), suffix)
+
     def _sets(self) -> tuple[int, ...]:
         return self.layers if self.is_per_layer else self.layers[:1]
 
     def _names_at(self, layer: int) -> dict[str, Tensor]:
-        if not self.is_per_layer:
-            return dict(self.tensors)
-        suffix = f".{layer}"
-        own = {n.removesuffix(suffix): t for n, t in self.tensors.items() if n.endswith(suffix)}
-        stray = [n for n in self.tensors if n.rsplit(".", 1)[-1] not in map(str, self.layers)]
-        if stray:
-            raise InvalidFieldError(
-                f"tensor {stray[0]!r} names a layer outside layers {list(self.layers)}",
-                param=f"tensors.{stray[0]}",
-            )
-        return own
+        return self._by_layer.get(layer, {}) if self.is_per_layer else dict(self.tensors)
+
+    @cached_property
+    def _by_layer(self) -> dict[int, dict[str, Tensor]]:
+        """Tensors of a per-layer set, by layer and by name without its suffix."""
+        layers = {str(layer): layer for layer in self.layers}
+        found: dict[int, dict[str, Tensor]] = {layer: {} for layer in self.layers}
+        for stored, tensor in self.tensors.items():
+            name, _, suffix = stored.rpartition(".")
+            if suffix not in layers:
+                raise InvalidFieldError(
+                    f"tensor {stored!r} names a layer outside layers {list(self.layers)}",
+                    param=f"tensors.{stored}",
+                )
+            found[layers[suffix]][name] = tensor
+        return found
 
 
 def _check_layers(layers: tuple[int, ...]) -> None:
@@ -186,23 +198,26 @@ def _check_site(kind: DirectionKind, site: Site) -> None:
         )
 
 
-def _check_set(kind: DirectionKind, tensors: Mapping[str, Tensor]) -> int:
-    """Check one layer's tensors against the kind; returns their width."""
+def _check_set(kind: DirectionKind, tensors: Mapping[str, Tensor], suffix: str) -> int:
+    """Check one layer's tensors, stored under names with `suffix`; returns their width."""
     shapes = _SHAPES[kind]
     required = set(shapes) - _OPTIONAL
     missing, unknown = required - set(tensors), set(tensors) - set(shapes)
     if missing or unknown:
         raise InvalidFieldError(
-            f"tensors are {sorted(tensors)}; kind {kind.value!r} expects {sorted(required)}"
+            f"tensors{suffix and ' of layer ' + suffix[1:]} are {sorted(tensors)}; kind "
+            f"{kind.value!r} expects {sorted(required)}"
             + (f" and allows {sorted(set(shapes) & _OPTIONAL)}" if _OPTIONAL & set(shapes) else ""),
             param="tensors",
         )
     sizes: dict[str, int] = {}
     for name, tensor in sorted(tensors.items()):
         try:
-            _check_tensor(name, tensor, shapes[name], sizes)
+            _check_tensor(name + suffix, tensor, shapes[name], sizes)
+            if name in _MUST_HAVE_LENGTH:
+                _check_length(name + suffix, tensor)
         except SteeringError as error:
-            raise error.under(f"tensors.{name}") from None
+            raise error.under(f"tensors.{name}{suffix}") from None
     return sizes.get("d", sizes.get("h", 0))
 
 
@@ -227,9 +242,12 @@ def _check_tensor(
             sizes[dim] = int(got)
     if not bool(torch.isfinite(tensor).all()):
         raise NonFiniteError(f"{name} holds NaN or infinity; expected finite numbers only")
-    if name in _MUST_HAVE_LENGTH:
-        norms = tensor.to(torch.float64).norm(dim=-1)
-        if bool((norms < MIN_NORM).any()):
-            raise ZeroVectorError(
-                f"{name} has norm {float(norms.min()):.3g}; expected at least {MIN_NORM:g}"
-            )
+
+
+def _check_length(name: str, tensor: Tensor) -> None:
+    norms = tensor.to(torch.float64).norm(dim=-1)
+    if bool((norms < MIN_NORM).any()):
+        row = f"row {int(norms.argmin())} of {name}" if norms.ndim else name
+        raise ZeroVectorError(
+            f"{row} has norm {float(norms.min()):.3g}; expected at least {MIN_NORM:g}"
+        )

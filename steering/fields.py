@@ -45,9 +45,11 @@ def check_keys(
     """
     for key in document:
         if key not in known:
+            name = f"{key!s:.60}"
+            field = prefix + (name if name.isprintable() else shown(name))
             raise InvalidFieldError(
-                f"unknown field {prefix}{key!s:.60} of {noun}; expected {', '.join(sorted(known))}",
-                param=f"{prefix}{key!s:.60}",
+                f"unknown field {field} of {noun}; expected {', '.join(sorted(known))}",
+                param=field,
             )
 
 

@@ -30,7 +30,6 @@ _BORDERS = {
     "server.api.sse",
     "server.engine.async_engine",
     "server.engine.core",
-    "steering.formats.gguf_worker",
 }
 
 

@@ -55,12 +55,10 @@ def _reaches(module: Module, *prefixes: str) -> list[str]:
 @pytest.mark.parametrize("module", _within("steering"), ids=lambda m: m.name)
 def test_steering_needs_only_tensors(module: Module) -> None:
     allowed = set(_STEERING)
-    if _under(module.name, "steering.formats"):
-        allowed.add("gguf")
     if _under(module.name, "steering.fit") or _under(module.name, "steering.analysis"):
         allowed |= _STATISTICS
     assert _foreign(module) <= allowed
-    assert all(i.is_lazy for i in imports(module) if _top(i) in {"gguf", *_STATISTICS})
+    assert all(i.is_lazy for i in imports(module) if _top(i) in _STATISTICS)
 
 
 @pytest.mark.parametrize("module", _within("server.engine"), ids=lambda m: m.name)
@@ -155,7 +153,7 @@ def test_scheduling_loads_no_torch() -> None:
 
 def test_steering_loads_no_transformers() -> None:
     loaded = _loaded_by(*(m.name for m in modules("steering")))
-    assert not loaded & (_WEB | {"gguf", "server", "transformers"})
+    assert not loaded & (_WEB | {"server", "transformers"})
 
 
 def test_the_store_loads_no_engine() -> None:

@@ -20,8 +20,7 @@ from steering.schedules import ScheduleKind
 from steering.scopes import Region, Tokens
 from steering.sites import READ_ONLY_SITES, Site
 
-from .deps import CallerDep, ServicesDep, operation
-from .limits import Limits
+from .deps import CallerDep, Services, ServicesDep, operation
 
 __all__ = ["router"]
 
@@ -66,7 +65,7 @@ async def capabilities(services: ServicesDep, caller: CallerDep) -> dict[str, An
             {"kind": kind.name, "summary": kind.summary, "options": dict(kind.options)}
             for kind in services.jobs.kinds.values()
         ],
-        "limits": _limits(info, services.limits),
+        "limits": _limits(info, services),
         "key": {"name": caller.name, "scopes": sorted(caller.scopes)},
         "not_available": _ABSENT,
     }
@@ -103,7 +102,8 @@ def _site(site: Site, spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _limits(info: EngineInfo, limits: Limits) -> dict[str, Any]:
+def _limits(info: EngineInfo, services: Services) -> dict[str, Any]:
+    limits = services.limits
     return {
         "max_model_len": info.max_model_len,
         "max_num_seqs": info.max_num_seqs,
@@ -116,5 +116,7 @@ def _limits(info: EngineInfo, limits: Limits) -> dict[str, Any]:
         "max_logprobs": MAX_LOGPROBS,
         "max_body_bytes": limits.max_body_bytes,
         "max_upload_bytes": limits.max_upload_bytes,
+        "max_json_upload_bytes": limits.max_json_upload_bytes,
+        "max_upload_tensors": services.uploader.bounds.max_tensors,
         "default_max_strength": DEFAULT_MAX_STRENGTH,
     }

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, Response
 
@@ -22,6 +22,7 @@ from . import records
 from .body import Document, check_media_type, parse_json, read_body
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .errors import (
+    BodyTooLargeError,
     InvalidParameterError,
     MalformedBodyError,
     MissingParameterError,
@@ -29,6 +30,7 @@ from .errors import (
     UnknownParameterError,
 )
 from .idempotency import idempotent
+from .limits import Limits
 from .listing import if_match, paging, reference
 
 __all__ = ["router"]
@@ -181,50 +183,64 @@ async def _from_form(request: Request, services: Services, actor: Actor) -> Dire
         max_bytes=services.limits.max_form_bytes,
         timeout_seconds=services.limits.body_timeout_seconds,
     )
-    bounds = services.limits.document
     data, metadata = await services.desk.run_apart(
-        _read_form, request.headers, body, bounds.max_values
+        _read_form, request.headers, body, services.limits
     )
     return await services.pools.bulk.run(
         services.uploader.from_file, data, metadata, by=actor, expected=if_match(request)
     )
 
 
-def _read_form(headers: Headers, body: bytearray, max_values: int) -> tuple[bytes, dict[str, Any]]:
+def _read_form(headers: Headers, body: bytearray, limits: Limits) -> tuple[bytes, dict[str, Any]]:
     """The parts `file` and `metadata` of a form; in a thread, which has no event loop."""
-    return asyncio.run(_parse_form(headers, body, max_values))
+    return asyncio.run(_parse_form(headers, body, limits))
 
 
 async def _parse_form(
-    headers: Headers, body: bytearray, max_values: int
+    headers: Headers, body: bytearray, limits: Limits
 ) -> tuple[bytes, dict[str, Any]]:
     async def stream() -> AsyncIterator[bytes]:
         yield bytes(body)
 
-    parser = MultiPartParser(headers, stream(), max_files=1, max_fields=2)  # type: ignore[arg-type]
+    parser = MultiPartParser(
+        headers,
+        stream(),  # type: ignore[arg-type]
+        max_files=1,
+        max_fields=2,
+        max_part_size=limits.max_form_bytes,
+    )
     parser.spool_max_size = len(body) + 1  # it is in memory already: no file, no thread for one
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise MalformedBodyError("the body is not multipart/form-data") from error
     try:
-        for name in form:
-            if name not in ("file", "metadata"):
-                raise UnknownParameterError(
-                    f"{name[:64]} is not a part of this form; expected file and metadata",
-                    param=name[:64],
-                )
-        file, metadata = form.get("file"), form.get("metadata")
-        if not isinstance(file, UploadFile):
-            raise MissingParameterError("file is missing; send it as a file part", param="file")
-        if not isinstance(metadata, str):
-            raise MissingParameterError(
-                "metadata is missing; send a JSON object in a text part", param="metadata"
-            )
-        try:
-            document = parse_json(metadata.encode(), max_values, Document.STORED)
-        except RequestError as error:
-            raise error.under("metadata") from None
-        return await file.read(), document
+        return await _parts(form, limits)
     finally:
         await form.close()
+
+
+async def _parts(form: FormData, limits: Limits) -> tuple[bytes, dict[str, Any]]:
+    for name in form:
+        if name not in ("file", "metadata"):
+            raise UnknownParameterError(
+                f"{name[:64]} is not a part of this form; expected file and metadata",
+                param=name[:64],
+            )
+    file, metadata = form.get("file"), form.get("metadata")
+    if not isinstance(file, UploadFile):
+        raise MissingParameterError("file is missing; send it as a file part", param="file")
+    if not isinstance(metadata, str):
+        raise MissingParameterError(
+            "metadata is missing; send a JSON object in a text part", param="metadata"
+        )
+    data = await file.read()
+    if len(data) > limits.max_upload_bytes:
+        raise BodyTooLargeError(
+            f"file has {len(data)} bytes; expected at most {limits.max_upload_bytes}", param="file"
+        )
+    try:
+        max_values = limits.document.max_values
+        return data, parse_json(metadata.encode(), max_values, Document.STORED)
+    except RequestError as error:
+        raise error.under("metadata") from None

@@ -17,8 +17,7 @@ __all__ = ["MAX_CHARS_PER_TOKEN", "Limits", "Room"]
 MAX_CHARS_PER_TOKEN: Final = 12
 """No token has more characters than this on average over a text that is one."""
 
-_FORM_OVERHEAD_BYTES: Final = 2**20
-_BASE64_GROWTH: Final = 4 / 3
+_BESIDE_FILE_BYTES: Final = 2**20  # name, tags and provenance of an upload
 _MAX_BYTES_PER_CHAR: Final = 12  # a surrogate pair in escapes
 _MAX_FIELD_BYTES: Final = 2**20  # of a chat, beside its messages
 _MAX_CHAT_VALUES: Final = 2**17
@@ -34,7 +33,7 @@ class Limits:
     Attributes:
         max_model_len: Tokens of prompt and answer.
         max_body_bytes: Of a JSON body.
-        max_upload_bytes: Of an uploaded direction.
+        max_upload_bytes: Of the file of an uploaded direction.
         max_choices: Choices of one prompt (`n`).
         max_prompts: Prompts of one request.
         max_messages: Messages of one chat.
@@ -77,13 +76,13 @@ class Limits:
 
     @property
     def max_json_upload_bytes(self) -> int:
-        """Of a direction whose file is text in JSON."""
-        return int(self.max_upload_bytes * _BASE64_GROWTH)
+        """Of a direction in JSON: room for tensors of `max_upload_bytes` in base64."""
+        return -(-self.max_upload_bytes // 3) * 4 + _BESIDE_FILE_BYTES
 
     @property
     def max_form_bytes(self) -> int:
         """Of a direction whose file is a part of a form."""
-        return self.max_upload_bytes + _FORM_OVERHEAD_BYTES
+        return self.max_upload_bytes + _BESIDE_FILE_BYTES
 
     @property
     def max_any_body_bytes(self) -> int:

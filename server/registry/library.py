@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from server.store import DirectionRecord, Store
 from server.store.errors import StoreError
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
-from steering.formats import load_upload
+from steering.formats import load_direction
 
 from .lru import LruCache
 
@@ -22,12 +21,15 @@ _MAX_BYTES: Final = 512 * 2**20
 def load_direction_blob(blob: bytes, record: DirectionRecord) -> Direction:
     """A stored file as the direction its record describes; the store's loader.
 
+    It has been verified by its hash, so the bounds of uploads are none of its own.
+
     Raises:
         FormatError: The file cannot be read any more.
     """
-    direction = load_upload(
+    return load_direction(
         blob,
         record.name,
+        version=record.version,
         kind=record.kind,
         site=record.site,
         layers=record.layers,
@@ -36,7 +38,6 @@ def load_direction_blob(blob: bytes, record: DirectionRecord) -> Direction:
         provenance=record.provenance,
         tags=record.tags,
     )
-    return replace(direction, version=record.version)
 
 
 def direction_at(

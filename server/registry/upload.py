@@ -11,7 +11,13 @@ from steering.compatibility import check_direction
 from steering.directions import Direction, DirectionKind
 from steering.errors import FormatError, InvalidFieldError, UnsafeFormatError
 from steering.fields import check_keys, int_list, require, str_list
-from steering.formats import dump_direction, load_upload, tensors_from_json
+from steering.formats import (
+    UPLOAD_BOUNDS,
+    FileBounds,
+    dump_direction,
+    load_upload,
+    tensors_from_json,
+)
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint, parse_site
 
@@ -42,10 +48,12 @@ class Uploader:
     Attributes:
         store: Where accepted directions go.
         spec: Model they must fit.
+        bounds: Of what callers send; what is made here has none.
     """
 
     store: Store
     spec: ModelSpec
+    bounds: FileBounds = UPLOAD_BOUNDS
 
     def from_document(
         self, document: Mapping[str, Any], *, by: Actor, expected: str | None = None
@@ -60,7 +68,7 @@ class Uploader:
         known = _read_metadata(document)
         for name in ("kind", "site", "layers"):
             require(document, name, noun="direction")
-        direction = Direction(**known, tensors=tensors_from_json(tensors))
+        direction = Direction(**known, tensors=tensors_from_json(tensors, self.bounds))
         return self._put(direction, dump_direction(direction), by, expected)
 
     def from_file(
@@ -83,7 +91,9 @@ class Uploader:
         known = _read_metadata(metadata)
         is_gguf = data.startswith(_GGUF_MAGIC)
         try:
-            direction = load_upload(data, known.pop("name"), **known)
+            direction = load_upload(
+                data, known.pop("name"), **known, model=self.spec, bounds=self.bounds
+            )
         except UnsafeFormatError:
             raise
         except FormatError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bounds import UPLOAD_BOUNDS, FileBounds
 from .gguf_control_vector import dump_control_vector, load_control_vector
 from .json_tensors import tensors_from_json, tensors_to_json
 from .native import dump_direction, load_direction
@@ -11,6 +12,8 @@ from .safetensors_file import SafetensorsFile, read_safetensors, write_safetenso
 from .upload import load_upload
 
 __all__ = [
+    "UPLOAD_BOUNDS",
+    "FileBounds",
     "SafetensorsFile",
     "dump_control_vector",
     "dump_direction",

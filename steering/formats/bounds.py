@@ -1,57 +1,56 @@
-"""How much a file may hold before anything parses it."""
+"""How much a stranger's file may hold, checked before anything parses it.
+
+A file of ours is verified by its hash and has no bounds: whatever is written can be read.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from steering.errors import FormatError, InvalidFieldError, ShapeMismatchError
 
 __all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_HEADER_BYTES",
-    "MAX_LAYER",
-    "MAX_METADATA_BYTES",
-    "MAX_TENSORS",
-    "check_file_size",
+    "UPLOAD_BOUNDS",
+    "FileBounds",
     "check_shape",
-    "check_tensor_count",
     "check_tensor_name",
 ]
-
-MAX_FILE_BYTES: Final = 64 * 2**20
-MAX_HEADER_BYTES: Final = 2**20
-MAX_METADATA_BYTES: Final = 64 * 2**10
-MAX_TENSORS: Final = 512
-MAX_LAYER: Final = 4095
-"""Largest layer a file may name; whether the model has it is decided when it is used."""
 
 _TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
-def check_file_size(data: bytes, *, noun: str) -> None:
-    """Check that `data` is not empty and within `MAX_FILE_BYTES`.
+@dataclass(frozen=True, slots=True)
+class FileBounds:
+    """Of a file whose sender is not trusted; its size is bounded by whoever receives it.
 
-    Raises:
-        FormatError: It is not.
+    Attributes:
+        max_tensors: Tensors.
+        max_header_bytes: Of everything before the tensors' data.
+        max_metadata_bytes: Of the texts that describe the file.
     """
-    if not 0 < len(data) <= MAX_FILE_BYTES:
-        raise FormatError(
-            f"the {noun} file has {len(data)} bytes; expected 1 to {MAX_FILE_BYTES}", param="file"
-        )
+
+    max_tensors: int = 512
+    max_header_bytes: int = 2**20
+    max_metadata_bytes: int = 64 * 2**10
+
+    def check_tensor_count(self, count: int, *, noun: str, param: str = "file") -> None:
+        """Check that a file holds no more tensors than allowed.
+
+        Raises:
+            FormatError: It does.
+        """
+        if count > self.max_tensors:
+            raise FormatError(
+                f"the {noun} holds {count} tensors; expected 1 to {self.max_tensors}",
+                param=param,
+            )
 
 
-def check_tensor_count(count: int, *, noun: str) -> None:
-    """Check that a file holds at least one tensor and at most `MAX_TENSORS`.
-
-    Raises:
-        FormatError: It does not.
-    """
-    if not 0 < count <= MAX_TENSORS:
-        raise FormatError(
-            f"the {noun} file holds {count} tensors; expected 1 to {MAX_TENSORS}", param="file"
-        )
+UPLOAD_BOUNDS: Final = FileBounds()
+"""Of what callers send."""
 
 
 def check_tensor_name(name: str) -> None:

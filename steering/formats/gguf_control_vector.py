@@ -6,88 +6,96 @@
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import struct
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Final
+
+import torch
+from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import (
     FormatError,
+    IncompatibleModelError,
     IncompatibleOperationError,
     LayerOutOfRangeError,
     ShapeMismatchError,
-    SteeringError,
     UnsupportedDtypeError,
 )
+from steering.model_spec import ModelSpec
 from steering.sites import Site
 
-from .bounds import MAX_LAYER, MAX_TENSORS, check_file_size
-from .safetensors_file import SafetensorsFile, read_safetensors
+from .bounds import UPLOAD_BOUNDS, FileBounds
+from .gguf_file import GGUF_MAGIC, GgufFile, GgufTensor, padding, read_gguf
 
-__all__ = [
-    "CPU_SECONDS",
-    "GGUF_MAGIC",
-    "MEMORY_BYTES",
-    "TIMEOUT_SECONDS",
-    "dump_control_vector",
-    "load_control_vector",
-]
+__all__ = ["dump_control_vector", "load_control_vector"]
 
-GGUF_MAGIC: Final = b"GGUF"
-MEMORY_BYTES: Final = 2**30
-CPU_SECONDS: Final = 5
-TIMEOUT_SECONDS: Final = 5.0
-
-_WORKER: Final = Path(__file__).with_name("gguf_worker.py")
-# The parser sees untrusted bytes, so it gets none of our environment but what loads libraries.
-_KEPT_VARIABLES: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-_ONE_THREAD: Final = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
-)
-_REPORTED: Final[dict[str, type[SteeringError]]] = {
-    kind.__name__: kind
-    for kind in (FormatError, LayerOutOfRangeError, ShapeMismatchError, UnsupportedDtypeError)
-}
+_ARCHITECTURES: Final = ("controlvector", "steeringvector")
+_DIRECTION: Final = re.compile(r"direction\.(0|[1-9][0-9]{0,4})")
+_DTYPES: Final = {0: torch.float32, 1: torch.float16}
+_MAX_TEXT: Final = 200
+# Families that llama.cpp calls otherwise than Transformers does; repeng writes the latter's name.
+_LLAMA_CPP_NAMES: Final = {"gemma3text": "gemma3", "mistral": "llama", "mixtral": "llama"}
 
 _VERSION: Final = 3
-_ALIGNMENT: Final = 32
 _TYPE_UINT32, _TYPE_STRING, _TENSOR_F32 = 4, 8, 0
 
 
 def load_control_vector(
-    data: bytes, name: str, *, model_fingerprint: str | None = None
+    data: bytes,
+    name: str,
+    *,
+    model_fingerprint: str | None = None,
+    model: ModelSpec | None = None,
+    bounds: FileBounds = UPLOAD_BOUNDS,
 ) -> Direction:
     """Read a GGUF control vector as a per-layer set of vectors at `resid_post`.
 
-    Tensors must be `direction.<i>`, one dimension, F32 or F16; i must be a plain number. Whether
-    the model has layer i is checked where the direction is used. Strength 1 of `add` does what
-    llama.cpp does with scale 1, and also applies `direction.0`, which llama.cpp does not load.
+    Tensors must be `direction.<i>`, one dimension, F32 or F16; i must be a plain number from 1.
+    Strength 1 of `add` does what llama.cpp does with scale 1. `direction.0` is refused, as by
+    llama.cpp: writers that count blocks from 1 or that mean the embeddings have one, too.
 
-    The file is parsed in a process of its own with 1 GiB of memory, 5 s of CPU and of wall time,
-    no environment and no right to write files; its answer is checked like an upload. Blocks for
-    up to 5 s: call it from a worker thread.
+    Args:
+        data: The file.
+        name: Of the direction.
+        model_fingerprint: Of the model it is known to fit, whatever the file says.
+        model: What the file's `model_hint` and `layer_count` are compared with; None: nothing.
+        bounds: Of the file.
 
     Raises:
-        FormatError: Not a control vector, or it could not be parsed within the limits.
+        FormatError: Not a control vector, or beyond the bounds.
+        LayerOutOfRangeError: It has `direction.0`.
+        IncompatibleModelError: It says that it was made for another model.
         SteeringError: Its tensors cannot be used; a subclass as in `steering.errors`.
     """
-    check_file_size(data, noun="GGUF")
-    if not data.startswith(GGUF_MAGIC):
-        raise FormatError("not a GGUF file: it does not begin with GGUF", param="file")
-    file = _parse(data)
+    file = read_gguf(data, bounds)
+    architecture = _architecture(file)
+    tensors: dict[str, Tensor] = {}
+    end = 0
+    for tensor_name, tensor in file.tensors.items():
+        layer = _layer(tensor_name)
+        vector = _vector(file, tensor_name, tensor, end)
+        end = tensor.offset + vector.nbytes + padding(vector.nbytes, file.alignment)
+        tensors[f"vector.{layer}"] = vector
+    hint = file.text(f"{architecture}.model_hint") or ""
+    count = file.integer(f"{architecture}.layer_count")
+    layers = tuple(sorted(int(key.split(".")[1]) for key in tensors))
+    if model is not None and model_fingerprint is None:
+        _check_hint(hint, model)
+        _check_count(count, layers, model)
+    texts = {
+        "architecture": architecture,
+        "model_hint": hint[:_MAX_TEXT],
+        "method": (file.text(f"{architecture}.method") or "")[:_MAX_TEXT],
+    }
     return Direction(
         name=name,
         kind=DirectionKind.VECTOR,
         site=Site.RESID_POST,
-        layers=tuple(sorted(int(tensor.split(".")[1]) for tensor in file.tensors)),
-        tensors=file.tensors,
+        layers=layers,
+        tensors=tensors,
         model_fingerprint=model_fingerprint,
-        provenance={"source_format": "gguf", **{k: v for k, v in file.metadata.items() if v}},
+        provenance={"source_format": "gguf", **{k: v for k, v in texts.items() if v}},
     )
 
 
@@ -139,43 +147,93 @@ def _string(text: str) -> bytes:
 
 
 def _padded(raw: bytes) -> bytes:
-    return raw + bytes(-len(raw) % _ALIGNMENT)
+    return raw + bytes(padding(len(raw)))
 
 
-def _parse(data: bytes) -> SafetensorsFile:
-    limits = (MEMORY_BYTES, CPU_SECONDS, MAX_TENSORS, MAX_LAYER)
-    command = [sys.executable, "-IB", str(_WORKER), *map(str, limits)]
-    environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.seek(0)
-        try:
-            done = subprocess.run(
-                command,
-                stdin=file,
-                capture_output=True,
-                timeout=TIMEOUT_SECONDS,
-                env={**environment, **_ONE_THREAD},
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise _unparsed(f"it took longer than {TIMEOUT_SECONDS:g} s") from None
-    if done.returncode == 0:
-        return read_safetensors(done.stdout)
-    if done.returncode == 1:
-        raise _reported(done.stdout)
-    raise _unparsed(f"the parser ended with status {done.returncode}")
+def _architecture(file: GgufFile) -> str:
+    architecture = file.text("general.architecture")
+    if architecture not in _ARCHITECTURES:
+        said = "missing" if architecture is None else repr(architecture[:80])
+        raise FormatError(
+            f"general.architecture is {said}; expected one of {', '.join(_ARCHITECTURES)}",
+            param="file",
+        )
+    if not file.tensors:
+        raise FormatError("the GGUF file holds no tensor", param="file")
+    return architecture
 
 
-def _unparsed(reason: str) -> FormatError:
-    return FormatError(f"the GGUF file could not be parsed: {reason}", param="file")
+def _layer(name: str) -> int:
+    match = _DIRECTION.fullmatch(name)
+    if match is None:
+        raise FormatError(
+            f"the file has a tensor {name[:80]!r}; a control vector has only direction.<layer>",
+            param="file",
+        )
+    layer = int(match[1])
+    if layer == 0:
+        raise LayerOutOfRangeError(
+            "the file has direction.0, which llama.cpp does not load and which may mean the "
+            "embeddings or the first block; write the file without it, or upload safetensors",
+            param="file",
+        )
+    return layer
 
 
-def _reported(answer: bytes) -> SteeringError:
-    try:
-        document = json.loads(answer)
-        kind = _REPORTED[document["error"]]
-        message = str(document["message"])[:400]
-    except (ValueError, KeyError, TypeError):
-        return _unparsed("the parser failed without an answer")
-    return kind(message, param="file")
+def _vector(file: GgufFile, name: str, tensor: GgufTensor, expected_offset: int) -> Tensor:
+    if tensor.type not in _DTYPES:
+        raise UnsupportedDtypeError(
+            f"{name} has GGUF type {tensor.type}; expected 0 (F32) or 1 (F16)", param="file"
+        )
+    if len(tensor.shape) != 1 or tensor.shape[0] < 1:
+        raise ShapeMismatchError(
+            f"{name} has shape {list(tensor.shape)}; expected one dimension of at least 1",
+            param="file",
+        )
+    dtype = _DTYPES[tensor.type]
+    stop = tensor.offset + tensor.shape[0] * dtype.itemsize
+    if tensor.offset != expected_offset or stop > len(file.body):
+        raise FormatError(
+            f"{name} is at bytes {tensor.offset} to {stop} after the header; expected it at "
+            f"{expected_offset}, in {len(file.body)} bytes",
+            param="file",
+        )
+    return torch.frombuffer(bytearray(file.body[tensor.offset : stop]), dtype=dtype)
+
+
+def _check_hint(hint: str, model: ModelSpec) -> None:
+    family = _plain(model.family)
+    if hint and _plain(hint) not in (family, _LLAMA_CPP_NAMES.get(family)):
+        raise IncompatibleModelError(
+            f"model_hint of the control vector is {hint[:80]!r}; the loaded model {model.name} is "
+            f"of family {model.family!r}; {_remedy(model)}",
+            param="file",
+        )
+
+
+def _check_count(count: int | None, layers: tuple[int, ...], model: ModelSpec) -> None:
+    """Compare the number of layers with the model's.
+
+    Writers differ in what they count: the file's vectors, the model's layers, or those but one.
+    A complete set, as repeng and llama.cpp write it, has one for every layer from 1.
+    """
+    if count is None:
+        return
+    is_complete = count == len(layers) == layers[-1] > 1
+    if not len(layers) <= count <= model.num_layers or (
+        is_complete and count < model.num_layers - 1
+    ):
+        of_model = f", as of a model of {count + 1} layers" if is_complete else ""
+        raise IncompatibleModelError(
+            f"layer_count of the control vector is {count}, with {len(layers)} vectors{of_model}; "
+            f"the loaded model {model.name} has {model.num_layers} layers; {_remedy(model)}",
+            param="file",
+        )
+
+
+def _remedy(model: ModelSpec) -> str:
+    return f"if it is known to fit, say so with model_fingerprint {model.fingerprint!r}"
+
+
+def _plain(family: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", family.lower())

@@ -18,32 +18,31 @@ from steering.errors import (
     SteeringError,
     UnsupportedDtypeError,
 )
-from steering.fields import check_keys, int_list, number, require
+from steering.fields import check_keys, int_list, mapping, number, require
 from steering.tensor_bytes import tensor_bytes
 
-from .bounds import MAX_FILE_BYTES, check_shape, check_tensor_count, check_tensor_name
+from .bounds import FileBounds, check_shape, check_tensor_name
 
 __all__ = ["tensors_from_json", "tensors_to_json"]
 
 _DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_MAX_BASE64: Final = (MAX_FILE_BYTES + 2) // 3 * 4
 _DTYPE_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-def tensors_from_json(document: Any) -> dict[str, Tensor]:
+def tensors_from_json(document: Any, bounds: FileBounds | None = None) -> dict[str, Tensor]:
     """Read `{name: {"dtype", "shape", "data": base64} | [..] | [[..], ..]}`.
 
-    Nested lists become F32. Bytes are little-endian, rows first, as in safetensors.
+    Nested lists become F32. Bytes are little-endian, rows first, as in safetensors. `bounds` are
+    those of a stranger's document; None for one of ours.
 
     Raises:
         SteeringError: A subclass, with `param` like `tensors.vector.shape`.
     """
-    if not isinstance(document, Mapping):
-        raise InvalidFieldError(
-            f"tensors is of type {type(document).__name__}; expected an object by tensor name",
-            param="tensors",
-        )
-    check_tensor_count(len(document), noun="JSON")
+    document = mapping(document, "tensors")
+    if not document:
+        raise InvalidFieldError("tensors is empty; expected a tensor", param="tensors")
+    if bounds is not None:
+        bounds.check_tensor_count(len(document), noun="object", param="tensors")
     tensors = {}
     for name, value in document.items():
         check_tensor_name(str(name))
@@ -108,10 +107,8 @@ def _from_base64(value: Mapping[str, Any]) -> Tensor:
 
 
 def _bytes(data: Any) -> bytes:
-    if not isinstance(data, str) or len(data) > _MAX_BASE64:
-        raise InvalidFieldError(
-            f"data is not a base64 string of at most {_MAX_BASE64} characters", param="data"
-        )
+    if not isinstance(data, str):
+        raise InvalidFieldError("data is not a base64 string", param="data")
     try:
         return base64.b64decode(data, validate=True)
     except ValueError:

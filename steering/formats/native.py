@@ -11,6 +11,7 @@ from steering.errors import FormatError, InvalidFieldError
 from steering.fields import int_list
 from steering.sites import Site, parse_site
 
+from .bounds import FileBounds
 from .safetensors_file import SafetensorsFile, read_safetensors, write_safetensors
 
 __all__ = ["NATIVE_FORMAT", "dump_direction", "load_direction"]
@@ -47,18 +48,20 @@ def load_direction(
     requires: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
+    bounds: FileBounds | None = None,
 ) -> Direction:
     """Read a safetensors file as a direction.
 
     `kind`, `site` and `layers` given by the caller win over those in the file's metadata; each
     must come from one of the two. Metadata of files that are not Coxswain's own is not read.
+    `bounds` are those of a stranger's file; None for one of ours.
 
     Raises:
         FormatError: The file cannot be read; `UnsafeFormatError` if it would need code.
         InvalidFieldError: kind, site or layers is given neither by the caller nor by the file.
         SteeringError: The tensors do not fit the kind; see `Direction`.
     """
-    file = read_safetensors(data)
+    file = read_safetensors(data, bounds)
     own = _own_metadata(file)
     return Direction(
         name=name,
@@ -83,10 +86,10 @@ def _own_metadata(file: SafetensorsFile) -> dict[str, Any]:
             "site": parse_site(file.metadata["site"]),
             "layers": int_list(json.loads(file.metadata["layers"]), "layers"),
         }
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError, RecursionError):
         raise FormatError(
-            f"__metadata__ says {NATIVE_FORMAT}, but its kind, site or layers cannot be read: "
-            f"{str(error)[:200]}",
+            f"__metadata__ says {NATIVE_FORMAT}, but its kind, site or layers cannot be read; "
+            "give them with the file, and leave out the metadata",
             param="file",
         ) from None
 

@@ -16,18 +16,10 @@ from torch import Tensor
 from steering.errors import FormatError, UnsafeFormatError, UnsupportedDtypeError
 from steering.tensor_bytes import tensor_bytes
 
-from .bounds import (
-    MAX_HEADER_BYTES,
-    MAX_METADATA_BYTES,
-    check_file_size,
-    check_shape,
-    check_tensor_count,
-    check_tensor_name,
-)
+from .bounds import FileBounds, check_shape, check_tensor_name
 
 __all__ = ["SafetensorsFile", "read_safetensors", "write_safetensors"]
 
-_NOUN: Final = "safetensors"
 _DTYPE_NAMES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
 _PREFIX_BYTES: Final = 8
@@ -48,12 +40,16 @@ class SafetensorsFile:
     metadata: Mapping[str, str]
 
 
-def read_safetensors(data: bytes) -> SafetensorsFile:
+def read_safetensors(data: bytes, bounds: FileBounds | None = None) -> SafetensorsFile:
     """Read `data`, refusing what would be slow, ambiguous or unsafe to parse.
 
     The header is scanned before the library sees the file: its length, its JSON (duplicate keys
-    are an error, not "last wins"), the number, names, dtypes and shapes of tensors, the metadata.
-    Numbers are not checked here; `Direction` refuses those that are not finite.
+    are an error, not "last wins"), the number, names, dtypes, shapes and places of tensors, the
+    metadata. Numbers are not checked here; `Direction` refuses those that are not finite.
+
+    Args:
+        data: The file.
+        bounds: Of a stranger's file; None for one of ours, which has none.
 
     Raises:
         UnsafeFormatError: A pickle or a zip archive.
@@ -62,18 +58,20 @@ def read_safetensors(data: bytes) -> SafetensorsFile:
         ShapeMismatchError: A tensor is not a vector or a matrix, or is empty.
         InvalidFieldError: A tensor's name is not one.
     """
-    check_file_size(data, noun=_NOUN)
-    header = _read_header(data)
-    metadata = _read_metadata(header.pop(_METADATA, {}))
-    check_tensor_count(len(header), noun=_NOUN)
+    header, length = _read_header(data, bounds)
+    metadata = _read_metadata(header.pop(_METADATA, {}), bounds)
+    if not header:
+        raise FormatError("the safetensors file holds no tensor", param="file")
+    if bounds is not None:
+        bounds.check_tensor_count(len(header), noun="safetensors file")
     for name, entry in header.items():
+        check_tensor_name(name)
         _check_entry(name, entry)
+    _check_places(header, len(data) - _PREFIX_BYTES - length)
     try:
         tensors = load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise FormatError(
-            f"not a valid safetensors file: {str(error)[:200]}", param="file"
-        ) from None
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError):
+        raise FormatError("not a valid safetensors file", param="file") from None
     return SafetensorsFile(tensors, metadata)
 
 
@@ -106,14 +104,18 @@ def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     return len(text).to_bytes(_PREFIX_BYTES, "little") + text + b"".join(chunks)
 
 
-def _read_header(data: bytes) -> dict[str, Any]:
+def _read_header(data: bytes, bounds: FileBounds | None) -> tuple[dict[str, Any], int]:
+    """The header and its length in bytes."""
     if data[_PREFIX_BYTES : _PREFIX_BYTES + 1] != b"{":
         _refuse_not_safetensors(data)
     length = int.from_bytes(data[:_PREFIX_BYTES], "little")
-    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - _PREFIX_BYTES):
+    largest = len(data) - _PREFIX_BYTES
+    if bounds is not None:
+        largest = min(bounds.max_header_bytes, largest)
+    if not 2 <= length <= largest:
         raise FormatError(
-            f"the safetensors header claims {length} bytes; expected at most {MAX_HEADER_BYTES} "
-            f"and no more than the file's {len(data)}",
+            f"the safetensors header claims {length} bytes; expected 2 to {largest} in a file of "
+            f"{len(data)}",
             param="file",
         )
     try:
@@ -124,13 +126,9 @@ def _read_header(data: bytes) -> dict[str, Any]:
         )
     except FormatError:
         raise
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"the safetensors header is not JSON: {type(error).__name__}", param="file"
-        ) from None
-    if not isinstance(header, dict):
-        raise FormatError("the safetensors header is not a JSON object", param="file")
-    return header
+    except (ValueError, RecursionError):
+        raise FormatError("the safetensors header is not JSON in UTF-8", param="file") from None
+    return header, length  # an object: it begins with a brace
 
 
 def _refuse_not_safetensors(data: bytes) -> NoReturn:
@@ -161,19 +159,19 @@ def _refuse_constant(name: str) -> NoReturn:
     raise FormatError(f"the safetensors header holds {name}; expected JSON", param="file")
 
 
-def _read_metadata(metadata: Any) -> dict[str, str]:
+def _read_metadata(metadata: Any, bounds: FileBounds | None) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError("__metadata__ is not an object of strings", param="file")
     size = sum(len(key.encode("utf-8", "replace")) for pair in metadata.items() for key in pair)
-    if size > MAX_METADATA_BYTES:
+    if bounds is not None and size > bounds.max_metadata_bytes:
         raise FormatError(
-            f"__metadata__ has {size} bytes; expected at most {MAX_METADATA_BYTES}", param="file"
+            f"__metadata__ has {size} bytes; expected at most {bounds.max_metadata_bytes}",
+            param="file",
         )
     return metadata
 
 
 def _check_entry(name: str, entry: Any) -> None:
-    check_tensor_name(name)
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(
             f"the header entry of {name} does not have exactly dtype, shape and data_offsets",
@@ -181,7 +179,7 @@ def _check_entry(name: str, entry: Any) -> None:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        _refuse_dtype(name, str(dtype)[:20])
+        _refuse_dtype(name, repr(dtype)[:20])
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise FormatError(
             f"the header entry of {name} has a shape or offsets that are not lists of sizes",
@@ -193,6 +191,20 @@ def _check_entry(name: str, entry: Any) -> None:
         raise FormatError(
             f"{name} occupies {offsets[1] - offsets[0]} bytes; its dtype and shape need {size}",
             param="file",
+        )
+
+
+def _check_places(header: Mapping[str, Any], size: int) -> None:
+    """Tensors must follow each other without holes, to the end of the file."""
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
+        start, stop = entry["data_offsets"]
+        if start != end:
+            raise FormatError(f"{name} begins at byte {start}; expected {end}", param="file")
+        end = stop
+    if end != size:
+        raise FormatError(
+            f"the tensors need {end} bytes; the file has {size} after its header", param="file"
         )
 
 

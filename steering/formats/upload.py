@@ -8,9 +8,12 @@ from typing import Any
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError
+from steering.model_spec import ModelSpec
 from steering.sites import Site
 
-from .gguf_control_vector import GGUF_MAGIC, load_control_vector
+from .bounds import UPLOAD_BOUNDS, FileBounds
+from .gguf_control_vector import load_control_vector
+from .gguf_file import GGUF_MAGIC
 from .native import load_direction
 
 __all__ = ["load_upload"]
@@ -27,16 +30,18 @@ def load_upload(
     requires: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
+    model: ModelSpec | None = None,
+    bounds: FileBounds = UPLOAD_BOUNDS,
 ) -> Direction:
     """Read an uploaded safetensors file or GGUF control vector as a direction.
 
     A control vector says itself what it is (kind `vector`, site `resid_post`, its layers), so
-    what the caller says of it must agree. May block for seconds (GGUF): call it from a worker
-    thread.
+    what the caller says of it must agree; and it says of which model, which must be `model`.
 
     Raises:
         FormatError: Neither of the two formats, or broken; `UnsafeFormatError` for pickles.
         InvalidFieldError: kind, site or layers is missing, or disagrees with a control vector.
+        IncompatibleModelError: A control vector of another model.
         SteeringError: The tensors cannot be used; see `Direction`.
     """
     if not data.startswith(GGUF_MAGIC):
@@ -50,8 +55,11 @@ def load_upload(
             requires=requires,
             provenance=provenance,
             tags=tags,
+            bounds=bounds,
         )
-    direction = load_control_vector(data, name, model_fingerprint=model_fingerprint)
+    direction = load_control_vector(
+        data, name, model_fingerprint=model_fingerprint, model=model, bounds=bounds
+    )
     _require_equal("kind", kind, direction.kind)
     _require_equal("site", site, direction.site)
     _require_equal("layers", None if layers is None else tuple(layers), direction.layers)

@@ -24,8 +24,8 @@ _EXTRAS = {
     "server": ("server", "objects"),
     "coxswain_client": ("clients", "evals"),
 }
-# Used by a library that asks for it, or in a process of its own.
-_NOT_IMPORTED = {"accelerate", "gguf", "jinja2", "python-multipart"}
+# Used by a library that asks for it.
+_NOT_IMPORTED = {"accelerate", "jinja2", "python-multipart"}
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,11 @@ import base64
 import io
 import json
 import pickle
+import random
 import struct
 import zipfile
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,11 +18,16 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from server.app import create_app
+from server.settings import Settings
+from server.store import Store
 from steering.directions import Direction, DirectionKind
 from steering.formats import dump_control_vector
 from steering.sites import Site
+from tests.steering.formats.test_damaged_files import INTERNALS, damaged
 
-from .conftest import vector
+from .conftest import connect, vector
+from .echo_engine import EchoEngine
 
 PATH = "/v1/steering/directions"
 ROW = [1.0, 0, 0, 0, 0, 0, 0, 0]
@@ -283,3 +291,85 @@ async def upload(
 
 async def assert_nothing_stored(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"{PATH}/up")).status_code == 404
+
+
+def rows_of(size: int) -> tuple[bytes, int]:
+    """A file of exactly `size` bytes: a basis of as many rows as fit, its header padded."""
+    rows = (size - 200) // 32
+    header = json.dumps({"basis": entry(shape=(rows, 8), offsets=(0, 32 * rows))}).encode()
+    header += b" " * (size - 8 - len(header) - 32 * rows)
+    return raw(header, struct.pack("<8f", *ROW) * rows), rows
+
+
+@pytest.mark.parametrize("limit", [1024, 2**20, 65 * 2**20])
+async def test_the_bound_of_uploads_is_what_it_is_set_to(
+    store: Store, engine: EchoEngine, tmp_path: Path, limit: int
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", max_upload_bytes=limit)
+    metadata = {"kind": "basis", "site": "resid_post", "layers": [1]}
+    async with connect(create_app(settings, engine, store)) as client:  # type: ignore[arg-type]
+        limits = (await client.get("/v1/capabilities")).json()["limits"]
+        assert limits["max_upload_bytes"] == limit
+        data, rows = rows_of(limit)
+        response = await upload(client, data, {"name": "at", **metadata})
+        assert response.status_code == 201, response.text
+        assert (await client.get(f"{PATH}/at/tensors")).content == data
+        record = store.directions.get("at")
+        assert store.directions.load(record).tensors["basis"].shape == (rows, 8)
+        response = await upload(client, rows_of(limit + 1)[0], {"name": "up", **metadata})
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (
+            413,
+            "body_too_large",
+            "file",
+        )
+        assert f"file has {limit + 1} bytes; expected at most {limit}" in error["message"]
+        await assert_nothing_stored(client)
+
+
+@pytest.mark.parametrize("limit", [1024, 2**20])
+async def test_the_bound_of_documents_is_what_is_said(
+    store: Store, engine: EchoEngine, tmp_path: Path, limit: int
+) -> None:
+    """It has room for tensors of the bound of files."""
+    settings = Settings(data_dir=tmp_path / "data", max_upload_bytes=limit)
+    packed = base64.b64encode(struct.pack("<8f", *ROW) * (limit // 32)).decode()
+    tensors = {"basis": {"dtype": "F32", "shape": [limit // 32, 8], "data": packed}}
+    document = json.dumps({**vector("up", kind="basis"), "tensors": tensors}).encode()
+    headers = {"content-type": "application/json"}
+    async with connect(create_app(settings, engine, store)) as client:  # type: ignore[arg-type]
+        limits = (await client.get("/v1/capabilities")).json()["limits"]
+        largest = limits["max_json_upload_bytes"]
+        response = await client.post(PATH, content=document.ljust(largest + 1), headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+        await assert_nothing_stored(client)
+        response = await client.post(PATH, content=document.ljust(largest), headers=headers)
+        assert response.status_code == 201, response.text
+
+
+async def test_damaged_uploads_are_stored_or_refused_in_plain_words(
+    client: httpx.AsyncClient,
+) -> None:
+    """Through the whole application, which adds no text of its own."""
+    source = random.Random("uploads")
+    document = json.dumps(vector("up", provenance={"by": "x"}, tags=["a"])).encode()
+    seen: Counter[int] = Counter()
+    for _ in range(150):
+        for data in (tensor(), control_vector()):
+            response = await upload(client, damaged(data, source), METADATA)
+            seen[response.status_code] += 1
+            assert_plain(response)
+        response = await client.post(
+            PATH, content=damaged(document, source), headers={"content-type": "application/json"}
+        )
+        seen[response.status_code] += 1
+        assert_plain(response)
+    assert set(seen) <= {200, 201, 400, 422}
+    assert min(seen[201], seen[400], seen[422]) > 0
+
+
+def assert_plain(response: httpx.Response) -> None:
+    if response.status_code >= 400:
+        message = response.json()["error"]["message"]
+        assert not INTERNALS.search(message), message
+        assert message.isprintable(), message

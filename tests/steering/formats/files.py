@@ -64,8 +64,14 @@ def gguf(
     return head + bytes(-len(head) % 32) + body
 
 
-def control_vector(vectors: dict[str, np.ndarray], *, architecture: str = "controlvector") -> bytes:
-    """A well-formed control vector of float32 or float16 arrays."""
+def control_vector(
+    vectors: dict[str, np.ndarray],
+    *,
+    architecture: str = "controlvector",
+    model_hint: str = "llama",
+    layer_count: int | None = None,
+) -> bytes:
+    """A well-formed control vector of float32 or float16 arrays; a count below 0 is left out."""
     infos, body = [], b""
     for name, vector in vectors.items():
         dtype = {"float32": F32, "float16": F16}[vector.dtype.name]
@@ -74,7 +80,9 @@ def control_vector(vectors: dict[str, np.ndarray], *, architecture: str = "contr
         body += bytes(-len(body) % 32)
     fields = [
         text_field("general.architecture", architecture),
-        text_field(f"{architecture}.model_hint", "llama"),
-        string(f"{architecture}.layer_count") + struct.pack("<II", UINT32, len(vectors)),
+        text_field(f"{architecture}.model_hint", model_hint),
     ]
+    count = len(vectors) if layer_count is None else layer_count
+    if count >= 0:
+        fields.append(string(f"{architecture}.layer_count") + struct.pack("<II", UINT32, count))
     return gguf(infos, body, fields=fields)

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steering.errors import SteeringError, UnsupportedDtypeError
-from steering.formats import tensors_from_json, tensors_to_json
+from steering.errors import FormatError, SteeringError, UnsupportedDtypeError
+from steering.formats import FileBounds, tensors_from_json, tensors_to_json
 
 
 def packed(array: np.ndarray, dtype: Any = "F32", **changes: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def test_other_dtypes_are_not_written() -> None:
 
 BAD = {
     "not an object": ([1.0], "invalid_field", "tensors"),
-    "no tensors": ({}, "invalid_format", "file"),
+    "no tensors": ({}, "invalid_field", "tensors"),
     "name": ({"../x": [1.0]}, "invalid_field", "tensors"),
     "dtype F64": ({"v": packed(ONES, "F64")}, "unsupported_dtype", "tensors.v.dtype"),
     "dtype list": ({"v": packed(ONES, ["F32"])}, "unsupported_dtype", "tensors.v.dtype"),
@@ -81,6 +81,14 @@ BAD = {
     "beyond float32": ({"v": [1e39]}, "non_finite", "tensors.v"),
     "beyond float64": ({"v": [10**400]}, "non_finite", "tensors.v"),
 }
+
+
+def test_a_strangers_document_has_no_more_tensors_than_its_bounds() -> None:
+    document = {f"t{i}": [1.0] for i in range(3)}
+    assert len(tensors_from_json(document, FileBounds(max_tensors=3))) == 3
+    with pytest.raises(FormatError, match="3 tensors; expected 1 to 2") as caught:
+        tensors_from_json(document, FileBounds(max_tensors=2))
+    assert caught.value.param == "tensors"
 
 
 @pytest.mark.parametrize(("document", "code", "param"), BAD.values(), ids=BAD)

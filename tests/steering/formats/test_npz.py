@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 import zipfile
@@ -9,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.lib import format as npy
 
 from steering.directions import Direction, DirectionKind
@@ -22,7 +19,7 @@ from steering.errors import (
     UnsafeFormatError,
     UnsupportedDtypeError,
 )
-from steering.formats import load_npz, npz
+from steering.formats import load_npz
 from steering.sites import Site
 
 BASIS = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
@@ -76,14 +73,14 @@ def test_objects_are_never_unpickled() -> None:
         loaded(archive({"basis.npy": pickle.dumps([1.0])}))
 
 
-def test_what_unpacks_beyond_the_bound_is_refused_before_it_is_unpacked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(npz, "MAX_FILE_BYTES", 4_000)
-    data = saved(packed=True, **{f"basis.{i}": np.zeros((1, 600), np.float32) for i in (1, 2)})
+def test_what_unpacks_beyond_the_bound_is_refused_before_it_is_unpacked() -> None:
+    arrays = {f"basis.{i}": np.full((1, 600), 0.5, np.float32) for i in (1, 2)}
+    data = saved(packed=True, **arrays)
     assert len(data) < 2_000
-    with pytest.raises(FormatError, match="unpacks to more than 4000"):
-        loaded(data)
+    place = {"kind": DirectionKind.BASIS, "site": Site.RESID_POST, "layers": [1, 2]}
+    assert load_npz(data, "v", **place, max_bytes=4_800).width == 600  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match=r"basis\.2 needs 2400 bytes; expected at most 2399"):
+        load_npz(data, "v", **place, max_bytes=4_799)  # type: ignore[arg-type]
 
 
 BAD = {
@@ -131,15 +128,4 @@ def test_encrypted_members_are_format_errors() -> None:
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + flags] |= 1
     with pytest.raises(FormatError, match="not a valid npz"):
-        loaded(bytes(data))
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.booleans(), st.integers(0, 400), st.integers(0, 255))
-def test_damaged_archives_raise_only_steering_errors(
-    packed: bool, position: int, byte: int
-) -> None:
-    data = bytearray(saved(packed=packed, basis=BASIS))
-    data[position % len(data)] = byte
-    with contextlib.suppress(SteeringError):
         loaded(bytes(data))

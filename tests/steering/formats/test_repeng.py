@@ -42,7 +42,7 @@ def test_the_arrays_are_copied() -> None:
         ({}, LayerOutOfRangeError, "empty"),
         ({1: np.ones((2, 3))}, SteeringError, "shape"),
         ({1: np.full(3, np.nan)}, SteeringError, "NaN"),
-        ({1: np.ones(3), 2: np.ones(4)}, SteeringError, "widths"),
+        ({1: np.ones(3), 2: np.ones(4)}, SteeringError, "width"),
     ],
 )
 def test_unusable_directions(
