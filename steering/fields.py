@@ -19,6 +19,7 @@ __all__ = [
     "member",
     "number",
     "require",
+    "seed_number",
     "shown",
     "str_list",
     "text",
@@ -127,6 +128,19 @@ def integer(value: Any, param: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidFieldError(f"{param} is {shown(value)}; expected an integer", param=param)
     return value
+
+
+def seed_number(value: Any, param: str) -> int:
+    """The seed of a generator: an integer from 0 to 2^63 - 1, which every library's takes.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    if not 0 <= integer(value, param) < 2**63:
+        raise InvalidFieldError(
+            f"{param} is {shown(value)}; expected an integer from 0 to 2^63 - 1", param=param
+        )
+    return int(value)
 
 
 def member(kind: type[_E], value: Any, param: str) -> _E:

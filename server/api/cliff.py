@@ -63,12 +63,7 @@ async def cliff(
     )
     return {
         **head.document("steering.analysis.cliff"),
-        "probe": {
-            "direction": probe.label,
-            "layer": probe.point.layer,
-            "site": probe.point.site.value,
-        },
-        **await services.pools.bulk.run(cliff_document, curves, query),
+        **await services.pools.bulk.run(cliff_document, curves, query, probe),
     }
 
 

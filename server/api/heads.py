@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 
 from server.auth import KeyScope, Principal
 from server.jobs.analysis.heads import HeadsReport, check_heads, rank_on_engine
-from server.jobs.analysis.heads_plan import ablation_document
 from server.jobs.analysis.heads_query import HeadMethod, HeadsQuery
 from server.jobs.instrument import Instrument
 from server.store import Actor
@@ -46,7 +45,7 @@ async def heads(
         caller.require(*inherited, param="probe")
         query = replace(query, requires=tuple(inherited))
     engine, info = services.engine, services.engine.info()
-    is_folded = check_heads(engine, query, probe)
+    check_heads(engine, query, probe)
     _check_runs(query, info.spec.num_layers * info.spec.num_heads)
     prompts = await services.pools.bulk.run(query.endings, engine.tokenizer, info.max_model_len)
     head = services.head("heads", info.model_name)
@@ -56,18 +55,11 @@ async def heads(
     )
     answer = {
         **head.document("steering.analysis.heads"),
-        "probe": {
-            "direction": probe.label,
-            "layer": probe.point.layer,
-            "site": probe.point.site.value,
-        },
-        "method": query.method.value,
-        "is_folded": is_folded,
         **report.document(),
     }
     if query.profile is not None:
         answer |= await services.pools.writes.run(
-            _save, services, query, report, probe.label, caller, actor
+            _save, services, query.profile, report, caller, actor
         )
     return answer
 
@@ -89,21 +81,11 @@ def _check_runs(query: HeadsQuery, num_heads: int) -> None:
 
 
 def _save(
-    services: Services,
-    query: HeadsQuery,
-    report: HeadsReport,
-    probe: str,
-    caller: Principal,
-    by: Actor,
+    services: Services, name: str, report: HeadsReport, caller: Principal, by: Actor
 ) -> dict[str, str]:
     """The selected heads as a direction, and a draft profile that scales them."""
-    assert query.profile is not None, "nothing to save"
-    made = report.direction(query, probe, services.registry.spec)
+    made = report.direction(services.registry.spec)
     direction = services.uploader.from_direction(made, by=by).saved.record.reference
-    document = {
-        "description": f"{len(report.selected)} attention heads scaled by {query.gamma:g}",
-        "interventions": [ablation_document(direction)],
-        "requires": list(query.requires),
-    }
-    saved = services.drafting.save(query.profile, document, caller=caller, by=by, publish=False)
+    draft = report.draft(direction)
+    saved = services.drafting.save(name, draft, caller=caller, by=by, publish=False)
     return {"direction": direction, "profile": saved.record.reference}

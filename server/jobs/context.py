@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from server.engine.engine import Engine
@@ -69,6 +69,17 @@ class JobContext(Protocol):
 
         Raises:
             SteeringError: It does not fit the model.
+            StoreError: It cannot be stored.
+        """
+        ...
+
+    async def save_draft(self, name: str, document: Mapping[str, Any]) -> str:
+        """Store a profile as a draft and return `name@version`; an equal one is the same version.
+
+        It gets the scopes that the job's request requires beside its own.
+
+        Raises:
+            InvalidProfileError: It does not fit the model.
             StoreError: It cannot be stored.
         """
         ...

@@ -11,6 +11,7 @@ from server.auth import Principal
 from server.engine.engine import Engine
 from server.engine.errors import EngineDrainingError
 from server.pools import Pools
+from server.registry.drafting import Drafting
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import Actor, JobEvent, JobRecord, JobRuns, JobSpec, JobStatus, Store
@@ -88,7 +89,16 @@ class JobManager:
         threads = JobThreads(limits.max_running, limits.num_threads)
         self._runner = JobRunner(
             self.kinds,
-            JobServices(engine, uploader, library, runs, threads, pools.jobs, self._changes.notify),
+            JobServices(
+                engine,
+                uploader,
+                Drafting(store, library, uploader.spec),
+                library,
+                runs,
+                threads,
+                pools.jobs,
+                self._changes.notify,
+            ),
             store,
             max_running=limits.max_running,
             describe=describe,

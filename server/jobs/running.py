@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from server.auth import PermissionDeniedError
+from server.auth import KeyScope, PermissionDeniedError, Principal
 from server.engine.engine import Engine
 from server.pools import Pool
+from server.registry.drafting import Drafting
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
 from server.store import Actor, JobRecord, JobRuns
@@ -39,6 +40,7 @@ class JobServices:
     Attributes:
         engine: Serves their requests.
         uploader: Stores their directions.
+        drafting: Stores their profiles.
         library: Loads stored directions.
         runs: Where progress and memory go.
         threads: For what they compute.
@@ -48,6 +50,7 @@ class JobServices:
 
     engine: Engine
     uploader: Uploader
+    drafting: Drafting
     library: DirectionLibrary
     runs: JobRuns
     threads: JobThreads
@@ -152,6 +155,12 @@ class RunningJob:
         )
         return await self._guarded(self._save, made)
 
+    async def save_draft(self, name: str, document: Mapping[str, Any]) -> str:
+        """See `JobContext.save_draft`."""
+        self._check()
+        requires = sorted({*document.get("requires", ()), *self._job.requires})
+        return await self._guarded(self._save_draft, name, {**document, "requires": requires})
+
     async def remember(self, key: str, value: Any) -> None:
         """See `JobContext.remember`."""
         self._check()
@@ -171,8 +180,21 @@ class RunningJob:
 
     def _save(self, direction: Direction) -> str:
         self._services.runs.require_own(self.job_id)
-        by = Actor(key_id=self._job.created_by, request_id=self.job_id)
-        return self._services.uploader.from_direction(direction, by=by).saved.record.reference
+        uploader = self._services.uploader
+        return uploader.from_direction(direction, by=self._actor).saved.record.reference
+
+    def _save_draft(self, name: str, document: Mapping[str, Any]) -> str:
+        self._services.runs.require_own(self.job_id)
+        drafting = self._services.drafting
+        # What it was given is all it may do; whoever asked for it may have lost it since.
+        scopes = frozenset(map(KeyScope, self._job.requires))
+        caller = Principal(self._job.created_by, f"of job {self.job_id}", scopes)
+        saved = drafting.save(name, document, caller=caller, by=self._actor, publish=False)
+        return saved.record.reference
+
+    @property
+    def _actor(self) -> Actor:
+        return Actor(key_id=self._job.created_by, request_id=self.job_id)
 
     def _allow(self, *scopes: str, param: str) -> None:
         """Refuse what a direction came to require after the job was asked for."""

@@ -16,6 +16,7 @@ from .mean_centring import fit_mean_centring
 from .mean_difference import fit_mean_difference
 from .methods import METHODS, Method, find_method
 from .null_space import fit_null_space
+from .number_range import POSITIVE
 from .options import Option
 from .pair_pca import fit_pair_pca
 from .pca import PooledPca, fit_pca, pooled_pca
@@ -33,6 +34,7 @@ from .separation import Separation, measure_separation, midpoint
 
 __all__ = [
     "METHODS",
+    "POSITIVE",
     "ActivationPair",
     "Candidate",
     "Damage",

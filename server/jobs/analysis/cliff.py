@@ -21,9 +21,10 @@ from steering.analysis import (
     resample,
     sigmoid,
 )
-from steering.plan import SteeringPlan
+from steering.plan import PlannedMonitor, SteeringPlan
 
 from .cliff_query import CliffQuery
+from .probe_point import probe_document
 from .rollout import Rollout
 
 __all__ = ["RolloutCurve", "cliff_document", "measure_rollouts"]
@@ -81,12 +82,15 @@ async def measure_rollouts(
     return found
 
 
-def cliff_document(curves: Sequence[RolloutCurve], query: CliffQuery) -> dict[str, Any]:
+def cliff_document(
+    curves: Sequence[RolloutCurve], query: CliffQuery, probe: PlannedMonitor
+) -> dict[str, Any]:
     """What an analysis answers: each rollout, their average, and who to train on first."""
     aligned = align_right([found.curve for found in curves], padding=query.padding)
     cliffs = [found.cliff for found in curves if found.cliff is not None]
     complete = cliffs if len(cliffs) == len(curves) else []
     return {
+        "probe": probe_document(probe),
         "conversations": [_rollout(found, with_curve=query.curves) for found in curves],
         "average": {
             "num_conversations": len(curves),

@@ -54,7 +54,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     )
     plan = SteeringPlan((), (asked.probe,), context.spec.num_layers)
     curves = await measure_rollouts(instrument, asked.rollouts, plan, query.trim)
-    return {"probe": asked.probe.label, **await context.compute(cliff_document, curves, query)}
+    return await context.compute(cliff_document, curves, query, asked.probe)
 
 
 CLIFF: Final = JobKind(

@@ -14,13 +14,14 @@ from server.jobs.context import JobContext
 from server.jobs.directions import JobDirections
 from server.jobs.examples.example import Example
 from server.jobs.examples.examples import Examples
+from server.jobs.examples.rows import SIDES
 from server.jobs.instrument import Instrument
 from server.jobs.kind import JobKind
 from server.store.names import check_name
 from steering.directions import Direction
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, integer, number, require
-from steering.fit import fit_probe
+from steering.fields import check_keys, integer, number, require, seed_number
+from steering.fit import POSITIVE, fit_probe
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint, parse_site
 
@@ -62,8 +63,11 @@ class CliffProbeQuery:
         if not isinstance(name, str) or not isinstance(data, Mapping):
             param = "data" if isinstance(name, str) else "name"
             raise InvalidFieldError("name is a text and data an object", param=param)
+        check_keys(data, {*SIDES, "pairs", "validation"}, noun="data", prefix="data.")
         check_name(name)
-        seed = integer(document.get("seed", 0), "seed")
+        l2 = number(document.get("l2", 1.0), "l2")
+        POSITIVE.check(l2, "l2")
+        seed = seed_number(document.get("seed", 0), "seed")
         site = parse_site(str(document.get("site", Site.FINAL.value)))
         spec.require_site(site, editable=False)
         layer = integer(document.get("layer", spec.num_layers - 1), "layer")
@@ -76,7 +80,7 @@ class CliffProbeQuery:
             name=name,
             examples=Examples.parse(data, seed),
             point=SitePoint(layer, site),
-            l2=number(document.get("l2", 1.0), "l2"),
+            l2=l2,
             seed=seed,
         )
 

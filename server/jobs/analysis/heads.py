@@ -25,7 +25,7 @@ from steering.model_spec import ModelSpec
 from steering.plan import PlannedMonitor
 from steering.sites import Site
 
-from .heads_plan import num_visible_layers, scaled_plan
+from .heads_plan import ablation_document, num_visible_layers, scaled_plan
 from .heads_query import HeadMethod, HeadsQuery
 from .heads_scores import (
     Attribution,
@@ -36,15 +36,19 @@ from .heads_scores import (
     check_attributable,
     mean_probability,
 )
+from .probe_point import probe_document
 
 __all__ = ["HeadsReport", "check_heads", "rank_on_engine"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HeadsReport:
-    """What was found.
+    """What was asked and what was found.
 
     Attributes:
+        query: What was asked.
+        probe: Where the probe was read.
+        is_folded: Whether the ranking folds the probe through the final norm.
         ranking: All heads the probe can see, the strongest suppressor first.
         attribution: Both tables, where that was the method.
         selected: The first `percent` of the ranking, of all heads of the model.
@@ -53,6 +57,9 @@ class HeadsReport:
             the `random` heads; empty where not checked.
     """
 
+    query: HeadsQuery
+    probe: PlannedMonitor
+    is_folded: bool
     ranking: tuple[HeadScore, ...]
     attribution: Attribution | None
     selected: tuple[Head, ...]
@@ -62,14 +69,18 @@ class HeadsReport:
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
+            "probe": probe_document(self.probe),
+            "method": self.query.method.value,
+            "is_folded": self.is_folded,
             "heads": [self._row(found) for found in self.ranking],
             "selected": [list(head) for head in self.selected],
             "random": [list(head) for head in self.control],
             "probability": self.probabilities or None,
         }
 
-    def direction(self, query: HeadsQuery, probe: str, spec: ModelSpec) -> Direction:
+    def direction(self, spec: ModelSpec) -> Direction:
         """The selected heads as a direction for `scale_heads`."""
+        query = self.query
         return heads_direction(
             self.selected,
             name=query.profile or "heads",
@@ -79,13 +90,21 @@ class HeadsReport:
             requires=query.requires,
             provenance={
                 "method": f"heads_{query.method.value}",
-                "probe": probe,
+                "probe": self.probe.label,
                 "percent": query.percent,
                 "heads": [list(head) for head in self.selected],
                 "num_prompts": len(query.prompts),
                 "probability": dict(self.probabilities),
             },
         )
+
+    def draft(self, direction: str) -> dict[str, Any]:
+        """A profile that scales the selected heads, stored as `direction`."""
+        return {
+            "description": f"{len(self.selected)} attention heads scaled by {self.query.gamma:g}",
+            "interventions": [ablation_document(direction)],
+            "requires": list(self.query.requires),
+        }
 
     def _row(self, found: HeadScore) -> dict[str, Any]:
         layer, head = found.head
@@ -162,4 +181,4 @@ async def rank_on_engine(
         for name, heads in sets.items()
         if query.check and (heads or name == "base")
     }
-    return HeadsReport(ranking, found, selected, control, probabilities)
+    return HeadsReport(query, probe, is_folded, ranking, found, selected, control, probabilities)

@@ -14,7 +14,6 @@ from server.jobs.kind import JobKind
 from steering.plan import PlannedMonitor
 
 from .heads import check_heads, rank_on_engine
-from .heads_plan import ablation_document
 from .heads_query import HeadMethod, HeadsQuery
 from .probe_point import plan_probe
 
@@ -53,12 +52,11 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     instrument = Instrument(engine, name=f"{context.job_id}-heads", compute=context.compute)
     await context.report(0.0, f"reading {len(prompts)} prompts")
     report = await rank_on_engine(engine, instrument, query, prompts, probe, progress)
-    result = {"probe": probe.label, "method": query.method.value, **report.document()}
+    result = report.document()
     if query.profile is not None:
-        made = report.direction(query, probe.label, context.spec)
-        saved = await context.save_direction(made)
-        result["direction"] = saved
-        result["draft"] = {"name": query.profile, "interventions": [ablation_document(saved)]}
+        saved = await context.save_direction(report.direction(context.spec))
+        draft = await context.save_draft(query.profile, report.draft(saved))
+        result |= {"direction": saved, "profile": draft}
     return result
 
 

@@ -11,7 +11,7 @@ from server.engine.text import Tokenizer
 from server.jobs.examples.example import Example
 from server.store.names import check_name
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, integer, member, number, str_list
+from steering.fields import check_keys, member, number, seed_number, str_list
 from steering.profiles import Monitor
 
 from .cliff_query import read_examples, read_probe
@@ -93,7 +93,7 @@ class HeadsQuery:
             factor=_between(document, "factor", 0.001, 0.0, 1.0),
             percent=_between(document, "percent", 3.0, 0.0, 100.0),
             gamma=_between(document, "gamma", 0.0, 0.0, 1.0),
-            seed=integer(document.get("seed", 0), "seed"),
+            seed=seed_number(document.get("seed", 0), "seed"),
             check=document.get("check", True),
             profile=profile,
             requires=tuple(str_list(document.get("requires"), "requires")),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from steering.directions import Direction, DirectionKind
 from steering.errors import IncompatibleOperationError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, PlannedMonitor, compile_plan
 from steering.profiles import Monitor
 
-__all__ = ["plan_probe"]
+__all__ = ["plan_probe", "probe_document"]
 
 
 def plan_probe(monitor: Monitor, direction: Direction, spec: ModelSpec) -> PlannedMonitor:
@@ -27,3 +29,9 @@ def plan_probe(monitor: Monitor, direction: Direction, spec: ModelSpec) -> Plann
         )
     [planned] = compile_plan([], [MonitorUse(monitor, direction, "probe")], spec).monitors
     return planned
+
+
+def probe_document(probe: PlannedMonitor) -> dict[str, Any]:
+    """A probe and where it was read, as every analysis reports it."""
+    layer, site = probe.point
+    return {"direction": probe.label, "layer": layer, "site": site.value}

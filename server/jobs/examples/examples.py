@@ -11,7 +11,7 @@ from steering.errors import FitError, InvalidFieldError
 from steering.fields import check_keys, number
 
 from .example import Example
-from .rows import SIDES, Row, columns, distinct, parse_rows, split, unleaked
+from .rows import MAX_EXAMPLES, SIDES, Row, columns, distinct, parse_rows, split, unleaked
 
 __all__ = [
     "DEFAULT_VALIDATION",
@@ -28,6 +28,7 @@ MIN_VALIDATION: Final = 4
 """Fewest of each set that are held out."""
 
 DEFAULT_VALIDATION: Final = 0.2
+_MIN_SHARE: Final = MIN_VALIDATION / MAX_EXAMPLES  # less never holds out enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,10 @@ def _held_out(data: Mapping[str, Any]) -> tuple[list[Row], float]:
 
 def _share(value: Any) -> float:
     share = number(value, "data.validation")
-    if not 0.0 < share <= 0.5:
+    if not _MIN_SHARE <= share <= 0.5:
         raise InvalidFieldError(
-            f"data.validation is {share:g}; expected a share in (0, 0.5], or examples",
+            f"data.validation is {share:g}; expected a share from {_MIN_SHARE:g} to 0.5, or "
+            "examples",
             param="data.validation",
         )
     return share

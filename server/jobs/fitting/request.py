@@ -19,9 +19,9 @@ from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringErr
 from steering.fields import (
     check_keys,
     filled_text,
-    integer,
     mapping,
     require,
+    seed_number,
     shown,
     str_list,
     text,
@@ -93,7 +93,7 @@ class FitRequest:
         options = FitOptions.parse(
             mapping(request.get("options", {}), "options"), method, site, engine, directions
         )
-        seed = integer(request.get("seed", 0), "seed")
+        seed = seed_number(request.get("seed", 0), "seed")
         data = _given(mapping(require(request, "data", noun="a fit"), "data"))
         asked = request.get("layers", SELECT)
         candidates, is_selecting = _asked_layers(asked, method, site, options, spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ class MemoryContext:
     engine: Engine
     job_id: str = "job"
     saved: list[Direction] = field(default_factory=list)
+    drafts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stored: dict[str, Direction] = field(default_factory=dict)
     memory: dict[str, str] = field(default_factory=dict)
     reports: list[tuple[float, str]] = field(default_factory=list)
@@ -57,6 +58,10 @@ class MemoryContext:
     async def save_direction(self, direction: Direction) -> str:
         self.saved.append(direction)
         return f"{direction.name}@{len(self.saved)}"
+
+    async def save_draft(self, name: str, document: Mapping[str, Any]) -> str:
+        self.drafts.append((name, dict(document)))
+        return f"{name}@{len(self.drafts)}"
 
     async def remember(self, key: str, value: Any) -> None:
         self.memory[key] = json.dumps(value, allow_nan=False)

@@ -49,11 +49,11 @@ async def api(served: tuple[FastAPI, Store]) -> AsyncIterator[httpx.AsyncClient]
     app, store = served
     async with connect(app) as http:
         if not store.directions.list(None, 1).items:
-            await _fill(http)
+            await fill(http)
         yield http
 
 
-async def _fill(http: httpx.AsyncClient) -> None:
+async def fill(http: httpx.AsyncClient) -> None:
     draw = random.Random(5)
     weights = [draw.gauss(0, 0.1) for _ in range(WIDTH)]
     bodies: list[tuple[str, dict[str, Any]]] = [

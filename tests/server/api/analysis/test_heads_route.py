@@ -8,11 +8,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from server.auth import KeyScope
-from server.store import Store
+from server.app import create_app
+from server.auth import LOCAL_USER, KeyScope
+from server.settings import Settings
+from server.store import SYSTEM, Store
 from tests.server.api.conftest import connect, make_key
 
 from .conftest import QUESTION, WIDTH, analyse, closed_app
+from .test_cliff_route import CHATS
 
 PROMPTS = [QUESTION, "Hello there", "Tell me about the moon."]
 BODY: dict[str, Any] = {"prompts": PROMPTS, "probe": "probe", "percent": 10}
@@ -51,6 +54,37 @@ async def test_one_call_saves_a_draft_that_steers(api: httpx.AsyncClient) -> Non
     assert direction["provenance"]["heads"] == found["selected"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("heads", {**BODY, "prompts": PROMPTS[:1], "profile": "shared", "seed": 2**63 - 1}),
+        ("cliff", {"conversations": CHATS, "probe": "probe", "curves": True}),
+    ],
+    ids=["heads", "cliff"],
+)
+async def test_a_job_answers_and_saves_what_the_route_does(
+    served: tuple[FastAPI, Store], api: httpx.AsyncClient, kind: str, body: dict[str, Any]
+) -> None:
+    app, store = served
+    jobs = create_app(Settings(), app.state.services.engine, store).state.services.jobs
+    await jobs.start()
+    try:
+        queued = await jobs.create(kind, body, caller=LOCAL_USER, by=SYSTEM)
+        async for _ in jobs.follow(queued.id):
+            pass
+        done = await jobs.get(queued.id)
+    finally:
+        await jobs.stop()
+    assert done.error is None
+    if "profile" in body:  # the job has saved it, before the route could
+        stored = (await api.get(f"/v1/steering/profiles/{done.result['profile']}")).json()
+        assert (stored["status"], stored["directions"]) == ("draft", [done.result["direction"]])
+    answer = await analyse(api, kind, body)
+    for name in ("id", "object", "created", "model", "system_fingerprint"):
+        del answer[name]
+    assert answer == done.result
+
+
 async def test_the_causal_method_scales_each_head(api: httpx.AsyncClient) -> None:
     body = {**BODY, "prompts": PROMPTS[:1], "method": "causal", "check": False}
     found = await analyse(api, "heads", body)
@@ -66,6 +100,8 @@ async def test_the_causal_method_scales_each_head(api: httpx.AsyncClient) -> Non
         ({"probe": "push"}, 422, "probe"),
         ({"probe": "absent"}, 404, "probe"),
         ({"percent": 0}, 422, "percent"),
+        ({"seed": -1}, 422, "seed"),
+        ({"seed": 2**63}, 422, "seed"),
         ({"profile": "Bad Name"}, 422, "profile"),
         ({"requires": ["everything"]}, 422, "requires[0]"),
         ({"prompts": ["Hello"] * 200, "method": "causal"}, 422, "prompts"),

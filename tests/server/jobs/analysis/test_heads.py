@@ -155,10 +155,10 @@ async def test_without_suppressing_heads_the_refusal_score_is_higher(
     assert levels["selected"] > levels["base"] + 0.1
     assert levels["selected"] > levels["random"] + 0.1
     assert found["direction"] == "cut@1"
-    assert found["draft"] == {
-        "name": "cut",
-        "interventions": [{"operation": "scale_heads", "direction": "cut@1"}],
-    }
+    assert found["profile"] == "cut@1"
+    [(name, draft)] = context.drafts
+    assert name == "cut"
+    assert draft["interventions"] == [{"operation": "scale_heads", "direction": "cut@1"}]
     [saved] = context.saved
     assert saved.provenance["heads"] == found["selected"]
     for layer, head in found["selected"]:
