@@ -70,9 +70,9 @@ def test_the_engine_knows_no_web_and_no_store(module: Module) -> None:
 
 @pytest.mark.parametrize("module", _within("server.engine"), ids=lambda m: m.name)
 def test_transformers_enters_the_engine_by_three_doors(module: Module) -> None:
-    """The loader, the tokenizer, and the attention functions that it has registered."""
+    """The model's reader, the tokenizer, and the attention functions that it has registered."""
     if "transformers" in _foreign(module):
-        assert module.name.rpartition(".")[2] in {"attention", "loader", "tokenizer"}
+        assert module.name.rpartition(".")[2] in {"attention", "pretrained", "tokenizer"}
 
 
 @pytest.mark.parametrize("module", _within("server.store"), ids=lambda m: m.name)

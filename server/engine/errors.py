@@ -1,6 +1,7 @@
 """What can go wrong with a request in the engine.
 
 EngineError
+|-- ModelLoadError                the checkpoint or its placement cannot be used
 |-- RequestRejectedError          refused at admission; nothing ran
 |   |-- PromptTooLongError        prompt (plus max_tokens) exceeds the model's context
 |   |-- InvalidSamplingError      a sampling parameter out of range
@@ -24,6 +25,7 @@ __all__ = [
     "EngineError",
     "GenerationError",
     "InvalidSamplingError",
+    "ModelLoadError",
     "NonFiniteOutputError",
     "PromptTooLongError",
     "QueueFullError",
@@ -47,6 +49,12 @@ class EngineError(Exception):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ModelLoadError(EngineError):
+    """The checkpoint or its placement cannot be used; `param` is the setting at fault."""
+
+    code = "model_load_failed"
 
 
 class RequestRejectedError(EngineError):

@@ -32,20 +32,32 @@ class CheckpointFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config: dict[str, Any] = _read_json(folder / "config.json")
-        if self.config.get("quantization_config"):
+        if method := _quantisation(self.config):
             raise CheckpointError(
-                "the checkpoint is quantised; expected floating point weights. Bake the original "
-                "and quantise the result",
+                f"the checkpoint is quantised ({method}); expected weights in floating point. Give "
+                "the original; for steered weights bake that and quantise the result",
                 param="model",
             )
         self.shards = {name: Shard(folder / name) for name in self._shard_files()}
-        self._owner = {name: shard for shard in self.shards.values() for name in shard.names}
+        self._owner: dict[str, Shard] = {}
+        for shard in self.shards.values():
+            for name in shard.names:
+                if (other := self._owner.setdefault(name, shard)) is not shard:
+                    raise CheckpointError(
+                        f"{name} is in both {other.path.name} and {shard.path.name}; expected each "
+                        "tensor once",
+                        param="model",
+                    )
 
     def _shard_files(self) -> list[str]:
         if not self.is_sharded:
             return [_SINGLE_FILE]
-        index = _read_json(self.folder / INDEX_FILE)
-        files = sorted(set(index["weight_map"].values()))
+        places = _read_json(self.folder / INDEX_FILE).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(at, str) for at in places.values()):
+            raise CheckpointError(
+                f"{INDEX_FILE} has no 'weight_map' from tensors to files", param="model"
+            )
+        files = sorted(set(places.values()))
         outside = [name for name in files if Path(name).name != name]
         if outside:
             raise CheckpointError(
@@ -98,7 +110,19 @@ class CheckpointFiles:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} cannot be read: {error}", param="model") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path.name} is not a JSON object", param="model")
     return document
+
+
+def _quantisation(config: Any) -> str | None:
+    """How the weights are quantised, as the configuration or one inside it says; or None."""
+    if not isinstance(config, dict):
+        return None
+    for key in ("quantization_config", "compression_config"):
+        if found := config.get(key):
+            return str(found.get("quant_method", key) if isinstance(found, dict) else key)
+    return next(filter(None, map(_quantisation, config.values())), None)

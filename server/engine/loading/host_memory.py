@@ -21,15 +21,28 @@ _LARGEST: Final = 2**31 - 1
 
 
 def free_memory_bytes() -> int:
-    """Bytes this process may still take: the machine's, or its control group's if less."""
+    """Bytes this process may still take: the machine's, or its control group's if less.
+
+    Pages of files that were read once count as free, since the kernel drops them first: those of
+    a checkpoint that was just copied into a container may be most of what it "uses".
+    """
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if _MEMINFO.is_file():  # counts what the kernel would give back, unlike sysconf
         fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, int(text) - int(used.read_text()))
-    return free
+        free = min(free, int(text) - int(used.read_text()) + _idle_file_bytes())
+    return max(free, 0)
+
+
+def _idle_file_bytes() -> int:
+    """Bytes of files that count as used by this control group, but are dropped first."""
+    path = _CGROUP / "memory.stat"
+    if not path.is_file():
+        return 0
+    fields = dict(line.split() for line in path.read_text().splitlines())
+    return int(fields.get("inactive_file", 0))
 
 
 def keep_freed_memory() -> None:

@@ -11,11 +11,11 @@ import torch
 
 from server.engine.attention import AttentionSpec
 from server.engine.config import EngineConfig
-from server.engine.errors import EngineError
+from server.engine.errors import ModelLoadError
 
 from .host_memory import free_memory_bytes
 
-__all__ = ["KVMemory", "plan_kv_memory"]
+__all__ = ["KVMemory", "context_limit", "plan_kv_memory"]
 
 _CPU_SHARE: Final = 0.25
 _CPU_MOST: Final = 4 * 2**30
@@ -38,6 +38,27 @@ class KVMemory:
     max_model_len: int
 
 
+def context_limit(config: EngineConfig, max_positions: int | None) -> int:
+    """The longest prompt plus answer that is asked for: what is set, or the model's own.
+
+    Raises:
+        ModelLoadError: It is longer than the model's, or neither says.
+    """
+    if max_positions is None and not config.max_model_len:
+        raise ModelLoadError(
+            "max_model_len is 0 (automatic), but the model's configuration does not say how long "
+            "its context is; set max_model_len",
+            param="max_model_len",
+        )
+    if max_positions is not None and config.max_model_len > max_positions:
+        raise ModelLoadError(
+            f"max_model_len is {config.max_model_len}; the model was made for {max_positions} "
+            "positions, set at most that",
+            param="max_model_len",
+        )
+    return config.max_model_len or max_positions or 0
+
+
 def plan_kv_memory(
     config: EngineConfig, specs: Sequence[AttentionSpec], max_positions: int | None
 ) -> KVMemory:
@@ -52,9 +73,9 @@ def plan_kv_memory(
         max_positions: Positions the model was made for, where its configuration says.
 
     Raises:
-        EngineError: The context is longer than the model's, or than what fits.
+        ModelLoadError: The context is longer than the model's, or than what fits.
     """
-    limit = _context_limit(config, max_positions)
+    limit = context_limit(config, max_positions)
     block_bytes = _block_bytes(specs, config.block_size)
     total_bytes = sum(block_bytes.values())
     if config.kv_cache_bytes:
@@ -64,29 +85,13 @@ def plan_kv_memory(
     num_blocks = min(num_blocks, config.max_num_seqs * -(-limit // config.block_size))
     capacity = num_blocks * config.block_size
     if not capacity or (config.max_model_len and capacity < config.max_model_len):
-        raise EngineError(
+        raise ModelLoadError(
             f"the memory for keys and values holds {capacity} tokens, at "
             f"{total_bytes // config.block_size} bytes a token; max_model_len is {limit}. Set "
             "kv_cache_bytes to more, or max_model_len to less",
             param="kv_cache_bytes" if config.kv_cache_bytes else "max_model_len",
         )
     return KVMemory(num_blocks, num_blocks * total_bytes, min(limit, capacity))
-
-
-def _context_limit(config: EngineConfig, max_positions: int | None) -> int:
-    if max_positions is None and not config.max_model_len:
-        raise EngineError(
-            "max_model_len is 0 (automatic), but the model's configuration does not say how long "
-            "its context is; set max_model_len",
-            param="max_model_len",
-        )
-    if max_positions is not None and config.max_model_len > max_positions:
-        raise EngineError(
-            f"max_model_len is {config.max_model_len}; the model was made for {max_positions} "
-            "positions, set at most that",
-            param="max_model_len",
-        )
-    return config.max_model_len or max_positions or 0
 
 
 def _block_bytes(specs: Sequence[AttentionSpec], block_size: int) -> dict[torch.device, int]:

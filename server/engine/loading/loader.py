@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-)
-from transformers.utils.logging import disable_progress_bar
 
 from server.engine.attention import (
     AttentionSpec,
@@ -27,24 +17,23 @@ from server.engine.attention import (
     ScheduledSequence,
     inspect_attention,
 )
-from server.engine.attention.inspection import INSPECTED, PAGED, MaskRule, inspected_attention
-from server.engine.attention.paged_attention import paged_attention
 from server.engine.config import EngineConfig
-from server.engine.errors import EngineError
+from server.engine.errors import ModelLoadError
 from server.engine.outputs import EngineInfo
 from server.engine.text import Tokenizer
-from steering.errors import SteeringError, UnsupportedArchitectureError
 from steering.fingerprint import model_fingerprint
 from steering.layout import AttentionReader, Layout, detect_layout
 from steering.model_spec import ModelSpec
 from steering.self_check import self_check
 
+from .border import reading
 from .checkpoint import check_checkpoint
 from .host_memory import free_memory_bytes, keep_freed_memory
-from .kv_memory import KVMemory, plan_kv_memory
-from .neutral_text import NEUTRAL_TEXTS
+from .kv_memory import KVMemory, context_limit, plan_kv_memory
+from .neutral_text import neutral_tokens
 from .packed_linear import linear_weight_bytes, pack_linear
-from .placement import physical_cores, placement_summary, resolve_device, resolve_dtype
+from .placement import physical_cores, placement_summary
+from .pretrained import load_weights, read_config
 from .residual_norms import measure_residual_norms
 from .rope import freeze_longrope, refuse_dynamic_rope
 
@@ -85,15 +74,20 @@ def load(config: EngineConfig) -> LoadedModel:
     """Load, place and check a model; reads only the local folder `config.model`.
 
     Sets torch's thread count. Takes the time to read and hash the weights and to run some ten
-    short forwards.
+    short forwards; what is cheap to check comes before the weights.
 
     Raises:
-        EngineError: The checkpoint or the placement cannot be used; names the setting.
+        ModelLoadError: The checkpoint or the placement cannot be used; names the setting.
         SteeringError: The architecture is not supported, or its map fails the self-check.
     """
+    with reading(config.model):
+        return _load(config)
+
+
+def _load(config: EngineConfig) -> LoadedModel:
     num_threads = config.num_threads or physical_cores()
     torch.set_num_threads(num_threads)
-    model = _load_weights(config)
+    model, tokenizer, texts = _read(config)
     refuse_dynamic_rope(model)
     layers = inspect_attention(model)
     specs = tuple(spec for _, spec in layers)
@@ -101,16 +95,14 @@ def load(config: EngineConfig) -> LoadedModel:
         keep_freed_memory()
     if config.pack_weights:
         _pack_weights(model)
-    memory = plan_kv_memory(config, specs, _max_positions(model))
+    memory = plan_kv_memory(config, specs, _max_positions(model.config))
     rope = freeze_longrope(model, memory.max_model_len)
     attention = PagedAttention(layers, memory.num_blocks, config.block_size)
     layout = detect_layout(model)
     device = model.get_input_embeddings().weight.device
     forward = _single_sequence(model, attention, device)
     self_check(layout, forward)
-    tokenizer = Tokenizer.load(Path(config.model))
     resolved = _resolved(config, specs, memory, num_threads)
-    texts = [tokenizer.encode(text)[: memory.max_model_len] for text in NEUTRAL_TEXTS]
     spec = ModelSpec(
         name=resolved.served_name or "",
         family=layout.family,
@@ -120,7 +112,9 @@ def load(config: EngineConfig) -> LoadedModel:
         num_heads=layout.num_heads,
         head_dim=layout.head_dim,
         unavailable_sites=layout.unavailable_sites,
-        resid_norms=measure_residual_norms(layout, forward, texts),
+        resid_norms=measure_residual_norms(
+            layout, forward, [ids[: memory.max_model_len] for ids in texts]
+        ),
         write_bias_means=layout.write_bias_means,
         max_abs=torch.finfo(specs[0].dtype).max,
     )
@@ -133,56 +127,17 @@ def load(config: EngineConfig) -> LoadedModel:
     return LoadedModel(resolved, model, tokenizer, layout, attention, device, info)
 
 
-def _load_weights(config: EngineConfig) -> Any:
+def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]]:
+    """The model, its tokenizer and neutral tokens; cheap faults come before the weights."""
     path = Path(config.model)
-    check_checkpoint(path)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    AttentionInterface.register(PAGED, paged_attention)
-    AttentionInterface.register(INSPECTED, inspected_attention)
-    AttentionMaskInterface.register(INSPECTED, MaskRule)
-    device = resolve_device(config.device)
-    options = {"local_files_only": True, "trust_remote_code": False}
-    loaded: Any
-    try:
-        model_config = AutoConfig.from_pretrained(path, **options)
-        _check_architecture(model_config)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=model_config,
-            dtype=resolve_dtype(config.dtype, model_config.get_text_config().dtype),
-            device_map={"": device} if config.device_map == "none" else config.device_map,
-            attn_implementation=PAGED,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
-    except SteeringError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise EngineError(
-            f"model {config.model!r} cannot be loaded: {error}", param="model"
-        ) from error
-    model, report = loaded
-    lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
-    if lacking:
-        raise EngineError(
-            f"model {config.model!r} lacks weights, or has them in another shape: "
-            f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}",
-            param="model",
-        )
-    return model.eval().requires_grad_(False)
-
-
-def _check_architecture(model_config: PreTrainedConfig) -> None:
-    """Refuse what cannot attend through us before its weights are read."""
-    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model_config), None)
-    if architecture is None or not architecture._supports_attention_backend:
-        name = model_config.model_type if architecture is None else architecture.__name__
-        raise UnsupportedArchitectureError(
-            f"{name} is not a causal language model that calls attention through transformers' "
-            "attention interface, which batching and caching here depend on",
-            param="model",
-        )
+    files = check_checkpoint(path)
+    with reading(config.model, "config.json"):
+        model_config = read_config(path)
+        context_limit(config, _max_positions(model_config))
+    with reading(config.model, "tokenizer"):
+        tokenizer = Tokenizer.load(path)
+        texts = neutral_tokens(tokenizer, model_config.get_text_config().vocab_size)
+    return load_weights(config, model_config, files), tokenizer, texts
 
 
 def _pack_weights(model: nn.Module) -> None:
@@ -195,26 +150,36 @@ def _pack_weights(model: nn.Module) -> None:
 
 def _single_sequence(
     model: Any, attention: PagedAttention, device: torch.device
-) -> Callable[[Tensor], object]:
-    """The model as a function of the token ids [1, T] of one sequence in the first blocks."""
+) -> Callable[[Tensor], Any]:
+    """The model as a function of the token ids [1, T] of one sequence in the first blocks.
 
-    def forward(token_ids: Tensor) -> object:
+    The function raises ModelLoadError where the model gives what is no number.
+    """
+
+    def forward(token_ids: Tensor) -> Any:
         num_tokens = token_ids.shape[1]
         blocks = range(-(-num_tokens // attention.block_size))
         attention.begin_step([ScheduledSequence(blocks, 0, num_tokens)])
         with torch.inference_mode():
-            return model(
+            output = model(
                 input_ids=token_ids.to(device),
                 position_ids=torch.arange(num_tokens, device=device)[None],
                 use_cache=False,
                 logits_to_keep=torch.tensor([num_tokens - 1], device=device),
             )
+        if not output.logits.amax(-1).isfinite().all():  # some may be -inf by design
+            raise ModelLoadError(
+                "the model gives NaN or infinity for plain tokens: its weights or config.json are "
+                "damaged, or the dtype is too narrow for it (float16 often is; set dtype)",
+                param="model",
+            )
+        return output
 
     return forward
 
 
-def _max_positions(model: Any) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _max_positions(model_config: Any) -> int | None:
+    return getattr(model_config.get_text_config(), "max_position_embeddings", None)
 
 
 def _vocab_size(model: Any) -> int:

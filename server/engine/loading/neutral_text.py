@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
 
-__all__ = ["NEUTRAL_TEXTS"]
+from server.engine.errors import ModelLoadError
+from server.engine.text import Tokenizer
+
+__all__ = ["NEUTRAL_TEXTS", "neutral_tokens"]
+
+_log = logging.getLogger(__name__)
 
 NEUTRAL_TEXTS: Final = (
     "The river rises in the hills to the north and runs for about forty miles before it reaches "
@@ -27,3 +34,47 @@ NEUTRAL_TEXTS: Final = (
     "will be time for questions. Please bring the list of names that was sent out on Monday.",
 )
 """Six paragraphs, each measured on its own."""
+
+
+def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]:
+    """Token ids of the neutral texts, which show on the way that tokenizer and model go together.
+
+    Args:
+        tokenizer: The checkpoint's.
+        vocab_size: Token ids the model has embeddings for.
+
+    Raises:
+        ModelLoadError: Text gives no tokens, always the same one, or tokens the model has not.
+    """
+    texts = [tokenizer.encode(text) for text in NEUTRAL_TEXTS]
+    opening = len(tokenizer.encode(""))
+    if len({token_id for ids in texts for token_id in ids[opening:]}) < 2:
+        raise ModelLoadError(
+            "the tokenizer gives no tokens for English prose, or always the same one; give the "
+            "tokenizer.json that belongs to the model",
+            param="model",
+        )
+    beyond = tokenizer.spellings_from(vocab_size)
+    ordinary = [spelling for spelling, is_added in beyond.items() if not is_added]
+    if ordinary:
+        raise ModelLoadError(
+            f"the tokenizer has {len(ordinary)} tokens, such as {ordinary[0]!r}, with ids from "
+            f"{vocab_size} on, for which the model has no embedding; give the tokenizer.json that "
+            "belongs to the model",
+            param="model",
+        )
+    if beyond:
+        _log.warning(
+            "the model has no embedding for %d added tokens, such as %r; prompts with them are "
+            "refused",
+            *(len(beyond), next(iter(beyond))),
+        )
+    ends: frozenset[Any] = tokenizer.end_token_ids
+    if strange := [end for end in ends if not isinstance(end, int)]:
+        raise ModelLoadError(
+            f"eos_token_id of generation_config.json holds {strange[0]!r}; expected token ids",
+            param="model",
+        )
+    if not any(end < vocab_size for end in ends):
+        _log.warning("the model has no end token; answers run until max_tokens or a stop string")
+    return [tuple(ids) for ids in texts]

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 
 from server.engine.attention import AttentionSpec
-from server.engine.errors import EngineError
+from server.engine.errors import ModelLoadError
 
 __all__ = ["physical_cores", "placement_summary", "resolve_device", "resolve_dtype"]
 
@@ -25,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
     """The device called `name`; `auto` is the first CUDA device, or the CPU where there is none.
 
     Raises:
-        EngineError: There is no such device here.
+        ModelLoadError: There is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,7 +37,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
         return torch.device("cuda", device.index or 0)
-    raise EngineError(
+    raise ModelLoadError(
         f"device is {name!r}, but this machine has {_devices_here()}; choose one of them or 'auto'",
         param="device",
     )
@@ -47,17 +47,19 @@ def resolve_dtype(name: str, checkpoint_dtype: torch.dtype | None) -> torch.dtyp
     """The dtype called `name`; `auto` is the checkpoint's.
 
     Raises:
-        EngineError: It is none of float32, bfloat16 and float16.
+        ModelLoadError: It is none of float32, bfloat16 and float16.
     """
     if name == "auto":
         dtype = checkpoint_dtype or torch.float32
         if dtype in _DTYPES.values():
             return dtype
-        raise EngineError(
+        raise ModelLoadError(
             f"the checkpoint's dtype is {dtype}; name one of {', '.join(_DTYPES)}", param="dtype"
         )
     if name not in _DTYPES:
-        raise EngineError(f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}", param="dtype")
+        raise ModelLoadError(
+            f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}", param="dtype"
+        )
     return _DTYPES[name]
 
 

@@ -42,7 +42,8 @@ def measure_residual_norms(
     Args:
         layout: The map; its modules get hooks during the forwards only.
         forward: Runs the model on token ids [1, T] as one causal sequence.
-        texts: Token ids of neutral texts, each of more than four tokens.
+        texts: Token ids of neutral texts, none empty; of a text of up to four tokens the last
+            is measured.
     """
     recorder = _NormRecorder()
     handles = install_hooks(layout, recorder)
@@ -56,7 +57,7 @@ def measure_residual_norms(
 
 
 def _mean(norms: Sequence[Tensor]) -> float:
-    kept = torch.cat([rows[_FIRST_TOKENS:] for rows in norms])
+    kept = torch.cat([rows[min(_FIRST_TOKENS, len(rows) - 1) :] for rows in norms])
     return float(kept[kept <= _SINK_RATIO * kept.median()].mean())
 
 

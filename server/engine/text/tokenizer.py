@@ -99,6 +99,12 @@ class Tokenizer:
         """Tokens it knows, added ones included; a model may have more logits."""
         return self._backend.get_vocab_size()
 
+    def spellings_from(self, first_id: int) -> dict[str, bool]:
+        """Tokens with ids from `first_id` on, and whether each was added to the vocabulary."""
+        added = self._backend.get_added_tokens_decoder()
+        vocabulary = self._backend.get_vocab()
+        return {text: i in added for text, i in vocabulary.items() if i >= first_id}
+
     @property
     def thinking_ids(self) -> tuple[int, int] | None:
         """Tokens that open and close a thought; None for a model without thinking."""

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from server.engine.attention import AttentionSpec
 from server.engine.config import EngineConfig
 from server.engine.errors import EngineError
+from server.engine.loading import host_memory
 from server.engine.loading.kv_memory import plan_kv_memory
 
 
@@ -57,3 +60,16 @@ def test_what_cannot_be_met_names_the_setting(
     with pytest.raises(EngineError, match=text) as caught:
         plan_kv_memory(EngineConfig("m", **changes), _SPECS, max_positions)  # type: ignore[arg-type]
     assert caught.value.param == param
+
+
+def test_files_a_control_group_read_once_leave_memory_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_memory, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    assert host_memory.free_memory_bytes() == 100
+    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 300\ninactive_file 400\n")
+    assert host_memory.free_memory_bytes() == 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert host_memory.free_memory_bytes() > 500

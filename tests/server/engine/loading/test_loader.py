@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from server.engine.attention import ScheduledSequence
 from server.engine.config import EngineConfig
-from server.engine.errors import EngineError
-from server.engine.loading import NEUTRAL_TEXTS, LoadedModel, load
+from server.engine.errors import EngineError, ModelLoadError
+from server.engine.loading import NEUTRAL_TEXTS, LoadedModel, load, loader
 from steering.errors import SteeringError
 from steering.sites import Site, SitePoint
 from tests.models.checkpoint import save_tiny
@@ -129,7 +131,7 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path = save_tiny("llama", tmp_path)
     weights = (path / "model.safetensors").read_bytes()
     (path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(EngineError, match="cannot be loaded"):
+    with pytest.raises(EngineError, match="cannot be read"):
         load(_config(path))
 
 
@@ -145,3 +147,101 @@ def test_weights_that_are_missing_or_misshapen_are_refused(tmp_path: Path) -> No
 def test_unknown_architectures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SteeringError, match="attention"):
         load(_config(save_tiny("falcon", tmp_path)))
+
+
+def _edited_tokenizer(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads((path / "tokenizer.json").read_text())
+    edit(document)
+    (path / "tokenizer.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda t: t["model"].update(vocab={}), "no tokens for English prose"),
+        (
+            lambda t: t["model"].update(vocab=dict.fromkeys(t["model"]["vocab"], 7)),
+            "always the same one",
+        ),
+        (
+            lambda t: t["model"]["vocab"].update({"a": 260}),
+            "such as 'a', with ids from 260",
+        ),
+        (lambda t: t.clear(), "tokenizer cannot be used"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_this_models_is_refused(
+    edit: Callable[[dict[str, Any]], object], expected: str, tmp_path: Path
+) -> None:
+    path = save_tiny("llama", tmp_path)
+    _edited_tokenizer(path, edit)
+    with pytest.raises(ModelLoadError, match=expected):
+        load(_config(path))
+
+
+def test_added_tokens_without_an_embedding_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(_config(save_tiny("llama", tmp_path, vocab_size=VOCAB_SIZE - 1, pad_token_id=None)))
+    assert "no embedding for 1 added tokens, such as '<|pad|>'" in caplog.text
+
+
+def test_a_model_that_cannot_end_an_answer_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save_tiny("llama", tmp_path)
+    (path / "generation_config.json").unlink()
+    _edit_json(path / "tokenizer_config.json", eos_token=None)
+    _edit_json(path / "config.json", eos_token_id=None)
+    load(_config(path))
+    assert "no end token" in caplog.text
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 5])
+def test_norms_are_numbers_however_short_the_context(most: int, checkpoint: Path) -> None:
+    spec = load(_config(checkpoint, max_model_len=most)).spec
+    assert all(0 < norm < torch.inf for norm in spec.resid_norms.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"vocab_size": 10**12}, "needs .* bytes on cpu in float32; .* are free"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers, but the weights have only 39 tensors"),
+        ({"num_hidden_layers": 3}, r"does not use: model\.layers\.3\."),
+        ({"num_hidden_layers": 5, "layer_types": None}, r"lacks weights: model\.layers\.4\."),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised \(gptq\)"),
+        ({"text": {"compression_config": {"bits": 4}}}, "quantised"),
+        ({"transformers_weights": "other.safetensors"}, "transformers_weights"),
+        ({"model_type": "nonsense"}, "config.json cannot be used: .*nonsense"),
+        ({"model_type": None}, "config.json cannot be used"),
+        ({"hidden_size": "32"}, "config.json cannot be used: .*hidden_size"),
+    ],
+)
+def test_a_configuration_that_is_not_of_these_weights_is_refused(
+    changes: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    path = save_tiny("llama", tmp_path)
+    _edit_json(path / "config.json", **changes)
+    with pytest.raises(ModelLoadError, match=expected):
+        load(_config(path))
+
+
+def test_a_context_beyond_the_models_is_refused_before_the_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_tiny("llama", tmp_path)
+    monkeypatch.setattr(loader, "load_weights", None)  # not to be called
+    for changes in ({"max_model_len": 513}, {"model": str(path / "absent")}):
+        with pytest.raises(ModelLoadError, match=r"max_model_len is 513|does not exist"):
+            load(replace(_config(path), **changes))
+    (path / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelLoadError, match="tokenizer cannot be used"):
+        load(_config(path))
+
+
+def test_a_rank_of_a_distributed_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path)
+    (path / "shard-00000-model-00001-of-00001.safetensors").touch()
+    with pytest.raises(ModelLoadError, match="distributed checkpoint"):
+        load(_config(path))

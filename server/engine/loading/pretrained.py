@@ -1,0 +1,222 @@
+"""The model of a checkpoint as transformers makes it, every weight accounted for.
+
+A library that loads what fits, prints the rest and draws what is missing at random would serve
+another model than the one in the files. Tensors and parameters that do not go one to one are
+refused here, but for parts that a text model leaves out by design.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from server.engine.attention.inspection import INSPECTED, PAGED, MaskRule, inspected_attention
+from server.engine.attention.paged_attention import paged_attention
+from server.engine.config import EngineConfig
+from server.engine.errors import ModelLoadError
+from steering.errors import UnsupportedArchitectureError
+from steering.weights import CheckpointFiles
+from steering.weights.shard import FLOAT_DTYPES
+
+from .border import reading
+from .host_memory import free_memory_bytes
+from .placement import resolve_device, resolve_dtype
+
+__all__ = ["load_weights", "read_config"]
+
+_log = logging.getLogger(__name__)
+
+_LEFT_OUT: Final = re.compile(
+    r"(^|\.)("
+    r"rotary_emb\.inv_freq$|"  # computed from the configuration
+    r"(attn|attention)\.masked_bias$|"  # of an older transformers: what it put at masked places
+    r"mtp\.|mtp_layers\.|"  # heads that guess further tokens, for speculative decoding
+    r"visual\.|(vision|image|audio)_(tower|model|encoder|embed\w*|newline|projector)\b|"
+    r"embed_(vision|audio)\.|multi_modal_projector\.|mm_projector\."
+    r")"
+)
+"""Tensors that change no logit of a text."""
+
+_ALTERING: Final = re.compile(
+    r"(scales?|scale_inv|zero_?points?|qweight|qzeros|g_idx|absmax|quant_\w+|lora_\w+)(\.\w+)*$"
+)
+"""Tensors that say how to read others; not left out even where an architecture ignores them."""
+
+_REPORTER: Final = logging.getLogger("transformers.modeling_utils")
+_REPORT: Final = "LOAD REPORT"
+_UNCONVERTED: Final = re.compile(r"destined for ([\w.]+\w)")
+_SHOWN: Final = 5
+
+
+def read_config(path: Path) -> Any:
+    """The configuration of a causal language model that can attend through the engine.
+
+    Raises:
+        UnsupportedArchitectureError: It is of another kind.
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    AttentionInterface.register(PAGED, paged_attention)
+    AttentionInterface.register(INSPECTED, inspected_attention)
+    AttentionMaskInterface.register(INSPECTED, MaskRule)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if architecture is None or not architecture._supports_attention_backend:
+        name = config.model_type if architecture is None else architecture.__name__
+        raise UnsupportedArchitectureError(
+            f"{name} is not a causal language model that calls attention through transformers' "
+            "attention interface, which batching and caching here depend on",
+            param="model",
+        )
+    return config
+
+
+def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles) -> Any:
+    """A causal language model with the checkpoint's weights, placed and in evaluation mode.
+
+    Raises:
+        ModelLoadError: There is no such device, dtype or memory, or tensors and parameters do not
+            go one to one; names them.
+    """
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, model_config.get_text_config().dtype)
+    _check_size(config, model_config, files, dtype, device)
+    with _quiet() as said:
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                Path(config.model),
+                config=model_config,
+                dtype=dtype,
+                device_map={"": device} if config.device_map == "none" else config.device_map,
+                attn_implementation=PAGED,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # told below, with names
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+        except RuntimeError:
+            unconverted = _UNCONVERTED.findall("\n".join(said))
+            _refuse(config.model, "has parts that do not make up the weights of", unconverted)
+            raise
+    model, report = loaded
+    misshapen = [f"{name} {[*was]} for {[*need]}" for name, was, need in report["mismatched_keys"]]
+    unused = {*report["unexpected_keys"], *_ignored(model, files)}
+    left_out = {name for name in unused if _is_needless(name, report["unexpected_keys"])}
+    _refuse(config.model, "lacks weights", report["missing_keys"])
+    _refuse(config.model, "has weights in another shape", misshapen)
+    _refuse(config.model, "has tensors that its architecture does not use", unused - left_out)
+    _refuse(config.model, "has weights that are not in floating point", _integers(model, files))
+    for text in said:
+        if _REPORT not in text:  # it is about the names that are told here
+            _log.warning("transformers: %s", " ".join(text.split()))
+    if left_out:
+        kinds = {re.sub(r"\d+", "*", name) for name in left_out}
+        _log.info("left out %d tensors that no text needs: %s", len(left_out), _names(kinds))
+    return model.eval().requires_grad_(False)
+
+
+def _check_size(
+    config: EngineConfig,
+    model_config: Any,
+    files: CheckpointFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Refuse a model that its files cannot fill, or that memory cannot hold, before it is made."""
+    num_layers = model_config.get_text_config().num_hidden_layers
+    if num_layers > len(files.names):
+        raise ModelLoadError(
+            f"model {config.model!r}: config.json says {num_layers} layers, but the weights have "
+            f"only {len(files.names)} tensors",
+            param="model",
+        )
+    if config.device_map != "none":
+        return
+    with reading(config.model, "config.json"), torch.device("meta"):
+        auto: Any = AutoModelForCausalLM
+        shape = auto.from_config(copy.deepcopy(model_config), dtype=dtype)
+    needed = sum(tensor.nbytes for tensor in (*shape.parameters(), *shape.buffers()))
+    on_cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_cuda else free_memory_bytes()
+    if needed > free:
+        raise ModelLoadError(
+            f"model {config.model!r} needs {needed} bytes on {device} in "
+            f"{str(dtype).removeprefix('torch.')}; {free} are free. Choose a smaller dtype or "
+            "model, or a device with more memory",
+            param="model",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[list[str]]:
+    """Keep transformers from printing while weights are read; gives what it said instead."""
+    said: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        said.append(record.getMessage())
+        return False
+
+    _REPORTER.addFilter(keep)
+    try:
+        yield said
+    finally:
+        _REPORTER.removeFilter(keep)
+
+
+def _ignored(model: Any, files: CheckpointFiles) -> Iterator[str]:
+    """Tensors that transformers ignores silently, by patterns of the architecture or its own."""
+    patterns = {*model._keys_to_ignore_on_load_unexpected, _LEFT_OUT.pattern}
+    pattern = re.compile("|".join(f"({pattern})" for pattern in patterns))
+    prefix = f"{model.base_model_prefix}."
+    used = {name.removeprefix(prefix) for name in _state_names(model)}
+    for name in files.names:
+        if pattern.search(name) and name.removeprefix(prefix) not in used:
+            yield name
+
+
+def _integers(model: nn.Module, files: CheckpointFiles) -> Iterator[str]:
+    """Parameters stored as whole numbers, which a reader would turn into floating point as is."""
+    floats = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    for name in floats.intersection(files.names):
+        dtype = files.shard_of(name).dtype(name)
+        if dtype not in FLOAT_DTYPES:
+            yield f"{name} ({dtype})"
+
+
+def _state_names(model: nn.Module) -> set[str]:
+    return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+
+
+def _is_needless(name: str, unexpected: Iterable[str]) -> bool:
+    return not _ALTERING.search(name) and (name not in unexpected or bool(_LEFT_OUT.search(name)))
+
+
+def _refuse(model: str, complaint: str, names: Iterable[str]) -> None:
+    if names := sorted(set(names)):
+        raise ModelLoadError(
+            f"model {model!r} {complaint}: {_names(names)}. The files and config.json must be of "
+            "one unquantised model, with adapters merged into it",
+            param="model",
+        )
+
+
+def _names(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
