@@ -1,26 +1,36 @@
 """What is counted and timed, in a registry of its own.
 
 Names are vLLM's with the prefix `coxswain_`, so that public dashboards carry over by replacing the
-prefix. Labels are profiles, codes and finish reasons: never text of users, never keys.
+prefix. Labels are profiles, codes and finish reasons: never text of users, never keys. No metric
+has more than `MAX_SERIES` label sets; what comes later is counted under `OTHER`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .engine.outputs import EngineStats, StepSeconds
 
-__all__ = ["METRIC_PREFIX", "Metrics"]
+__all__ = ["MAX_SERIES", "METRIC_PREFIX", "OTHER", "Labelled", "Metrics"]
 
 METRIC_PREFIX: Final = "coxswain_"
+MAX_SERIES: Final = 256
+"""Label sets of one metric, so that a scrape stays small however many profiles there are."""
+
+OTHER: Final = "_other"
+"""The value of every label beyond; no profile can be called so."""
+
+_M = TypeVar("_M", bound=MetricWrapperBase)
 
 _TTFT_BUCKETS: Final = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
@@ -35,6 +45,23 @@ _LATENCY_BUCKETS: Final = (
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
 _JOB_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+
+
+class Labelled(Generic[_M]):
+    """A metric of which only the first label sets have series of their own. Thread-safe."""
+
+    def __init__(self, metric: _M) -> None:
+        self._metric = metric
+        self._known: set[tuple[str, ...]] = set()
+        self._lock = threading.Lock()
+
+    def labels(self, *values: str) -> _M:
+        """The series of a label set, or the one that all later sets share."""
+        with self._lock:
+            if len(self._known) < MAX_SERIES:
+                self._known.add(values)
+            is_known = values in self._known
+        return self._metric.labels(*(values if is_known else (OTHER,) * len(values)))
 
 
 class Metrics:
@@ -82,19 +109,23 @@ class Metrics:
         self.profile_requests = add(
             "profile_requests", "Requests by profile.", "profile", "version"
         )
-        self.not_applied = add(
-            "not_applied", "Answers whose steering acted on no token; must stay 0."
+        self.not_applied = Counter(
+            f"{METRIC_PREFIX}not_applied",
+            "Answers whose steering acted on no token; must stay 0.",
+            registry=self._registry,
         )
         self.nonfinite = add("nonfinite", "Requests that ended in NaN or infinity.", "profile")
 
     def _add_jobs(self) -> None:
         self.jobs = self._counter("jobs", "Jobs by how they ended.", "kind", "status")
-        self.job_seconds = Histogram(
-            f"{METRIC_PREFIX}job_seconds",
-            "From a job's start to its end.",
-            ["kind"],
-            buckets=_JOB_BUCKETS,
-            registry=self._registry,
+        self.job_seconds = Labelled(
+            Histogram(
+                f"{METRIC_PREFIX}job_seconds",
+                "From a job's start to its end.",
+                ["kind"],
+                buckets=_JOB_BUCKETS,
+                registry=self._registry,
+            )
         )
         self.jobs_running = self._gauge("num_jobs_running", "Jobs this server runs.")
         self.jobs_waiting = self._gauge("num_jobs_waiting", "Jobs in the queue of all servers.")
@@ -121,8 +152,8 @@ class Metrics:
             names.append(family.name + ("_total" if family.type == "counter" else ""))
         return sorted(names)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"{METRIC_PREFIX}{name}", text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Labelled[Counter]:
+        return Labelled(Counter(f"{METRIC_PREFIX}{name}", text, labels, registry=self._registry))
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"{METRIC_PREFIX}{name}", text, registry=self._registry)

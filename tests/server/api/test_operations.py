@@ -7,9 +7,12 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import Counter
+from prometheus_client.parser import text_string_to_metric_families
 
 from server.api.limits import Limits
 from server.api.routes import list_routes
+from server.metrics import Labelled, Metrics
 from server.serve import Binding, DrainingServer
 from server.settings import Settings
 
@@ -167,6 +170,36 @@ async def test_metrics_count_what_happened(client: httpx.AsyncClient) -> None:
     assert values["coxswain_not_applied_total"] == "0.0"
     assert values["coxswain_auth_disabled"] == "1.0"
     assert float(values['coxswain_applied_tokens_total{profile="cheerful"}']) > 5
+
+
+def test_no_label_makes_a_metric_grow_without_end(engine: EchoEngine) -> None:
+    metrics = Metrics(engine.stats, is_auth_disabled=False)
+    wrapped = [item for item in vars(metrics).values() if isinstance(item, Labelled)]
+    assert len(wrapped) >= 9
+    for item in wrapped:
+        for number in (*range(2000), 0, 1):
+            series = item.labels(*[f"v{number}"] * len(item._metric._labelnames))
+            series.inc() if isinstance(series, Counter) else series.observe(1.0)
+    values = {}
+    sets: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for name, labels, value, *_ in family.samples:
+            own = {key: text for key, text in labels.items() if key != "le"}
+            if own and not name.endswith("_created"):
+                sets.setdefault(name, set()).add(str(own))
+                values[name, *own.values()] = value
+    assert {len(found) for found in sets.values()} == {257}
+    assert len(sets) >= len(wrapped)
+    assert values["coxswain_prompt_tokens_total", "v0"] == 2.0
+    assert values["coxswain_prompt_tokens_total", "v255"] == 1.0
+    assert values["coxswain_prompt_tokens_total", "_other"] == 2000.0 - 256
+    assert values["coxswain_profile_requests_total", "_other", "_other"] == 2000.0 - 256
+
+
+def test_every_metric_with_labels_is_bounded(engine: EchoEngine) -> None:
+    metrics = Metrics(engine.stats, is_auth_disabled=False)
+    for name, item in vars(metrics).items():
+        assert not getattr(item, "_labelnames", ()), f"{name} is not Labelled"
 
 
 async def test_the_openapi_document_is_whole(app: FastAPI, client: httpx.AsyncClient) -> None:
