@@ -180,10 +180,10 @@ def _services(
     is_open: bool,
 ) -> Services:
     spec = engine.info().spec
-    registry = Registry(store, spec, settings.default_profile)
+    pools = Pools.open()
+    registry = Registry(store, spec, pools, settings.default_profile)
     uploader = Uploader(store, spec)
     metrics = Metrics(engine.stats, is_auth_disabled=is_open)
-    pools = Pools.open()
     return Services(
         engine=engine,
         store=store,

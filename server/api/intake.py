@@ -123,7 +123,7 @@ async def resolve_steering(
     choice = _choice(fields, _named(request.headers.get(_HEADER), model or base, base))
     if not services.registry.has_default(caller) and choice == SteeringChoice():
         return ResolvedSteering()
-    return await services.pools.reads.run(services.registry.resolve, choice, caller, actor)
+    return await services.registry.resolve(choice, caller, actor)
 
 
 def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...]:

@@ -81,6 +81,10 @@ class DirectionLibrary:
             )
         )
 
+    def loaded(self, record: DirectionRecord) -> Direction | None:
+        """The direction of a record, if it is in memory."""
+        return self._loaded.get((record.name, record.version))
+
     def load(self, record: DirectionRecord) -> Direction:
         """The direction of a record.
 

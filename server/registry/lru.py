@@ -29,6 +29,14 @@ class LruCache(Generic[_K, _V]):
         self._values: OrderedDict[_K, _V] = OrderedDict()
         self._lock = threading.Lock()
 
+    def get(self, key: _K) -> _V | None:
+        """The value of `key`, if it is here."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
     def get_or(self, key: _K, make: Callable[[], _V]) -> _V:
         """The value of `key`, made if it is not here. Two threads may both make it."""
         with self._lock:
@@ -37,9 +45,10 @@ class LruCache(Generic[_K, _V]):
                 return self._values[key]
         value = make()
         with self._lock:
-            if key not in self._values:
+            weight = self._weigh(value)
+            if key not in self._values and weight <= self._limit:
                 self._values[key] = value
-                self._weight += self._weigh(value)
+                self._weight += weight
             while self._weight > self._limit:
                 _, dropped = self._values.popitem(last=False)
                 self._weight -= self._weigh(dropped)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from server.auth import KeyScope, Principal
+from server.last_known import LastKnown
+from server.pools import Pools
 from server.store import Actor, ProfileRecord, ProfileStatus, Store
 from server.store.errors import ProfileNotFoundError, StoreError
 from steering.directions import Direction
@@ -26,15 +29,24 @@ from .library import DirectionLibrary, direction_at
 from .lru import LruCache
 from .resolution import ResolvedSteering
 from .scopes import allow_weakening
-from .view import RegistryView, RegistryViews
+from .view import NotKnownError, RegistryView, RegistryViews
 
 __all__ = ["Registry"]
 
 _MAX_PLANS: Final = 1024
+_USE: Final = "steering.restricted_use"
+
+
+@dataclass(frozen=True, slots=True)
+class _RestrictedUse:
+    """What the audit log is told of a use of what is restricted."""
+
+    subject: str
+    detail: Mapping[str, Any]
 
 
 class Registry:
-    """Turns what requests choose into plans for the loaded model. Thread-safe; blocks on the store.
+    """Turns what requests choose into plans for the loaded model.
 
     The profile of a request is the first of: the body's, the model name's or the header's choice
     (which must agree), the key's default, the server's default.
@@ -42,16 +54,21 @@ class Registry:
     Args:
         store: Profiles and directions.
         spec: Of the loaded model.
+        pools: Where the store is asked, and plans are compiled.
         default_profile: The server's default, or None.
     """
 
-    def __init__(self, store: Store, spec: ModelSpec, default_profile: str | None = None) -> None:
+    def __init__(
+        self, store: Store, spec: ModelSpec, pools: Pools, default_profile: str | None = None
+    ) -> None:
         self._store = store
         self._spec = spec
         self._default = default_profile
         self._plans: LruCache[str, SteeringPlan] = LruCache(_MAX_PLANS)
         self.library = DirectionLibrary(store)
+        self._pools = pools
         self._views = RegistryViews(store, self.library)
+        self._known: LastKnown[int, RegistryView] = LastKnown(pools.reads, limit=1)
 
     @property
     def spec(self) -> ModelSpec:
@@ -62,8 +79,36 @@ class Registry:
         """Whether a request that chooses nothing may be steered all the same."""
         return bool(caller.default_profile or self._default)
 
-    def resolve(self, choice: SteeringChoice, caller: Principal, actor: Actor) -> ResolvedSteering:
-        """The steering a request chooses.
+    async def resolve(
+        self, choice: SteeringChoice, caller: Principal, actor: Actor
+    ) -> ResolvedSteering:
+        """The steering a request chooses; on the event loop.
+
+        What this server changed holds at once, what another did within seconds. While the store
+        does not answer, names that were used lately mean what they meant, for a bounded time; a
+        restricted use is in the audit log first, and so waits for it.
+
+        Raises:
+            StoreUnavailableError: A name is not known, and the store does not say.
+            Exception: As `_choose`.
+        """
+        view = await self._known.get(self._store.audit.changes, self._views.now)
+        try:
+            resolved, use = await self._pools.quick.run(
+                self._choose, choice, caller, view.remembered()
+            )
+        except NotKnownError:
+            resolved, use = await self._pools.reads.run(self._choose, choice, caller, view)
+        if use is not None:
+            await self._pools.writes.run(
+                self._store.audit.append, _USE, use.subject, by=actor, detail=use.detail
+            )
+        return resolved
+
+    def _choose(
+        self, choice: SteeringChoice, caller: Principal, view: RegistryView
+    ) -> tuple[ResolvedSteering, _RestrictedUse | None]:
+        """The steering a request chooses, and what is to be audited of it.
 
         Raises:
             SteeringConflictError: Two explicit choices disagree.
@@ -74,7 +119,6 @@ class Registry:
         """
         if choice.interventions:
             caller.require(KeyScope.INLINE, param="steering.interventions")
-        view = self._views.now()
         profiles = self._profiles(choice, caller, view)
         chosen = profiles[-1] if profiles else None
         factor = _strength(choice, chosen, caller)
@@ -89,14 +133,13 @@ class Registry:
         if weakening is not None:
             allow_weakening(weakening, caller)
             requires |= weakening.scopes
-        if KeyScope.RESTRICTED in requires:
-            self._audit(profiles, choice, actor)
+        use = _restricted_use(profiles, choice) if KeyScope.RESTRICTED in requires else None
         if choice.is_compared and not steers:
             raise NothingToCompareError(
                 "compare is true, but nothing is steered; choose a profile or send interventions",
                 param="steering.compare",
             )
-        return ResolvedSteering(
+        resolved = ResolvedSteering(
             profile=None if chosen is None else chosen.name,
             version=None if chosen is None else chosen.version,
             plan=None if plan.is_empty else plan,
@@ -105,6 +148,7 @@ class Registry:
             is_compared=choice.is_compared,
             prompt_tokens=choice.prompt_tokens,
         )
+        return resolved, use
 
     def _profiles(
         self, choice: SteeringChoice, caller: Principal, view: RegistryView
@@ -193,19 +237,16 @@ class Registry:
         for direction in directions:
             if KeyScope.RESTRICTED in scopes_to_read(direction.requires):
                 subject = f"direction {direction.reference}"
-                self._store.audit.append("steering.restricted_use", subject, by=actor)
+                self._store.audit.append(_USE, subject, by=actor)
 
-    def _audit(
-        self, profiles: Sequence[ProfileRecord], choice: SteeringChoice, actor: Actor
-    ) -> None:
-        subject = ", ".join(record.reference for record in profiles) or "inline"
-        detail = {
-            "strength": choice.strength,
-            "interventions": [item.to_dict() for item in choice.interventions],
-        }
-        self._store.audit.append(
-            "steering.restricted_use", f"profile {subject}", by=actor, detail=detail
-        )
+
+def _restricted_use(profiles: Sequence[ProfileRecord], choice: SteeringChoice) -> _RestrictedUse:
+    subject = ", ".join(record.reference for record in profiles) or "inline"
+    detail = {
+        "strength": choice.strength,
+        "interventions": [item.to_dict() for item in choice.interventions],
+    }
+    return _RestrictedUse(f"profile {subject}", detail)
 
 
 def _explicit(named: NamedProfile, caller: Principal, view: RegistryView) -> ProfileRecord:

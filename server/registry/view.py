@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from copy import copy
+from typing import Final, Self, TypeVar
 
 from server.store import DirectionRecord, ProfileRecord, Store
 from steering.direction_ref import DirectionRef
@@ -11,9 +13,14 @@ from steering.directions import Direction
 from .library import DirectionLibrary
 from .lru import LruCache
 
-__all__ = ["RegistryView", "RegistryViews"]
+__all__ = ["NotKnownError", "RegistryView", "RegistryViews"]
 
+_T = TypeVar("_T")
 _MAX_NAMES: Final = 4096
+
+
+class NotKnownError(Exception):
+    """What a name means is not in memory, and the store was not to be asked."""
 
 
 class RegistryView:
@@ -25,31 +32,46 @@ class RegistryView:
     def __init__(self, store: Store, library: DirectionLibrary) -> None:
         self._store = store
         self._library = library
+        self._asks = True
         self._profiles: LruCache[str, ProfileRecord] = LruCache(_MAX_NAMES)
         self._directions: LruCache[tuple[DirectionRef, bool], DirectionRecord] = LruCache(
             _MAX_NAMES
         )
 
+    def remembered(self) -> Self:
+        """The same, never asking the store: what is not in memory raises NotKnownError."""
+        same = copy(self)
+        same._asks = False
+        return same
+
     def profile(self, reference: str) -> ProfileRecord:
         """See `AliasStore.resolve`."""
-        return self._profiles.get_or(reference, lambda: self._store.aliases.resolve(reference))
+        return self._profiles.get_or(
+            reference, lambda: self._ask(lambda: self._store.aliases.resolve(reference))
+        )
 
     def direction(self, reference: DirectionRef, *, include_archived: bool = False) -> Direction:
         """See `DirectionLibrary.get`."""
-        record = self._directions.get_or(
-            (reference, include_archived),
-            lambda: self._store.directions.get(
-                reference.name, reference.version, include_archived=include_archived
-            ),
-        )
-        return self._library.load(record)
+        name, version = reference.name, reference.version
+
+        def find() -> DirectionRecord:
+            return self._store.directions.get(name, version, include_archived=include_archived)
+
+        record = self._directions.get_or((reference, include_archived), lambda: self._ask(find))
+        loaded = self._library.loaded(record)
+        return self._ask(lambda: self._library.load(record)) if loaded is None else loaded
+
+    def _ask(self, find: Callable[[], _T]) -> _T:
+        if not self._asks:
+            raise NotKnownError
+        return find()
 
 
 class RegistryViews:
     """The view of the store as it is now: one small query while nothing changes. Thread-safe.
 
     Every change of the registry, of this process or another, is an event of the audit log, and the
-    number of the last event is what a view is valid for.
+    number of the last such event is what a view is valid for.
     """
 
     def __init__(self, store: Store, library: DirectionLibrary) -> None:
@@ -60,9 +82,9 @@ class RegistryViews:
 
     def now(self) -> RegistryView:
         """The view for one request; keep it for that request only."""
-        sequence = self._store.audit.sequence()
+        last = self._store.audit.last_change()
         known, view = self._current
-        if known != sequence:
+        if known != last:
             view = RegistryView(self._store, self._library)
-            self._current = (sequence, view)
+            self._current = (last, view)
         return view

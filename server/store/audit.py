@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from .canonical import json_digest
@@ -21,6 +22,7 @@ __all__ = ["SYSTEM", "Actor", "AuditEvent", "AuditStore"]
 
 _GENESIS: Final = "0" * 64
 _BATCH: Final = 500
+_REGISTRY: Final = frozenset({"direction", "profile", "alias"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class AuditStore:
         """Args: database: shared with the other stores; clock: UTC now."""
         self._database = database
         self._clock = clock
+        self._changes = 0
+        self._lock = threading.Lock()
 
     def append(
         self,
@@ -110,7 +114,7 @@ class AuditStore:
         """Append within a caller's write transaction; other writers then wait for its end."""
         head = session.get(AuditHeadRow, 1, with_for_update=True)
         if head is None:
-            head = AuditHeadRow(id=1, sequence=0, hash=_GENESIS)
+            head = AuditHeadRow(id=1, sequence=0, last_change=0, hash=_GENESIS)
             session.add(head)
         row = AuditRow(
             sequence=head.sequence + 1,
@@ -128,6 +132,9 @@ class AuditStore:
         row.hash = _hash(row)
         session.add(row)
         head.sequence, head.hash = row.sequence, row.hash
+        if action.partition(".")[0] in _REGISTRY:
+            head.last_change = row.sequence
+            event.listen(session, "after_commit", self._has_changed, once=True)
         session.flush()
         return _event(row)
 
@@ -151,12 +158,26 @@ class AuditStore:
             return listing.page(rows, lambda row: row.sequence, _event)
 
     def sequence(self) -> int:
-        """Number of the last event, 0 where there is none; costs one small query.
-
-        As long as it stays the same, nothing in the registry and no key's rights have changed.
-        """
+        """Number of the last event, 0 where there is none."""
         with self._database.reading() as session:
             return session.scalars(select(AuditHeadRow.sequence)).one_or_none() or 0
+
+    def last_change(self) -> int:
+        """Number of the last event that changed the registry; costs one small query.
+
+        As long as it stays the same, every name of a direction, profile or alias means the same.
+        """
+        with self._database.reading() as session:
+            return session.scalars(select(AuditHeadRow.last_change)).one_or_none() or 0
+
+    @property
+    def changes(self) -> int:
+        """How often this process has changed the registry; asks nothing of the database."""
+        return self._changes
+
+    def _has_changed(self, _session: Session) -> None:
+        with self._lock:
+            self._changes += 1
 
     def verify(self) -> int:
         """Recompute the chain; returns the number of events.

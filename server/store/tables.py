@@ -236,10 +236,14 @@ class AuditRow(Base):
 
 
 class AuditHeadRow(Base):
-    """The end of the chain: its lock orders writers, its hash shows a cut-off tail."""
+    """The end of the chain: its lock orders writers, its hash shows a cut-off tail.
+
+    `last_change` is the number of the last event that changed what names of the registry mean.
+    """
 
     __tablename__ = "audit_head"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     sequence: Mapped[int] = mapped_column(BigInteger)
+    last_change: Mapped[int] = mapped_column(BigInteger, server_default="0")
     hash: Mapped[str] = mapped_column(_SHA256)

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import event
 
+from server.auth import KeyScope
 from server.registry.library import DirectionLibrary, load_direction_blob
-from server.registry.view import RegistryView, RegistryViews
+from server.registry.lru import LruCache
+from server.registry.view import NotKnownError, RegistryView, RegistryViews
 from server.store import SYSTEM, Store
 from server.store.errors import DirectionNotFoundError, ProfileNotFoundError
 from steering.direction_ref import DirectionRef
+from tests.server.api.conftest import make_key
 from tests.server.store.samples import direction, profile, put
 
 REFUSAL = DirectionRef("refusal")
@@ -107,3 +112,48 @@ def test_archived_directions_stay_with_those_who_pinned_them(
     assert view.direction(pinned, include_archived=True).reference == "lonely@1"
     with pytest.raises(DirectionNotFoundError):
         view.direction(pinned)
+
+
+def test_a_use_is_no_change(store: Store, views: RegistryViews) -> None:
+    before = views.now()
+    store.audit.append("steering.restricted_use", "profile calm@1", by=SYSTEM)
+    make_key(store, KeyScope.CHAT)
+    assert views.now() is before
+
+
+def test_what_is_remembered_asks_nothing(store: Store, views: RegistryViews) -> None:
+    view = views.now()
+    with pytest.raises(NotKnownError):
+        view.remembered().profile("calm")
+    with pytest.raises(NotKnownError):
+        view.remembered().direction(REFUSAL)
+    expected = look(view)
+    with statements(store) as seen:
+        assert look(view.remembered()) == expected
+    assert seen == []
+
+
+class Sized(int):
+    """A value as heavy as its number."""
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 12)), max_size=60))
+def test_a_cache_keeps_what_was_used_last_of_what_it_can_hold(
+    uses: list[tuple[int, int]],
+) -> None:
+    """Against a list; a value over the limit is given, not kept, and costs nobody else's place."""
+    limit = 10
+    cache: LruCache[int, Sized] = LruCache(limit, int)
+    kept: list[tuple[int, Sized]] = []  # least lately used first
+    for key, weight in uses:
+        found = [value for name, value in kept if name == key]
+        value = cache.get_or(key, lambda weight=weight: Sized(weight))
+        assert value == (found[0] if found else weight)
+        if not found and weight > limit:
+            continue
+        kept = [pair for pair in kept if pair[0] != key] + [(key, value)]
+        while sum(size for _, size in kept) > limit:
+            kept.pop(0)
+        for name in range(6):
+            held = [value for other, value in kept if other == name]
+            assert cache._values.get(name) == (held[0] if held else None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
-from server.store import SYSTEM, Actor, Store
+from server.auth import LOCAL_USER, KeyScope
+from server.store import SYSTEM, Actor, JobSpec, KeySpec, Store
 from server.store.errors import AuditTamperedError, InUseError
 
 from .samples import blob, direction, publish, put
@@ -36,6 +40,56 @@ def test_a_change_that_fails_leaves_no_event(store: Store) -> None:
     with pytest.raises(InUseError):
         store.directions.archive("refusal", by=SYSTEM)
     assert store.audit.sequence() == before
+
+
+def test_what_changes_the_registry_is_told_from_what_does_not(store: Store) -> None:
+    """Every operation of the store that makes an event, with what it changes."""
+    value = direction()
+    key = KeySpec("k", frozenset({KeyScope.CHAT}))
+    job = JobSpec("fit", {}, "f" * 64, (), None)
+    made: list[str] = []
+
+    def create_key() -> None:
+        made.append(store.keys.create(key, minter=LOCAL_USER, by=SYSTEM).record.id)
+
+    def create_job() -> None:
+        made.append(store.jobs.create(job, by=SYSTEM, max_queued=9).id)
+
+    operations: list[tuple[bool, Callable[[], object]]] = [
+        (True, lambda: store.directions.put(value, blob(value), by=SYSTEM)),
+        (True, lambda: publish(store, "careful", "refusal")),
+        (True, lambda: store.aliases.put("live", "careful", by=SYSTEM)),
+        (False, lambda: store.audit.append("steering.restricted_use", "inline", by=SYSTEM)),
+        (False, create_key),
+        (False, lambda: store.keys.revoke(made[0], revoker=LOCAL_USER, by=SYSTEM)),
+        (False, create_job),
+        (False, lambda: store.jobs.cancel(made[1], by=SYSTEM)),
+        (True, lambda: store.aliases.delete("live", by=SYSTEM)),
+        (True, lambda: store.profiles.archive("careful", by=SYSTEM)),
+        (True, lambda: store.directions.archive("refusal", by=SYSTEM)),
+    ]
+    for is_change, operation in operations:
+        events, last, counted = (
+            store.audit.sequence(),
+            store.audit.last_change(),
+            store.audit.changes,
+        )
+        operation()
+        assert store.audit.sequence() > events
+        assert (store.audit.last_change() > last) is is_change
+        assert (store.audit.changes > counted) is is_change
+    seen = {event.action.partition(".")[0] for event in store.audit.list(limit=200).items}
+    assert seen == {"direction", "profile", "alias", "steering", "key", "job"}
+
+
+def test_a_change_that_is_rolled_back_is_none(store: Store) -> None:
+    def work(session: Session) -> None:
+        store.audit.record(session, "profile.create", "profile x@1", by=SYSTEM)
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        store.database.write(work)
+    assert (store.audit.changes, store.audit.last_change()) == (0, 0)
 
 
 def test_an_empty_log_is_sound(store: Store) -> None:

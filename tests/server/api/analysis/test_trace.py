@@ -104,7 +104,7 @@ async def test_a_steered_trace_reads_under_the_steering(
     assert "monitors" not in found["steering"]
     boundary = len(plain["tokens"])
     choice = SteeringChoice(named=(NamedProfile("pushed", "x"),))
-    plan = registry.resolve(choice, LOCAL_USER, SYSTEM).plan
+    plan = (await registry.resolve(choice, LOCAL_USER, SYSTEM)).plan
     rows = await captured(model, found, store, plan, boundary)
     for readout, row in zip(found["readouts"], rows, strict=True):
         np.testing.assert_allclose(readout["scores"][:-1], row[:-1], atol=2e-4)
