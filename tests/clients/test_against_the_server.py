@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from safetensors.torch import save
+from starlette.routing import compile_path
 
 from coxswain_client import (
     AsyncCoxswain,
@@ -23,17 +26,24 @@ from server.registry.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.server.api.echo_engine import EchoEngine
+from tests.server.jobs.fake_kinds import Steps
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[AsyncCoxswain]:
+def app(tmp_path: Path) -> Iterator[FastAPI]:
+    """Its jobs wait: nothing runs them."""
     store = Store.open(tmp_path, load=load_direction_blob, low_water_bytes=0)
-    app = create_app(Settings(data_dir=tmp_path), EchoEngine(), store)  # type: ignore[arg-type]
+    settings = Settings(data_dir=tmp_path)
+    yield create_app(settings, EchoEngine(), store, kinds=[Steps().kind])  # type: ignore[arg-type]
+    store.close()
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[AsyncCoxswain]:
     async with AsyncCoxswain(
         "http://127.0.0.1", transport=httpx.ASGITransport(app), max_retries=0
     ) as opened:
         yield opened
-    store.close()
 
 
 async def _width(client: AsyncCoxswain) -> int:
@@ -140,3 +150,101 @@ async def test_keys_and_their_trace(client: AsyncCoxswain) -> None:
 
 async def test_it_is_ready(client: AsyncCoxswain) -> None:
     assert await client.is_ready()
+
+
+class Lossy(httpx.ASGITransport):
+    """A proxy that passes a request on and loses the answer, the first time that it comes."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(app)
+        self.lost: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if request.method != "POST" or any(request is lost for lost in self.lost):
+            return response
+        self.lost.append(request)
+        return httpx.Response(502, headers={"retry-after": "0"})
+
+
+PLACE: dict[str, Any] = {"kind": "vector", "site": "resid_post", "layers": [1]}
+ADD: Any = [{"operation": "add", "direction": "cheer", "strength": 0.5}]
+
+
+async def _ended(client: AsyncCoxswain) -> str:
+    """A job that was cancelled."""
+    return (await client.jobs.cancel((await client.jobs.list()).data[0].id)).id
+
+
+async def _upload(client: AsyncCoxswain) -> Any:
+    file = save({"vector": torch.ones(8)})
+    return await client.directions.upload(file, filename="f.safetensors", name="one", **PLACE)
+
+
+async def _create(client: AsyncCoxswain) -> Any:
+    return await client.directions.create(name="two", tensors={"vector": [2.0] * 8}, **PLACE)
+
+
+async def _resume(client: AsyncCoxswain) -> Any:
+    return await client.jobs.resume(await _ended(client))
+
+
+async def _rerun(client: AsyncCoxswain) -> Any:
+    return await client.jobs.rerun(await _ended(client))
+
+
+# Each call that makes something, its route, and what it does.
+MAKING: dict[str, tuple[str, str, Callable[[AsyncCoxswain], Awaitable[Any]]]] = {
+    "upload": ("/v1/steering/directions", "direction.create", _upload),
+    "numbers": ("/v1/steering/directions", "direction.create", _create),
+    "profile": (
+        "/v1/steering/profiles",
+        "profile.create",
+        lambda client: client.profiles.create("second", ADD),
+    ),
+    "publish": (
+        "/v1/steering/profiles/{name}/publish",
+        "profile.publish",
+        lambda client: client.profiles.publish("first@1"),
+    ),
+    "job": (
+        "/v1/steering/jobs",
+        "job.create",
+        lambda client: client.jobs.create("steps", steps=1),
+    ),
+    "resume": ("/v1/steering/jobs/{job_id}/resume", "job.resume", _resume),
+    "rerun": ("/v1/steering/jobs/{job_id}/rerun", "job.create", _rerun),
+    "key": ("/v1/admin/keys", "key.create", lambda client: client.keys.create("lab", ["chat"])),
+}
+
+
+@pytest.mark.parametrize("name", MAKING)
+async def test_what_is_sent_again_is_done_once(app: FastAPI, name: str) -> None:
+    route, action, make = MAKING[name]
+    direct = AsyncCoxswain("http://127.0.0.1", transport=httpx.ASGITransport(app))
+    await _cheer(direct)
+    await direct.profiles.create("first", ADD)
+    await direct.jobs.create("steps", steps=1)
+    before = [event.sequence for event in (await direct.audit.list(action=action)).data]
+    proxy = Lossy(app)
+    client = AsyncCoxswain("http://127.0.0.1", transport=proxy)
+    if name == "key":
+        with pytest.raises(ConflictError) as caught:
+            await make(client)
+        assert caught.value.code == "idempotency_replayed"
+    else:
+        assert await make(client)
+    assert len(proxy.lost) == 1
+    assert proxy.lost[0].headers["idempotency-key"]
+    assert compile_path(route)[0].fullmatch(proxy.lost[0].url.path)
+    after = [event.sequence for event in (await direct.audit.list(action=action)).data]
+    assert len(after) == len(before) + 1
+
+
+def test_every_route_with_keys_is_called_with_one(app: FastAPI) -> None:
+    have = {
+        context.path
+        for context in iter_route_contexts(app.routes)
+        if hasattr(getattr(context.original_route, "endpoint", None), "__wrapped__")
+    }
+    assert have == {route for route, _, _ in MAKING.values()}

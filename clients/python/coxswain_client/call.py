@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
+from httpx_retries import Retry
 
 __all__ = ["Call", "below"]
 
@@ -27,6 +29,9 @@ class Call(Generic[_T]):
         headers: Beside those of every request.
         files: Parts of a multipart body: name to (file name, content, content type).
         accepts: Error statuses that are answers too.
+        is_kept: The server keeps its answer under an `Idempotency-Key`: however often the request
+            is sent, it is done once.
+        is_probe: What is asked is how the server is now, so it is asked once.
     """
 
     method: str
@@ -37,17 +42,24 @@ class Call(Generic[_T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, tuple[str | None, bytes, str]] | None = None
     accepts: frozenset[int] = frozenset()
+    is_kept: bool = False
+    is_probe: bool = False
 
-    def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """The request, with the client's address, headers and timeouts."""
+    def build(self, client: httpx.Client | httpx.AsyncClient, retry: Retry) -> httpx.Request:
+        """The request, with the client's address, headers and timeouts.
+
+        However often `retry` sends it, it is one request with one idempotency key.
+        """
         params = {name: value for name, value in self.params.items() if value is not None}
+        key = {"idempotency-key": uuid4().hex} if self.is_kept else {}
         return client.build_request(
             self.method,
             self.path,
             json=self.json,
             params=params,
-            headers=self.headers,
+            headers={**self.headers, **key},
             files=self.files,
+            extensions={"retry": retry},
         )
 
     def is_answered_by(self, response: httpx.Response) -> bool:

@@ -23,6 +23,10 @@ DEFAULT_TIMEOUT_SECONDS: Final = 600.0
 
 DEFAULT_MAX_RETRIES: Final = 2
 
+_REFUSED: Final = (429, 503)
+_LOST: Final = (502, 504)
+"""From a proxy that may have passed the request on."""
+
 _CONNECT_SECONDS: Final = 5.0
 _MAX_WAIT_SECONDS: Final = 120.0
 
@@ -37,7 +41,8 @@ class Connection:
         timeout_seconds: Longest silence of the server.
         max_retries: Times a request is sent again after 429, 502, 503, 504 or a connection that
             could not be made. `Retry-After` is honoured. Sending twice is safe: generation stores
-            nothing, and the same bytes under the same name are the same version.
+            nothing, and what makes something has an idempotency key, under which it is done once.
+            A deletion is not sent again after 502 and 504, since it may have been done.
     """
 
     base_url: str
@@ -54,24 +59,37 @@ class Connection:
             "base_url": self.base_url.rstrip("/").removesuffix("/v1"),
             "headers": {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"},
             "timeout": httpx.Timeout(self.timeout_seconds, connect=_CONNECT_SECONDS),
-            "transport": RetryTransport(transport, self._retry()),
+            "transport": RetryTransport(transport),
         }
 
-    def _retry(self) -> Retry:
+    def retry(self, call: Call[Any]) -> Retry:
+        """How often a call is sent again, and why."""
         return Retry(
-            total=self.max_retries,
+            total=0 if call.is_probe else self.max_retries,
             allowed_methods=("GET", "POST", "PUT", "DELETE"),
-            status_forcelist=(429, 502, 503, 504),
-            retry_on_exceptions=(httpx.ConnectError, httpx.ConnectTimeout),
+            status_forcelist=_REFUSED if call.method == "DELETE" else _REFUSED + _LOST,
+            retry_on_exceptions=(httpx.ConnectError, httpx.ConnectTimeout, _NotYetError),
             backoff_factor=0.5,
             max_backoff_wait=_MAX_WAIT_SECONDS,
+            validate_response=_require_end if call.is_kept else None,
         )
+
+
+class _NotYetError(Exception):
+    """The request was sent before and is not answered yet."""
+
+
+def _require_end(response: httpx.Response) -> None:
+    """Refuse to take `idempotency_in_progress` for an answer."""
+    if response.status_code == 409 and response.headers.get("x-should-retry") == "true":
+        raise _NotYetError
 
 
 class Sender:
     """Sends calls and waits for their answers."""
 
     def __init__(self, connection: Connection, transport: httpx.BaseTransport | None) -> None:
+        self._connection = connection
         self._http = httpx.Client(**connection.options(transport or httpx.HTTPTransport()))
 
     def send(self, call: Call[_T]) -> _T:
@@ -81,7 +99,7 @@ class Sender:
             SteeringClientError: There is none, or it is an error.
         """
         try:
-            response = self._http.send(call.build(self._http))
+            response = self._http.send(self._request(call))
         except httpx.TransportError as error:
             raise transport_error(error) from error
         if not call.is_answered_by(response):
@@ -95,7 +113,7 @@ class Sender:
     @contextmanager
     def _open(self, call: Call[Any]) -> Iterator[httpx.Response]:
         try:
-            response = self._http.send(call.build(self._http), stream=True)
+            response = self._http.send(self._request(call), stream=True)
         except httpx.TransportError as error:
             raise transport_error(error) from error
         try:
@@ -106,6 +124,9 @@ class Sender:
         finally:
             response.close()
 
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        return call.build(self._http, self._connection.retry(call))
+
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
@@ -115,6 +136,7 @@ class AsyncSender:
     """Sends calls without blocking the event loop."""
 
     def __init__(self, connection: Connection, transport: httpx.AsyncBaseTransport | None) -> None:
+        self._connection = connection
         self._http = httpx.AsyncClient(
             **connection.options(transport or httpx.AsyncHTTPTransport())
         )
@@ -122,7 +144,7 @@ class AsyncSender:
     async def send(self, call: Call[_T]) -> _T:
         """The answer of a call; raises as `Sender.send`."""
         try:
-            response = await self._http.send(call.build(self._http))
+            response = await self._http.send(self._request(call))
         except httpx.TransportError as error:
             raise transport_error(error) from error
         if not call.is_answered_by(response):
@@ -136,7 +158,7 @@ class AsyncSender:
     @asynccontextmanager
     async def _open(self, call: Call[Any]) -> AsyncIterator[httpx.Response]:
         try:
-            response = await self._http.send(call.build(self._http), stream=True)
+            response = await self._http.send(self._request(call), stream=True)
         except httpx.TransportError as error:
             raise transport_error(error) from error
         try:
@@ -146,6 +168,9 @@ class AsyncSender:
             yield response
         finally:
             await response.aclose()
+
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        return call.build(self._http, self._connection.retry(call))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -23,6 +23,9 @@ _AUDIT = "/v1/admin/audit"
 def _create(name: str, scopes: Sequence[str], **limits: Any) -> Call[NewKey]:
     """Make a key that may do no more than the caller's.
 
+    One is made, however often the request has to be sent. Where the first answer was lost its
+    secret is too: the error says so, and the key can be revoked.
+
     Args:
         name: For people.
         scopes: Some of chat, inline, read, admin and restricted.
@@ -30,7 +33,7 @@ def _create(name: str, scopes: Sequence[str], **limits: Any) -> Call[NewKey]:
             ISO 8601 text.
     """
     body = {"name": name, "scopes": list(scopes), **limits}
-    return Call("POST", _KEYS, _read_new, json=body)
+    return Call("POST", _KEYS, _read_new, json=body, is_kept=True)
 
 
 def _list(*, limit: int | None = None, cursor: str | None = None) -> Call[Page[Key]]:

@@ -33,7 +33,7 @@ def _upload(file: bytes, *, filename: str, **metadata: Any) -> Call[Direction]:
         "file": (filename, file, "application/octet-stream"),
         "metadata": (None, json.dumps(metadata).encode(), "application/json"),
     }
-    return Call("POST", _PATH, _read, files=parts)
+    return Call("POST", _PATH, _read, files=parts, is_kept=True)
 
 
 def _create(
@@ -63,7 +63,7 @@ def _create(
         "tensors": dict(tensors),
         **metadata,
     }
-    return Call("POST", _PATH, _read, json=body)
+    return Call("POST", _PATH, _read, json=body, is_kept=True)
 
 
 def _list(*, limit: int | None = None, cursor: str | None = None) -> Call[Page[Direction]]:

@@ -37,13 +37,13 @@ _OnAwayAsync = Callable[[SteeringClientError], Awaitable[bool]]
 def _create(kind: str, **request: Any) -> Call[Job]:
     """Queue a job; `capabilities()["jobs"]` lists the kinds and what each reads.
 
-    A request that a proxy answered with 502 or 504 is sent again, and may then be queued twice.
+    It is queued once, however often the request has to be sent.
 
     Args:
         kind: Such as `fit`.
         request: What that kind reads.
     """
-    return Call("POST", _PATH, _read, json={"kind": kind, **request})
+    return Call("POST", _PATH, _read, json={"kind": kind, **request}, is_kept=True)
 
 
 def _list(
@@ -76,12 +76,12 @@ def _cancel(job_id: str) -> Call[Job]:
 
 def _resume(job_id: str) -> Call[Job]:
     """Queue a job again that did not succeed; it goes on where it was."""
-    return Call("POST", below(_PATH, job_id, "resume"), _read)
+    return Call("POST", below(_PATH, job_id, "resume"), _read, is_kept=True)
 
 
 def _rerun(job_id: str) -> Call[Job]:
     """Queue a new job with the same request."""
-    return Call("POST", below(_PATH, job_id, "rerun"), _read)
+    return Call("POST", below(_PATH, job_id, "rerun"), _read, is_kept=True)
 
 
 def _read(response: httpx.Response) -> Job:

@@ -32,7 +32,8 @@ def _create(
         publish: Whether requests may use it at once.
         fields: `description`, `monitors`, `requires`, `max_strength`.
     """
-    return Call("POST", _PATH, _read, json=_body(name, interventions, publish=publish, **fields))
+    body = _body(name, interventions, publish=publish, **fields)
+    return Call("POST", _PATH, _read, json=body, is_kept=True)
 
 
 def _validate(name: str, interventions: Sequence[Intervention], **fields: Any) -> Call[PlanReport]:
@@ -42,7 +43,7 @@ def _validate(name: str, interventions: Sequence[Intervention], **fields: Any) -
 
 def _publish(reference: str) -> Call[Profile]:
     """Let requests use a profile: its newest version, or that of `name@2`."""
-    return Call("POST", below(_PATH, reference, "publish"), _read)
+    return Call("POST", below(_PATH, reference, "publish"), _read, is_kept=True)
 
 
 def _list(*, limit: int | None = None, cursor: str | None = None) -> Call[Page[Profile]]:

@@ -30,8 +30,8 @@ def _capabilities() -> Call[dict[str, Any]]:
 
 
 def _is_ready() -> Call[bool]:
-    """Whether the server takes requests."""
-    return Call("GET", "/health/ready", _read_ready, accepts=frozenset({503}))
+    """Whether the server takes requests now; asked once, whatever the answer."""
+    return Call("GET", "/health/ready", _read_ready, accepts=frozenset({503}), is_probe=True)
 
 
 def _tokenize(
