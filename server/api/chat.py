@@ -14,7 +14,7 @@ from server.engine.outputs import RequestOutput
 from server.registry.resolution import ResolvedSteering
 
 from .body import Document
-from .convert import chat_sampling, sequences
+from .convert import chat_sampling, check_room, sequences
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import choose_steering, read_request
 from .logprobs import chat_logprobs, prompt_logprobs
@@ -51,12 +51,14 @@ def _run(
 ) -> Run:
     info = services.engine.info()
     prompt = render_chat(services.engine.tokenizer, body, info.max_model_len)
+    sampling = chat_sampling(body, info)
+    check_room([prompt], sampling, info, "messages")
     head = services.head("chatcmpl", body.model)
     asked = sequences(
         services.engine,
         head.id,
         [prompt],
-        chat_sampling(body, info),
+        sampling,
         steering,
         num_choices=body.n,
         cache_salt=caller.cache_salt,

@@ -13,7 +13,7 @@ from server.engine.outputs import RequestOutput, TokenLogprobs
 from server.registry.resolution import ResolvedSteering
 
 from .body import Document
-from .convert import completion_sampling, sequences
+from .convert import check_room, completion_sampling, sequences
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import choose_steering, read_request
 from .logprobs import completion_logprobs, prompt_logprobs
@@ -58,13 +58,15 @@ def _run(
     prompts = read_prompts(
         services.engine.tokenizer, body, info, max_prompts=services.limits.max_prompts
     )
+    sampling = completion_sampling(body, info)
+    check_room(prompts, sampling, info, "prompt")
     steering = with_boundaries(header, steering, prompts, services.engine.tokenizer)
     head = services.head("cmpl", body.model)
     asked = sequences(
         services.engine,
         head.id,
         prompts,
-        completion_sampling(body, info),
+        sampling,
         steering,
         num_choices=body.n,
         cache_salt=caller.cache_salt,

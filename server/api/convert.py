@@ -19,7 +19,7 @@ from .schemas.chat import ChatRequest
 from .schemas.completions import CompletionRequest
 from .schemas.sampling import GenerationFields
 
-__all__ = ["Sequences", "chat_sampling", "completion_sampling", "sequences"]
+__all__ = ["Sequences", "chat_sampling", "check_room", "completion_sampling", "sequences"]
 
 _DEFAULT_COMPLETION_TOKENS: Final = 16  # OpenAI's
 
@@ -72,6 +72,19 @@ def _sampling(body: GenerationFields, info: EngineInfo, max_tokens: int | None) 
         min_tokens=body.min_tokens,
         prompt_logprobs=body.prompt_logprobs,
     )
+
+
+def check_room(
+    prompts: Sequence[Prompt], sampling: SamplingParams, info: EngineInfo, param: str
+) -> None:
+    """Check that each prompt leaves room for its answer, before anything else is said of it.
+
+    Raises:
+        PromptTooLongError: One does not; of `param`, or of `max_tokens`.
+        InvalidSamplingError: Not for `min_tokens`.
+    """
+    for prompt in prompts:
+        sampling.check_room(len(prompt.token_ids), info.max_model_len, param=param)
 
 
 def sequences(

@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from .errors import InvalidSamplingError
+from .errors import InvalidSamplingError, PromptTooLongError
 
 __all__ = ["MAX_LOGPROBS", "SamplingParams"]
 
 MAX_LOGPROBS: Final = 20
 """Most top log-probabilities a request may ask for; the whole vocabulary never."""
+
+_LEAST_POSITIVE: Final = 2.0**-126
+"""Least that float32, in which logits are changed, holds in full and no device takes for 0."""
+
+_LEAST_REPETITION: Final = (
+    1e-6  # no logit that a model gives is so large that its quotient overflows
+)
 
 _EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
@@ -20,6 +27,8 @@ _EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """Parameters of one generation.
+
+    Numbers are used in float32: one other than 0 that float32 takes for 0, or nearly, is refused.
 
     Attributes:
         max_tokens: Most tokens to generate; 0 only scores the prompt. None means as many as the
@@ -31,13 +40,13 @@ class SamplingParams:
         presence_penalty: Subtracted once from logits of tokens generated before; in [-2, 2].
         frequency_penalty: Subtracted once per occurrence generated before; in [-2, 2].
         repetition_penalty: Divides positive and multiplies negative logits of tokens in prompt or
-            output; in (0, 2], 1 is none.
+            output; in [1e-6, 2], 1 is none.
         logit_bias: Added to logits by token id; each in [-100, 100].
         seed: Makes the choice reproducible in any batch; None draws one at admission.
         stop: Strings that end the answer, not part of it.
         stop_token_ids: Token ids that end the answer, beside the model's end tokens.
         ignore_eos: Go on after the model's end tokens.
-        min_tokens: No end token before this many tokens.
+        min_tokens: No end token before this many tokens; at most `max_tokens`.
         logprobs: Number of top log-probabilities per generated token (0: the chosen one only);
             None for none.
         prompt_logprobs: The same for each prompt token.
@@ -71,11 +80,7 @@ class SamplingParams:
         _within("min_p", self.min_p, 0.0, 1.0)
         _within("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _within("repetition_penalty", self.repetition_penalty, 0.0, 2.0)
-        if self.repetition_penalty == 0.0:
-            raise InvalidSamplingError(
-                "repetition_penalty is 0; expected a number in (0, 2]", param="repetition_penalty"
-            )
+        _within("repetition_penalty", self.repetition_penalty, _LEAST_REPETITION, 2.0)
         if self.top_k < -1:
             raise InvalidSamplingError(
                 f"top_k is {self.top_k}; expected -1, 0 (both: no limit) or more", param="top_k"
@@ -92,9 +97,49 @@ class SamplingParams:
             raise InvalidSamplingError(
                 f"max_tokens is {self.max_tokens}; expected 0 or more", param="max_tokens"
             )
-        if self.min_tokens < 0 or self.min_tokens > (self.max_tokens or self.min_tokens):
+        most = self.min_tokens if self.max_tokens is None else self.max_tokens
+        if not 0 <= self.min_tokens <= most:
             raise InvalidSamplingError(
-                f"min_tokens is {self.min_tokens}; expected 0 to max_tokens", param="min_tokens"
+                f"min_tokens is {self.min_tokens}; expected 0 to max_tokens"
+                + ("" if self.max_tokens is None else f", which is {self.max_tokens}"),
+                param="min_tokens",
+            )
+
+    def check_room(
+        self, num_prompt_tokens: int, max_model_len: int, *, param: str = "prompt"
+    ) -> None:
+        """Check that the context holds a prompt and what is to be generated after it.
+
+        Without `max_tokens` that is one token at least: nothing is never an answer.
+
+        Args:
+            num_prompt_tokens: Of the prompt.
+            max_model_len: Tokens that prompt and answer may have together.
+            param: What the caller sent the prompt as.
+
+        Raises:
+            PromptTooLongError: It does not.
+            InvalidSamplingError: Not as many as `min_tokens` wants.
+        """
+        room = max_model_len - num_prompt_tokens
+        if self.max_tokens is None and room < 1:
+            raise PromptTooLongError(
+                f"the prompt has {num_prompt_tokens:,} tokens and the context holds "
+                f"{max_model_len:,}, which leaves none for an answer; shorten the prompt",
+                param=param,
+            )
+        if self.max_tokens is not None and self.max_tokens > room:
+            raise PromptTooLongError(
+                f"the prompt has {num_prompt_tokens:,} tokens and max_tokens is "
+                f"{self.max_tokens:,}; together they may be at most {max_model_len:,}; shorten one "
+                "of them",
+                param=param if room <= 0 else "max_tokens",
+            )
+        if self.min_tokens > room:
+            raise InvalidSamplingError(
+                f"min_tokens is {self.min_tokens:,} and the prompt leaves room for {room:,}; "
+                "expected at most that",
+                param="min_tokens",
             )
 
     @property
@@ -107,4 +152,10 @@ def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also refuses NaN
         raise InvalidSamplingError(
             f"{name} is {value:g}; expected a number from {low:g} to {high:g}", param=name
+        )
+    if 0.0 < abs(value) < _LEAST_POSITIVE:
+        raise InvalidSamplingError(
+            f"{name} is {value:g}, which float32 cannot tell from 0; expected 0, or "
+            f"{_LEAST_POSITIVE:.3g} or more away from it",
+            param=name,
         )

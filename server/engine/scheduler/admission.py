@@ -65,20 +65,16 @@ def check_length(request: Request, limits: SchedulerLimits, num_cache_tokens: in
     """Check that a request can be computed when it has the engine to itself.
 
     Raises:
-        PromptTooLongError: It exceeds the context, or the keys and values all blocks can hold.
-        RequestRejectedError: Its prompt is empty.
+        PromptTooLongError: It exceeds the context, or the keys and values all blocks can hold, or
+            leaves no token for an answer that it wants as long as fits.
+        RequestRejectedError: Its prompt is empty, or its `min_tokens` do not fit.
     """
     num_tokens, max_tokens = request.num_prompt_tokens, request.max_tokens
     if num_tokens == 0:
         raise RequestRejectedError(
             "the prompt has no tokens; expected at least one", param="prompt"
         )
-    if num_tokens + max_tokens > limits.max_model_len:
-        raise PromptTooLongError(
-            f"the prompt has {num_tokens:,} tokens and max_tokens is {max_tokens:,}; together they "
-            f"may be at most {limits.max_model_len:,}; shorten one of them",
-            param="prompt" if num_tokens >= limits.max_model_len else "max_tokens",
-        )
+    request.spec.sampling.check_room(num_tokens, limits.max_model_len)
     num_stored = num_tokens + max(max_tokens - 1, 0)  # the last token is never run
     if num_stored > num_cache_tokens:
         raise PromptTooLongError(

@@ -176,3 +176,74 @@ async def test_the_caller_continues_the_last_turn(
     response = await client.post("/v1/chat/completions", json=body)
     assert response.status_code == 200
     assert engine.tokenizer.decode(engine.requests[0].prompt_token_ids).endswith("assistant\nWell")
+
+
+CONTEXT = EchoEngine().info().max_model_len
+
+
+def body_of(route: str, num_tokens: int) -> dict[str, Any]:
+    """A prompt of so many tokens, each a byte, as the route takes it."""
+    if route == "completions":
+        return {"model": "echo", "prompt": [97] * num_tokens}
+    messages = [{"role": "user", "content": ""}]
+    if route == "continued":
+        messages.append({"role": "assistant", "content": "Well"})
+        end = {"continue_final_message": True, "add_generation_prompt": False}
+        around = len("<user\n>\n<assistant\nWell")
+    else:
+        end, around = {}, len("<user\n>\n<assistant\n")
+    messages[0]["content"] = "a" * (num_tokens - around)
+    return {"model": "echo", "messages": messages, **end}
+
+
+@pytest.mark.parametrize("steered", [False, True])
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("max_tokens", [None, 1, 2])
+@pytest.mark.parametrize("room", [-1, 0, 1, 2])
+@pytest.mark.parametrize("route", ["chat", "continued", "completions"])
+async def test_a_full_context_is_told_and_never_answered_with_nothing(
+    client: httpx.AsyncClient,
+    store: Store,
+    route: str,
+    room: int,
+    max_tokens: int | None,
+    n: int,
+    steered: bool,
+) -> None:
+    """Whatever fits is answered, with a token where one is wanted; all else is one error."""
+    await create_cheerful(client)
+    path = "/v1/completions" if route == "completions" else "/v1/chat/completions"
+    body = body_of(route, CONTEXT - room) | {"n": n}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    if steered:
+        body["steering"] = {"profile": "cheerful"}
+    least = 16 if route == "completions" else 1  # without max_tokens
+    fits = (least if max_tokens is None else max_tokens) <= room
+    for is_stream in (False, True):
+        response = await client.post(path, json=body | {"stream": is_stream})
+        if not fits:
+            error = response.json()["error"]
+            assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
+            prompt = "prompt" if route == "completions" else "messages"
+            is_prompts = max_tokens is None or room <= 0
+            assert error["param"] == (prompt if is_prompts else "max_tokens") or least == 16
+        else:
+            assert response.status_code == 200
+            if not is_stream:
+                usage = response.json()["usage"]
+                assert usage["prompt_tokens"] == CONTEXT - room
+                assert usage["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("room", [-1, 0, 1])
+async def test_a_full_context_can_be_scored(client: httpx.AsyncClient, room: int) -> None:
+    """Where nothing is to be generated, a prompt may fill all of it."""
+    body = body_of("completions", CONTEXT - room)
+    body |= {"echo": True, "logprobs": 0, "max_tokens": 0}
+    response = await client.post("/v1/completions", json=body)
+    if room < 0:
+        assert response.json()["error"]["code"] == "context_length_exceeded"
+    else:
+        tokens = response.json()["choices"][0]["logprobs"]["tokens"]
+        assert len(tokens) == CONTEXT - room

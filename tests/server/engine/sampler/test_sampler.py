@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from server.engine.errors import InvalidSamplingError
 from server.engine.request import Request
 from server.engine.sampler import Sampler
 from server.engine.sampler.sampling_batch import uniform
@@ -74,6 +75,46 @@ def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
     statistic = ((counts - expected) ** 2 / np.maximum(expected, 1.0)).sum()
     degrees = len(counts) - 1
     return float(statistic / (degrees + 5 * np.sqrt(2 * degrees) + 5))
+
+
+NUMBERS = {  # where each may lie
+    "temperature": (0.0, 2.0),
+    "top_p": (2.0**-126, 1.0),
+    "min_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "repetition_penalty": (1e-6, 2.0),
+    "logit_bias": (-100.0, 100.0),
+}
+
+
+def spread_numbers() -> list[float]:
+    """Down to the least double, and as near to 1 and 2 as doubles come."""
+    small = [10.0**-k for k in range(1, 324, 3)] + [2.0**-k for k in (126, 127, 149, 150, 1074)]
+    signed = [*small, *(-number for number in small)]
+    return list(dict.fromkeys(base + number for number in signed for base in (0.0, 1.0, 2.0)))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 2.0, 1e4])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_is_refused_or_means_what_it_says(name: str, scale: float) -> None:
+    """What is drawn is possible in float64, or the number is refused by its name."""
+    low, high = NUMBERS[name]
+    logits = logits_of(1, seed=3, scale=scale)
+    num_tried = 0
+    for value in spread_numbers():
+        given: Any = {4: value} if name == "logit_bias" else value
+        if not low <= value <= high or 0.0 < abs(value) < 2.0**-126:
+            with pytest.raises(InvalidSamplingError) as caught:
+                SamplingParams(**{name: given})
+            assert caught.value.param == name
+            continue
+        num_tried += 1
+        requests = [row_request(seed, output=30, **{name: given}) for seed in range(4)]
+        expected = oracle.distribution(logits[0].numpy(), requests[0], END)
+        found = SAMPLER.sample(logits.expand(4, -1), requests)
+        assert all(token.is_finite and expected[token.token_id] > 0.0 for token in found), value
+    assert num_tried > 10
 
 
 @pytest.mark.parametrize("params", [p for p in PARAMS if "penalty" in str(p) or "bias" in str(p)])

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from server.engine.errors import (
+    InvalidSamplingError,
     PromptTooLongError,
     QueueFullError,
     RequestRejectedError,
@@ -13,6 +14,7 @@ from server.engine.errors import (
 )
 from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Priority, Request, RequestStatus
+from server.engine.sampling import SamplingParams
 from server.engine.scheduler import Scheduler, SchedulerLimits
 from tests.server.engine.make_request import ScopedPlan, make_request
 
@@ -233,6 +235,35 @@ def test_what_never_fits_is_refused(
     with pytest.raises(PromptTooLongError) as caught:
         scheduler.add(make_request(num_prompt_tokens, max_tokens=max_tokens))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("min_tokens", [0, 1, 2, 3])
+@pytest.mark.parametrize("max_tokens", [None, 0, 1, 2])
+@pytest.mark.parametrize("room", [-1, 0, 1, 2])
+def test_what_is_wanted_fits_or_is_refused(
+    room: int, max_tokens: int | None, min_tokens: int
+) -> None:
+    """An answer as long as fits is one token at least, and as many as `min_tokens`."""
+    if max_tokens is not None and min_tokens > max_tokens:
+        with pytest.raises(InvalidSamplingError, match="min_tokens is"):
+            SamplingParams(max_tokens=max_tokens, min_tokens=min_tokens)
+        return
+    sampling = SamplingParams(max_tokens=max_tokens, min_tokens=min_tokens)
+    scheduler = make_scheduler(max_model_len=32)
+    resolved = max(room, 0) if max_tokens is None else max_tokens
+    request = make_request(32 - room, max_tokens=resolved, sampling=sampling)
+    if (1 if max_tokens is None else max_tokens) > room:
+        with pytest.raises(PromptTooLongError):
+            scheduler.add(request)
+    elif min_tokens > room:
+        with pytest.raises(InvalidSamplingError) as caught:
+            scheduler.add(request)
+        assert caught.value.param == "min_tokens"
+    else:
+        scheduler.add(request)
+        model = SimulatedModel(scheduler)
+        model.run_until_idle()
+        assert len(model.answers[request.request_id]) == resolved
 
 
 def test_what_just_fits_runs() -> None:
