@@ -97,9 +97,14 @@ def check_applied(request: GenerationRequest, output: RequestOutput, metrics: Me
     is_due = [bool(column.any()) for column in plan.gains(0, num_run, context).T]
     states = output.gates or (None,) * len(is_due)
     is_closed = [state is not None and not state.is_open for state in states]
-    if any(due and not closed for due, closed in zip(is_due, is_closed, strict=True)):
+    left_out = [
+        item.path
+        for item, due, closed in zip(plan.interventions, is_due, is_closed, strict=True)
+        if due and not closed
+    ]
+    if left_out:
         metrics.not_applied.inc()
         raise SteeringNotAppliedError(
             "steering was asked for and acted on no token; the answer is withheld",
-            param="steering",
+            param=left_out[0],
         )

@@ -11,7 +11,7 @@ from server.engine.outputs import EngineInfo
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from server.registry.resolution import ResolvedSteering
-from steering.errors import InvalidFieldError, SteeringError
+from steering.errors import InvalidFieldError
 from steering.scopes import PositionContext
 
 from .prompts import Prompt, check_token_ids
@@ -162,7 +162,7 @@ def _check_effect(
         raise InvalidFieldError(
             "the steering names regions, which only chats have; use tokens or windows, or send "
             "messages",
-            param="steering",
+            param=plan.region_scope,
         )
     num_tokens = len(prompt.token_ids)
     context = PositionContext(
@@ -177,5 +177,5 @@ def _check_effect(
             max_tokens=room if sampling.max_tokens is None else sampling.max_tokens,
             returns_prompt_logits=sampling.prompt_logprobs is not None,
         )
-    except SteeringError as error:
+    except InvalidFieldError as error:
         raise error.under("steering") from None

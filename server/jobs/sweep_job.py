@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from server.engine.engine import Engine
-from steering.errors import InvalidFieldError, NoEffectError
+from steering.errors import InvalidFieldError
 from steering.fields import check_keys, mapping, number, require, shown
 from steering.interventions import Intervention
 from steering.plan import SteeringPlan, compile_plan
@@ -110,11 +110,7 @@ def _check_effect(plan: SteeringPlan, prompts: Sequence[tuple[int, ...]]) -> Non
     """
     for prompt in () if plan.uses_regions else prompts:  # regions are refused by the engine
         context, length = PositionContext(len(prompt)), len(prompt)
-        try:
-            plan.check_effect(context, num_prompt_tokens=length, max_tokens=1)
-        except NoEffectError as error:
-            error.param = "intervention.scope"
-            raise
+        plan.check_effect(context, num_prompt_tokens=length, max_tokens=1)
 
 
 def _strengths(request: Mapping[str, Any]) -> tuple[float, ...]:

@@ -186,9 +186,10 @@ class Registry:
         steers: list[Steer] = []
         monitors: list[MonitorUse] = []
         for position, record in enumerate(profiles, start=1):
-            path = "steering.profile"
             # By position: the default and the choice may be one version, and one cached object.
-            scale = factor if position == len(profiles) else 1.0
+            is_chosen = position == len(profiles)
+            path = "steering.profile" if is_chosen else "default_profile"
+            scale = factor if is_chosen else 1.0
             for index, item in enumerate(record.profile.interventions):
                 steers.append(
                     Steer(

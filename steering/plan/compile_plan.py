@@ -78,10 +78,11 @@ def compile_plan(
     lanes = _LaneAssigner()
     planned: list[PlannedIntervention] = []
     for index, steer in enumerate(steers):
+        path = steer.path or f"interventions[{index}]"
         try:
-            planned.append(_plan_intervention(steer, spec, lanes))
+            planned.append(replace(_plan_intervention(steer, spec, lanes), path=path))
         except SteeringError as error:
-            raise error.under(steer.path or f"interventions[{index}]") from None
+            raise error.under(path) from None
     read = []
     for index, use in enumerate(monitors):
         try:

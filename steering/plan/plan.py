@@ -71,6 +71,12 @@ class SteeringPlan:
         return any(item.intervention.scope.uses_regions for item in self.interventions)
 
     @cached_property
+    def region_scope(self) -> str | None:
+        """Path of the first scope that names regions."""
+        found = (i.path for i in self.interventions if i.intervention.scope.uses_regions)
+        return next((f"{path}.scope" for path in found), None)
+
+    @cached_property
     def latches(self) -> tuple[PlannedGate, ...]:
         """The gates of the request, each once."""
         gates = [item.latch for item in self.interventions if item.latch is not None]
@@ -177,8 +183,9 @@ class SteeringPlan:
             returns_prompt_logits: Whether log-probabilities of prompt tokens are returned.
 
         Raises:
-            NoEffectError: It does not.
-            InvalidFieldError: A gate is decided on the prompt, and there is none.
+            NoEffectError: It does not; `param` names its scope by the intervention's path.
+            InvalidFieldError: A gate is decided on the prompt, and there is none; `param` is
+                `prompt_tokens`.
         """
         if self.latches and context.num_prompt_tokens < 1:
             raise InvalidFieldError(
@@ -202,7 +209,7 @@ class SteeringPlan:
                     f"the scope {item.intervention.scope.to_dict()} of {item.reference} selects no "
                     f"token that influences the answer ({num_prompt_tokens} prompt tokens, "
                     f"max_tokens {max_tokens}); widen the scope or remove the intervention",
-                    param=f"interventions[{index}].scope",
+                    param=f"{item.path}.scope",
                 )
 
     def _acts(

@@ -69,6 +69,7 @@ class PlannedIntervention:
         site: Resolved.
         edits: One per layer.
         latch: The gate of the request, or None.
+        path: Where it stands in the request, for errors and the answer.
     """
 
     key: bytes
@@ -79,6 +80,7 @@ class PlannedIntervention:
     site: Site
     edits: tuple[PlannedEdit, ...]
     latch: PlannedGate | None = None
+    path: str = ""
 
     @property
     def gates(self) -> tuple[PlannedGate, ...]:
@@ -120,6 +122,7 @@ class PlannedIntervention:
     def report(self) -> dict[str, Any]:
         """What was applied, for the answer."""
         report: dict[str, Any] = {
+            "path": self.path,
             "operation": self.intervention.operation.value,
             "direction": self.reference,
             "layers": list(self.layers),

@@ -111,7 +111,7 @@ def check_steering(request: Request) -> None:
         raise RequestRejectedError(
             "the steering's scope names regions, but the prompt has none; send messages to a model "
             "whose template keeps them apart, or use tokens and windows",
-            param="steering",
+            param=plan.region_scope,
         )
     if plan.latches and request.boundary < 1:
         raise RequestRejectedError(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from .conftest import chat
+from server.app import create_app
+from server.settings import Settings
+
+from .conftest import chat, connect
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -224,6 +229,56 @@ async def test_bad_steering_is_named_before_anything_runs(
     if is_stream and param == "steering.compare":
         status, code = 400, "unsupported_parameter"
     check(response, status, code, param)
+
+
+@pytest.fixture
+async def defaulting(
+    shared_app: FastAPI, shared: httpx.AsyncClient
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The same with a default profile."""
+    services = shared_app.state.services
+    settings = Settings(default_profile="cheerful")
+    async with connect(create_app(settings, services.engine, services.store)) as http:
+        yield http
+
+
+OWN_CASES = [case for case in STEERING_CASES if case[3].startswith(("steering.i", "steering.m"))]
+
+
+@pytest.mark.parametrize(("steering", "status", "code", "param"), OWN_CASES, ids=case_id)
+@pytest.mark.parametrize("chosen", [{"profile": "cheerful"}, {"compose": "add"}], ids=str)
+async def test_a_request_s_own_steering_is_named_the_same_beside_a_profile(
+    defaulting: httpx.AsyncClient,
+    steering: Any,
+    status: int,
+    code: str,
+    param: str,
+    chosen: dict[str, str],
+) -> None:
+    response = await defaulting.post(CHAT, json=chat(steering={**steering, **chosen}))
+    check(response, status, code, param)
+
+
+async def test_regions_are_named_by_the_scope_that_asks_for_them(
+    shared: httpx.AsyncClient,
+) -> None:
+    own = [INLINE, {**INLINE, "scope": {"regions": ["thinking"]}}]
+    body = {"model": "echo:cheerful", "prompt": "hi", "steering": {"interventions": own}}
+    response = await shared.post(TEXT, json=body)
+    check(response, 400, "invalid_field", "steering.interventions[1].scope")
+
+
+async def test_an_answer_names_where_each_intervention_was_asked_for(
+    defaulting: httpx.AsyncClient,
+) -> None:
+    steering = {"profile": "cheerful", "compose": "add", "interventions": [INLINE, INLINE]}
+    answer = (await defaulting.post(CHAT, json=chat(steering=steering))).json()
+    assert [item["path"] for item in answer["steering"]["applied"]] == [
+        "default_profile.interventions[0]",
+        "steering.profile.interventions[0]",
+        "steering.interventions[0]",
+        "steering.interventions[1]",
+    ]
 
 
 GOOD: list[dict[str, Any]] = [

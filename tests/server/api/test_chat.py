@@ -71,6 +71,7 @@ async def test_a_profile_is_chosen_in_every_way(
     assert (steering["profile"], steering["version"]) == ("cheerful", 1)
     assert steering["applied"] == [
         {
+            "path": "steering.profile.interventions[0]",
             "operation": "add",
             "direction": "cheer@1",
             "layers": [1],
