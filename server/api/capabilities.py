@@ -115,6 +115,7 @@ def _limits(info: EngineInfo, services: Services) -> dict[str, Any]:
         "max_messages": limits.max_messages,
         "max_logprobs": MAX_LOGPROBS,
         "max_body_bytes": limits.max_body_bytes,
+        "max_chat_bytes": limits.chat.max_bytes,
         "max_upload_bytes": limits.max_upload_bytes,
         "max_json_upload_bytes": limits.max_json_upload_bytes,
         "max_upload_tensors": services.uploader.bounds.max_tensors,

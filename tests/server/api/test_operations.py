@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -12,14 +15,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.api.limits import Limits
 from server.api.routes import list_routes
+from server.app import create_app
 from server.metrics import Labelled, Metrics
 from server.serve import Binding, DrainingServer
 from server.settings import Settings
+from server.store import Store
 
-from .conftest import chat, connect, create_cheerful
+from .conftest import chat, connect, create_cheerful, vector
 from .echo_engine import EchoEngine
 
 CHAT = "/v1/chat/completions"
+DIRECTIONS = "/v1/steering/directions"
 
 
 async def test_health_follows_the_engine(client: httpx.AsyncClient, engine: EchoEngine) -> None:
@@ -114,6 +120,63 @@ async def test_capabilities_say_what_is_there_and_why_not(client: httpx.AsyncCli
     assert "rank_one" in found["operations"]
     assert "tools" in found["not_available"]
     assert found["limits"]["max_choices"] == Limits(max_model_len=2048).max_choices
+
+
+def padded(body: dict[str, Any], size: int) -> bytes:
+    return json.dumps(body).encode().ljust(size)
+
+
+ADD = {"operation": "add", "direction": "cheer"}
+COMPLETIONS = "/v1/completions"
+VALIDATE = "/v1/steering/profiles:validate"
+# Each limit that a request can reach: a request that takes so much of it.
+SPENDING: dict[str, tuple[str, Callable[[int], dict[str, Any] | bytes]]] = {
+    "max_choices": (CHAT, lambda n: chat(n=n, max_tokens=1)),
+    "max_logprobs": (CHAT, lambda n: chat(logprobs=True, top_logprobs=n, max_tokens=1)),
+    "max_messages": (CHAT, lambda n: chat(messages=[{"role": "user", "content": ""}] * n)),
+    "max_prompts": (COMPLETIONS, lambda n: {"model": "echo", "prompt": ["a"] * n, "max_tokens": 1}),
+    "max_interventions": (VALIDATE, lambda n: {"name": "x", "interventions": [ADD] * n}),
+    "max_body_bytes": (VALIDATE, lambda n: padded({"name": "x", "interventions": [ADD]}, n)),
+    "max_chat_bytes": (CHAT, lambda n: padded(chat(max_tokens=1), n)),
+    "max_model_len": (COMPLETIONS, lambda n: {"model": "echo", "prompt": "a", "max_tokens": n - 1}),
+    "max_upload_tensors": (
+        DIRECTIONS,
+        lambda n: vector("y", tensors={f"t{i}": [1] for i in range(n)}),
+    ),
+}
+# What takes all of these is refused for another reason: no room, too long, or no direction.
+REFUSED_AT_THE_LIMIT = {"max_prompts", "max_messages", "max_upload_tensors"}
+ELSEWHERE = {  # how the engine works, and the size of files
+    *("max_num_seqs", "max_num_batched_tokens", "max_live_edits", "default_max_strength"),
+    *("max_upload_bytes", "max_json_upload_bytes"),
+}
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"max_choices": 2, "max_body_bytes": 200_000}, {"max_choices": 20}]
+)
+async def test_limits_are_those_that_are_said(
+    settings: Settings, engine: EchoEngine, store: Store, changed: dict[str, int]
+) -> None:
+    """At a limit a request is not refused for it; one beyond it is."""
+    app = create_app(settings.model_copy(update=changed), engine, store)  # type: ignore[arg-type]
+    async with connect(app) as client:
+        await create_cheerful(client)
+        limits = (await client.get("/v1/capabilities")).json()["limits"]
+        assert set(limits) == set(SPENDING) | ELSEWHERE
+        assert {name: limits[name] for name in changed} == changed
+        for name, (route, spend) in SPENDING.items():
+            told = []
+            for size in (limits[name], limits[name] + 1):
+                body = spend(size)
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                headers = {"content-type": "application/json"}
+                response = await client.post(route, content=content, headers=headers)
+                told.append((response.status_code, response.json().get("error", {}).get("message")))
+            assert told[0] != told[1], (name, told)
+            assert told[1][0] in (400, 413, 422), (name, told)
+            if name not in REFUSED_AT_THE_LIMIT:
+                assert told[0][0] == 200, (name, told)
 
 
 async def test_text_and_chats_are_tokenized_and_back(client: httpx.AsyncClient) -> None:
