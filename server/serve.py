@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import signal
 import socket
 from dataclasses import dataclass
@@ -91,6 +92,9 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Bind, begin with the jobs that wait, and say where."""
         await super().startup(sockets)
+        # What is loaded stays: a full collection that looked through it would hold up every stream.
+        gc.collect()
+        gc.freeze()
         await self._services.jobs.start()
         info = self._services.engine.info()
         bound = [sock.getsockname() for server in self.servers for sock in server.sockets]

@@ -23,7 +23,7 @@ _MAX_FIELD_BYTES: Final = 2**20  # of a chat, beside its messages
 _MAX_CHAT_VALUES: Final = 2**17
 _MAX_DOCUMENT_VALUES: Final = 2**18
 _MAX_PROMPT_TOKENS: Final = 2**20  # in one request
-_MAX_TENSOR_VALUES: Final = 2**21
+_MAX_TENSOR_VALUES: Final = 2**19
 
 
 @dataclass(frozen=True, slots=True)

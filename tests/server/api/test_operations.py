@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -55,6 +56,19 @@ async def test_the_process_ends_when_the_heartbeat_stays_old_not_when_it_was(
     assert server.failure == "older"
     assert server.should_exit
     assert next(seen) == "never asked"
+
+
+async def test_a_full_collection_does_not_look_through_what_was_loaded(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the lock of all threads, for as long as there are objects to look at."""
+    done: list[str] = []
+    for name in ("collect", "freeze"):
+        monkeypatch.setattr(f"gc.{name}", partial(done.append, name))
+    server = DrainingServer(app, app.state.services, Binding("127.0.0.1", 0, 1, 0.0))
+    server.should_exit = True
+    await server.serve()
+    assert done == ["collect", "freeze"]
 
 
 async def test_while_stopping_new_requests_go_elsewhere_and_running_ones_finish(
