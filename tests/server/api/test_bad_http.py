@@ -66,7 +66,7 @@ BODIES: dict[str, tuple[bytes, int, str, str | None]] = {
     ),
     "too long by its tokens": (
         json.dumps(chat("x" * 3000, max_tokens=1)).encode(),
-        *(400, "context_length_exceeded", "max_tokens"),
+        *(400, "context_length_exceeded", "messages"),
     ),
 }
 
