@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from steering.sites import SitePoint
 
     from .gate_latch import GateLatch
+    from .sampler.token_counts import TokenCounts
 
 __all__ = [
     "CaptureRequest",
@@ -156,6 +157,7 @@ class Request:
         block_table: Cache blocks by position // block_size.
         regions: Region bits per known token, extended as tokens are sampled; None if unused.
         latch: The gates decided on its prompt; None if it has none.
+        token_counts: What its penalties go by; the sampler's, None until it has needed them.
     """
 
     spec: GenerationRequest
@@ -169,6 +171,7 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     regions: bytearray | None = None
     latch: GateLatch | None = None
+    token_counts: TokenCounts | None = None
 
     @property
     def request_id(self) -> str:

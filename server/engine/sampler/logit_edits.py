@@ -14,6 +14,8 @@ from torch import Tensor
 from server.engine.request import Request
 from server.engine.sampling import SamplingParams
 
+from .token_counts import TokenCounts
+
 __all__ = ["LogitEdits"]
 
 
@@ -98,12 +100,11 @@ def _penalties(row: int, request: Request) -> NDArray[np.float64]:
     params = request.spec.sampling
     if not _has_penalties(params):
         return np.zeros((4, 0))
-    output = np.array(request.output_token_ids, dtype=np.int64)
-    tokens, counts = np.unique(output, return_counts=True)
-    if params.repetition_penalty != 1.0:
-        prompt = np.setdiff1d(np.array(request.spec.prompt_token_ids, dtype=np.int64), tokens)
-        tokens = np.concatenate([tokens, prompt])
-        counts = np.concatenate([counts, np.zeros(len(prompt), dtype=counts.dtype)])
+    if request.token_counts is None:
+        is_of_prompt = params.repetition_penalty != 1.0  # alone counts the prompt's tokens too
+        request.token_counts = TokenCounts(request.spec.prompt_token_ids if is_of_prompt else ())
+    request.token_counts.follow(request.output_token_ids)
+    tokens, counts = request.token_counts.ids, request.token_counts.counts
     factors = np.full(len(tokens), params.repetition_penalty)
     subtrahends = params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
     return np.stack([np.full(len(tokens), row), tokens, factors, subtrahends])

@@ -66,12 +66,12 @@ class SamplingBatch:
     @property
     def edited_random(self) -> list[int]:
         """Indices into `random_rows` of the rows that are edited as well."""
-        return [i for i, row in enumerate(self.random_rows) if row in set(self.edited_rows)]
+        return _places_of(self.random_rows, self.edited_rows)
 
     @property
     def random_edited(self) -> list[int]:
         """Indices into `edited_rows` of the rows that are random as well, in the same order."""
-        return [i for i, row in enumerate(self.edited_rows) if row in set(self.random_rows)]
+        return _places_of(self.edited_rows, self.random_rows)
 
     @classmethod
     def from_requests(
@@ -132,6 +132,12 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
                     f"{name} names token {token_id}; expected ids from 0 to {vocab_size - 1}",
                     param=name,
                 )
+
+
+def _places_of(rows: Sequence[int], others: Sequence[int]) -> list[int]:
+    """Indices of those rows that are among the others."""
+    known = frozenset(others)
+    return [index for index, row in enumerate(rows) if row in known]
 
 
 def _uniform(request: Request) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from server.engine.errors import InvalidSamplingError
 from server.engine.request import Request
 from server.engine.sampler import Sampler
-from server.engine.sampler.sampling_batch import uniform
+from server.engine.sampler.sampling_batch import SamplingBatch, uniform
 from server.engine.sampling import SamplingParams
 from tests.server.engine.make_request import make_request
 
@@ -142,6 +143,49 @@ def test_a_row_is_the_same_in_any_batch(dtype: torch.dtype) -> None:
     for i, request in enumerate(requests):
         alone = SAMPLER.sample(logits[i : i + 1], [request])[0]
         assert alone == together[i] == shuffled[order.index(i)]
+
+
+class OnceRead(Sequence[int]):
+    """Counts how many of its items are asked for, however they are."""
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+        self.num_read = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.items[key]
+        self.num_read += len(found) if isinstance(key, slice) else 1
+        return found
+
+
+@pytest.mark.parametrize("params", [p for p in PARAMS if "penalty" in str(p)], ids=str)
+def test_penalties_read_each_token_of_an_answer_once(params: dict[str, Any]) -> None:
+    """Step after step, and still what the whole answer asks for."""
+    rng, logits = np.random.default_rng(0), logits_of(1)
+    request = row_request(**params, temperature=0.0)
+    request.output_token_ids = output = OnceRead()  # type: ignore[assignment]
+    for _ in range(200):
+        found = chosen(logits, [request])[0]
+        num_read = output.num_read
+        edited = oracle.edited(logits[0].numpy(), request, END)
+        output.num_read = num_read  # the oracle reads all of it
+        assert edited[found] > edited.max() - 1e-4
+        output.items.append(int(rng.integers(VOCAB)))
+    assert output.num_read <= 200
+
+
+@pytest.mark.parametrize("num_rows", [1, 40])
+def test_rows_that_are_both_edited_and_random_are_found(num_rows: int) -> None:
+    kinds = [{}, {"temperature": 0.0}, {"top_k": 1, "logit_bias": {9: 100.0}}]
+    kinds.append({"temperature": 0.0, "logit_bias": {8: 100.0}})
+    requests = [row_request(i, **kinds[i % 4]) for i in range(num_rows)]
+    batch = SamplingBatch.from_requests(requests, VOCAB, END, torch.device("cpu"))
+    both = [i for i in range(num_rows) if i % 4 == 2]
+    assert [batch.random_rows[i] for i in batch.edited_random] == both
+    assert [batch.edited_rows[i] for i in batch.random_edited] == both
 
 
 def test_logits_are_left_as_they_were() -> None:
