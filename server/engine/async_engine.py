@@ -22,6 +22,7 @@ from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, Scor
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
 from .score import score_requests, score_result
 from .stream import OutputStream, StreamItem, deliver
+from .together import together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,14 +150,10 @@ class AsyncEngine:
         self, parts: Sequence[GenerationRequest], sinks: Sequence[_Sink]
     ) -> list[RequestOutput]:
         """Run requests that generate nothing; all end when one fails or the caller goes away."""
-        for part, sink in zip(parts, sinks, strict=True):
-            self._add_or_raise(part, sink)
         try:
-            last = []
-            for sink in sinks:
-                async with aclosing(sink.stream.outputs()) as outputs:
-                    last.append([output async for output in outputs][-1])
-            return last
+            for part, sink in zip(parts, sinks, strict=True):
+                self._add_or_raise(part, sink)
+            return await together(sink.stream.last() for sink in sinks)
         finally:
             for part in parts:
                 self.abort(part.request_id)

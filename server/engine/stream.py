@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from .errors import EngineError, SlowClientError
 from .outputs import RequestOutput
@@ -55,6 +56,15 @@ class OutputStream:
             yield item
             if item.finish_reason is not None:
                 return
+
+    async def last(self) -> RequestOutput:
+        """The output with the finish reason.
+
+        Raises:
+            EngineError: The request failed.
+        """
+        async with aclosing(self.outputs()) as outputs:
+            return [output async for output in outputs][-1]
 
 
 def deliver(items: Sequence[tuple[OutputStream, StreamItem]]) -> None:

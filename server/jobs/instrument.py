@@ -22,11 +22,12 @@ from server.engine.request import (
 )
 from server.engine.sampling import SamplingParams
 from server.engine.text import Tokenizer
+from server.engine.together import together
 from server.pools import Compute
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
 
-from .batches import patiently, together
+from .batches import patiently
 from .next_token import kl_divergences, token_log_odds
 
 __all__ = ["Instrument"]

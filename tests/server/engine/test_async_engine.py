@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import server
 from server.engine.assembly import assemble
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import (
@@ -23,9 +26,11 @@ from server.engine.errors import (
     SlowClientError,
 )
 from server.engine.loading import LoadedModel
-from server.engine.outputs import FinishReason, RequestOutput
-from server.engine.request import CaptureRequest, GenerationRequest, Pooling
+from server.engine.outputs import FinishReason, RequestOutput, ScoreResult
+from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest
 from server.engine.sampling import SamplingParams
+from server.engine.together import together
+from server.jobs.analysis.scoring import score_text
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
 
@@ -43,6 +48,12 @@ async def engine(loaded: LoadedModel) -> AsyncIterator[AsyncEngine]:
     engine = AsyncEngine(assemble(loaded), loaded.tokenizer, loaded.info, loaded.config)
     yield engine
     engine.close()
+
+
+class SteeredPlan:
+    """As much of a plan as says that there is one."""
+
+    interventions = ("something",)
 
 
 def request(request_id: str, **sampling: Any) -> GenerationRequest:
@@ -154,6 +165,39 @@ async def test_a_failed_step_ends_its_requests_and_the_engine_goes_on(
             await collect(engine, request("doomed"))
     assert (await collect(engine, request("after")))[-1].finish_reason is not None
     assert engine.stats().is_healthy
+
+
+@pytest.mark.parametrize("failing", range(3))
+@pytest.mark.parametrize("kind", ["score", "capture"])
+async def test_one_text_that_fails_ends_the_others_at_once(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, kind: str, failing: int
+) -> None:
+    """Whichever it is: the others, which would never end, are not waited for and are aborted."""
+    core, aborted = engine._core, []
+    add, abort = core.add, core.abort
+
+    def add_one(spec: GenerationRequest, sink: Any) -> None:
+        if spec.request_id == f"x-{failing}":
+            add(spec, sink)  # and it is refused: a token the model does not have
+
+    def note_abort(request_id: str) -> None:
+        aborted.append(request_id)
+        abort(request_id)
+
+    monkeypatch.setattr(core, "add", add_one)
+    monkeypatch.setattr(core, "abort", note_abort)
+    prompts = tuple((5, 260) if index == failing else (5, 6, 7) for index in range(3))
+    points = (SitePoint(1, Site.RESID_POST),)
+    asked: Any = (
+        engine.score(ScoreRequest("x", prompts))
+        if kind == "score"
+        else engine.capture(CaptureRequest("x", prompts, points))
+    )
+    with pytest.raises(RequestRejectedError, match="260"):
+        await asyncio.wait_for(asked, 60)
+    while engine._commands:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert {"x-0", "x-1", "x-2"} <= set(aborted) | {f"x-{failing}"}
 
 
 async def test_failing_steps_in_a_row_end_the_engine(
@@ -302,3 +346,54 @@ async def test_token_ids_the_model_does_not_have_are_refused(
     with pytest.raises(RequestRejectedError, match=r"260|9999") as caught:
         await collect(engine, replace(request("bad"), **change))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("failing", range(4))
+async def test_together_all_end_when_one_fails(failing: int) -> None:
+    """Whatever it fails with, and only when all have ended."""
+    ended: list[int] = []
+
+    async def work(index: int) -> int:
+        try:
+            if index == failing:
+                await asyncio.sleep(0)
+                raise GenerationError("this one") if failing % 2 else ValueError("this one")
+            await asyncio.Event().wait()  # for ever
+        finally:
+            ended.append(index)
+        return index
+
+    with pytest.raises((GenerationError, ValueError), match="this one"):
+        await together(work(index) for index in range(4))
+    assert sorted(ended) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("failing", ["score", "score-base"])
+async def test_a_score_that_fails_ends_its_unsteered_twin(
+    engine: AsyncEngine, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def score(asked: ScoreRequest) -> ScoreResult:
+        try:
+            await asyncio.sleep(0)  # so that its twin has begun
+            if asked.request_id == failing:
+                raise GenerationError("this one")
+            await asyncio.Event().wait()
+        finally:
+            ended.append(asked.request_id)
+        raise AssertionError
+
+    monkeypatch.setattr(engine, "score", score)
+    asked = replace(request("score"), plan=SteeredPlan())  # type: ignore[arg-type]
+    with pytest.raises(GenerationError, match="this one"):
+        await score_text(engine, asked, 0, compute=asyncio.to_thread)
+    assert sorted(ended) == ["score", "score-base"]
+
+
+def test_nothing_runs_side_by_side_that_outlives_a_failure() -> None:
+    """`asyncio.gather` lets the others go on; it is used only to wait for what was cancelled."""
+    for path in Path(server.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "asyncio.gather":
+                assert "return_exceptions" in {keyword.arg for keyword in node.keywords}, path
