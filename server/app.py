@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -60,7 +61,7 @@ from .registry.demo import import_demo
 from .registry.drafting import Drafting
 from .registry.registry import Registry
 from .registry.upload import Uploader
-from .serve import Binding, DrainingServer
+from .serve import Binding, DrainingServer, StartError, bind
 from .settings import DEMO_DIR, Settings
 from .store import Store
 
@@ -86,7 +87,7 @@ def create_app(
     Without any key in the store requests need none; `settings` must then bind to loopback.
 
     Raises:
-        ValueError: No key, and an address that others can reach.
+        StartError: No key, and an address that others can reach.
     """
     is_open = check_exposure(settings, store)
     services = _services(settings, engine, store, kinds, is_open=is_open)
@@ -127,11 +128,11 @@ def check_exposure(settings: Settings, store: Store) -> bool:
     """Whether requests need no key.
 
     Raises:
-        ValueError: They would not, at an address that others can reach.
+        StartError: They would not, at an address that others can reach.
     """
     is_open = not store.keys.exist()
     if is_open and not settings.is_loopback:
-        raise ValueError(
+        raise StartError(
             f"host is {settings.host!r}, which others can reach, and there is no API key; make one "
             "with 'coxswain keys create', or bind to 127.0.0.1"
         )
@@ -139,12 +140,24 @@ def check_exposure(settings: Settings, store: Store) -> bool:
 
 
 async def serve(
-    settings: Settings, engine: Engine, store: Store, *, kinds: Sequence[JobKind] = KINDS
+    settings: Settings,
+    engine: Engine,
+    store: Store,
+    *,
+    kinds: Sequence[JobKind] = KINDS,
+    sockets: list[socket.socket] | None = None,
 ) -> None:
     """Check the store, create the demo profiles, and serve until stopped by a signal.
 
+    Args:
+        settings: Of the process.
+        engine: Generates.
+        store: Keeps.
+        kinds: Of jobs.
+        sockets: Bound already, by `bind`, to be closed by the caller; None binds here.
+
     Raises:
-        ValueError: As `create_app`.
+        StartError: As `create_app` and `bind`.
         EngineDeadError: The engine stopped or hung.
     """
     app = create_app(settings, engine, store, kinds=kinds)
@@ -157,14 +170,12 @@ async def serve(
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
     binding = Binding(
-        host=settings.host,
-        port=settings.port,
         max_connections=settings.max_connections,
         drain_timeout_seconds=settings.drain_timeout_seconds,
     )
     server = DrainingServer(app, services, binding)
     try:
-        await server.serve()
+        await server.serve(sockets or bind(settings.host, settings.port))
     finally:
         services.pools.close()  # what is being written is, before the store goes
     if server.failure is not None:

@@ -45,7 +45,7 @@ def configure_logs(level: str, style: Literal["json", "text"]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("uvicorn.access").disabled = True  # routes log their own line
-    for name in ("uvicorn", "uvicorn.error"):
+    for name in ("uvicorn", "uvicorn.error", "transformers"):  # print by themselves otherwise
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
 

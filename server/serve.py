@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import faulthandler
 import gc
 import signal
 import socket
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -18,27 +19,28 @@ from fastapi import FastAPI
 from .api.deps import Services
 from .api.protocol import bounded_protocol
 
-__all__ = ["Binding", "DrainingServer"]
+__all__ = ["Binding", "DrainingServer", "StartError", "bind"]
 
 _MAX_EVENT_BYTES: Final = 256 * 1024  # beyond it 400; the application refuses far smaller heads
 _CLOSE_SECONDS: Final = 5
 _WATCH_SECONDS: Final = 1.0
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _log = structlog.get_logger(__name__)
+
+
+class StartError(ValueError):
+    """Settings that are each as they should be, but cannot be served with here and now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where and how an application is served.
+    """How an application is served.
 
     Attributes:
-        host: Address to bind.
-        port: Port to bind; 0 takes a free one.
         max_connections: Open connections; more get 503.
         drain_timeout_seconds: Time running requests have to finish.
     """
 
-    host: str
-    port: int
     max_connections: int
     drain_timeout_seconds: float
 
@@ -46,8 +48,6 @@ class Binding:
         """As uvicorn takes it."""
         return uvicorn.Config(
             app,
-            host=self.host,
-            port=self.port,
             http=bounded_protocol(self.max_connections),
             ws="none",
             lifespan="off",
@@ -59,6 +59,73 @@ class Binding:
             timeout_graceful_shutdown=_CLOSE_SECONDS,
             h11_max_incomplete_event_size=_MAX_EVENT_BYTES,
         )
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address that `host` stands for, to be listened on later.
+
+    No other server can take the port from then on, while who connects is refused at once rather
+    than kept waiting for a model to load.
+
+    Args:
+        host: An address, or a name of this machine's.
+        port: 0 takes a free one.
+
+    Raises:
+        StartError: There is no such address here, or its port is in use or not allowed.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise StartError(
+            f"host is {host!r}, which is neither an address nor a name that can be looked up: "
+            f"{error}"
+        ) from error
+    bound: list[socket.socket] = []
+    elsewhere = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        try:
+            bound.append(_bound(family, kind, protocol, address))
+        except OSError as error:
+            elsewhere = error
+            if error.errno in _NOT_HERE:  # a name may stand for IPv6 where there is none
+                continue
+            for sock in bound:
+                sock.close()
+            raise StartError(_why_not(host, port, error)) from error
+    if not bound:
+        assert elsewhere is not None, "an address that is neither bound nor refused"
+        raise StartError(_why_not(host, port, elsewhere)) from elsewhere
+    return bound
+
+
+def _bound(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind(address)  # alone: with SO_REUSEADDR two could bind, until one listens
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            # perhaps only by what lingers of an earlier server's connections
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host!r} is in use; stop what listens there, or set another port"
+    if error.errno == errno.EACCES:
+        return f"port {port} of {host!r} needs privileges; set one from 1024 on"
+    return f"host is {host!r}, which cannot be bound on this machine: {error.strerror}"
 
 
 class DrainingServer(uvicorn.Server):
@@ -80,7 +147,7 @@ class DrainingServer(uvicorn.Server):
         self.failure: str | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until stopped."""
+        """Serve on bound sockets until stopped."""
         self._loop = asyncio.get_running_loop()
         watch = asyncio.create_task(self._watch())
         try:
@@ -90,7 +157,9 @@ class DrainingServer(uvicorn.Server):
             await self._services.jobs.stop()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Bind, begin with the jobs that wait, and say where."""
+        """Listen, begin with the jobs that wait, and say where."""
+        for sock in sockets or ():  # so that what lingers of it will not keep the next from binding
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await super().startup(sockets)
         # What is loaded stays: a full collection that looked through it would hold up every stream.
         gc.collect()

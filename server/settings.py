@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     device_map: str = Field(default="none", description="none, or a strategy of accelerate.")
     threads: int = Field(
-        default=0, ge=0, description="CPU threads of one operation; 0: physical cores."
+        default=0, ge=0, le=1024, description="CPU threads of one operation; 0: physical cores."
     )
     max_model_len: int = Field(
         default=0, ge=0, description="Prompt plus answer in tokens; 0: model's."
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
     max_queued_jobs: int = Field(default=64, ge=1, description="Jobs waiting; more get 429.")
     job_threads: int = Field(
-        default=1, ge=1, description="CPU threads of one operation of a job's fit."
+        default=1, ge=1, le=1024, description="CPU threads of one operation of a job's fit."
     )
     job_retention_days: float | None = Field(
         default=None,

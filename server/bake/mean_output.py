@@ -20,7 +20,7 @@ from server.engine.request import CaptureRequest, Pooling
 from steering.sites import SitePoint
 from steering.weights.errors import WeightEditError
 
-__all__ = ["MeanOutput", "calibration_prompts", "measure_mean_outputs"]
+__all__ = ["MeanOutput", "calibration_prompts", "measure_mean_outputs", "read_prompts"]
 
 _FIRST_TOKENS: Final = 4
 
@@ -40,18 +40,12 @@ class MeanOutput:
     num_tokens: int
 
 
-def calibration_prompts(loaded: LoadedModel, path: Path | None) -> list[tuple[int, ...]]:
-    """Token ids of what outputs are measured on.
-
-    Built-in neutral text as it is; lines of a file as user messages, where the model has a chat
-    template.
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a file that are not empty.
 
     Raises:
         WeightEditError: The file cannot be read, or holds nothing.
     """
-    tokenizer, most = loaded.tokenizer, loaded.info.max_model_len
-    if path is None:
-        return [tuple(tokenizer.encode(text)[:most]) for text in NEUTRAL_TEXTS]
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
@@ -62,6 +56,18 @@ def calibration_prompts(loaded: LoadedModel, path: Path | None) -> list[tuple[in
         raise WeightEditError(
             f"prompts {str(path)!r} has no line of text; expected a prompt a line", param="prompts"
         )
+    return lines
+
+
+def calibration_prompts(loaded: LoadedModel, lines: Sequence[str] | None) -> list[tuple[int, ...]]:
+    """Token ids of what outputs are measured on.
+
+    Built-in neutral text as it is, where `lines` is None; lines as user messages, where the model
+    has a chat template.
+    """
+    tokenizer, most = loaded.tokenizer, loaded.info.max_model_len
+    if lines is None:
+        return [tuple(tokenizer.encode(text)[:most]) for text in NEUTRAL_TEXTS]
     if tokenizer.chat_template is None:
         return [tuple(tokenizer.encode(line)[:most]) for line in lines]
     chats = [tokenizer.render_chat([{"role": "user", "content": line}]) for line in lines]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,10 +37,10 @@ from steering.weights import (
 )
 
 from .card import write_card
-from .mean_output import MeanOutput, calibration_prompts, measure_mean_outputs
+from .mean_output import MeanOutput, calibration_prompts, measure_mean_outputs, read_prompts
 from .options import BakeOperation, BakeOptions
 from .report import BakeReport, PointReport
-from .source import BakeSource, direction_source, profile_source
+from .source import BakeSource, direction_source, profile_source, read_direction
 
 if TYPE_CHECKING:
     from server.store import Store
@@ -67,13 +68,15 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
     """
     if options.out is not None:
         check_output(options.out, options.model, replace=options.force)
-    files = CheckpointFiles(options.model)
+    sourced = _source(options, store)
+    lines = None if options.prompts is None else read_prompts(options.prompts)
     loaded = load(_engine_config(options))
+    files = CheckpointFiles(options.model)
     spec = loaded.spec
-    source = _source(options, store, spec)
+    source = sourced(spec.num_layers)
     plan = _plan(source, spec)
     edits: _Edits = edits_by_point(plan, _biased(loaded))
-    prompts = calibration_prompts(loaded, options.prompts)
+    prompts = calibration_prompts(loaded, lines)
     outputs = measure_mean_outputs(loaded, list(edits), prompts)
     tensors = locate_write_tensors(loaded.model, loaded.layout, files, edits)
     untied = _untied(options, loaded, tensors)
@@ -101,11 +104,18 @@ def _engine_config(options: BakeOptions) -> EngineConfig:
     return EngineConfig(str(options.model), device="cpu", pack_weights=False, max_num_seqs=1)
 
 
-def _source(options: BakeOptions, store: Store | None, spec: ModelSpec) -> BakeSource:
-    if options.profile is None:
-        return direction_source(options, spec.num_layers)
+def _source(options: BakeOptions, store: Store | None) -> Callable[[int], BakeSource]:
+    """What is baked, read before the model is, as a function of the model's number of layers."""
+    if options.direction is not None:
+        return partial(direction_source, options, read_direction(options.direction))
+    assert options.profile is not None, "checked by BakeOptions"
     assert store is not None, "a profile without its store"
-    return profile_source(options.profile, store)
+    return partial(_same, profile_source(options.profile, store))
+
+
+def _same(source: BakeSource, num_layers: int) -> BakeSource:
+    del num_layers  # a profile names its layers
+    return source
 
 
 def _plan(source: BakeSource, spec: ModelSpec) -> SteeringPlan:

@@ -19,7 +19,7 @@ from steering.weights.errors import WeightEditError
 
 from .options import BakeOperation, BakeOptions
 
-__all__ = ["BakeSource", "direction_source", "profile_source"]
+__all__ = ["BakeSource", "direction_source", "profile_source", "read_direction"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +69,10 @@ def profile_source(text: str, store: Store) -> BakeSource:
     )
 
 
-def direction_source(options: BakeOptions, num_layers: int) -> BakeSource:
-    """A direction's file, used at the write matrices of some layers, with strength 1.
-
-    Raises:
-        SteeringError: The file cannot be read as a direction.
-    """
+def direction_source(options: BakeOptions, direction: Direction, num_layers: int) -> BakeSource:
+    """A direction, used at the write matrices of some layers, with strength 1."""
     assert options.direction is not None, "checked by BakeOptions"
     assert options.operation is not None, "checked by BakeOptions"
-    direction = _read(options.direction)
     layers = tuple(range(num_layers)) if options.layers is None else options.layers
     places = [(Site.ATTN_OUT, layers), (Site.MLP_OUT, layers)]
     if options.embeddings:
@@ -113,7 +108,13 @@ _OPERATIONS: Mapping[BakeOperation, tuple[Operation, float]] = {
 }
 
 
-def _read(path: Path) -> Direction:
+def read_direction(path: Path) -> Direction:
+    """A direction's file.
+
+    Raises:
+        WeightEditError: There is no such file.
+        SteeringError: It cannot be read as a direction.
+    """
     try:
         return load_direction(path.read_bytes(), path.stem)
     except OSError as error:

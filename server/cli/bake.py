@@ -40,37 +40,28 @@ def bake(
     """Write steering into a copy of a checkpoint's weights, to be loaded without Coxswain."""
     from server.bake import options as given
     from server.bake.run import bake as run
-    from server.engine.errors import EngineError
-    from server.store.errors import StoreError
-    from steering.errors import SteeringError
-    from steering.weights import WeightEditError
 
     if (out is None) != dry_run:
         raise failure("give either --out, or --dry-run for a report alone")
-    try:
-        options = given.BakeOptions(
-            model=model,
-            out=out,
-            profile=profile,
-            direction=direction,
-            operation=None if operation is None else given.parse_operation(operation),
-            alpha=alpha,
-            relative=relative,
-            layers=None if layers is None else given.parse_layers(layers),
-            embeddings=embeddings,
-            untie=untie,
-            dtype=dtype,
-            prompts=prompts,
-            force=force,
-        )
-        with (
-            nullcontext()
-            if profile is None
-            else open_store(read_settings(data_dir=data_dir)) as store
-        ):
-            report = run(options, store)
-    except (SteeringError, WeightEditError, EngineError, StoreError, OSError) as error:
-        raise failure(str(error)) from error
+    options = given.BakeOptions(
+        model=model,
+        out=out,
+        profile=profile,
+        direction=direction,
+        operation=None if operation is None else given.parse_operation(operation),
+        alpha=alpha,
+        relative=relative,
+        layers=None if layers is None else given.parse_layers(layers),
+        embeddings=embeddings,
+        untie=untie,
+        dtype=dtype,
+        prompts=prompts,
+        force=force,
+    )
+    with (
+        nullcontext() if profile is None else open_store(read_settings(data_dir=data_dir)) as store
+    ):
+        report = run(options, store)
     typer.echo(report.table())
     for note in (*report.notes, *(f"warning: {text}" for text in report.warnings)):
         typer.echo(note, err=True)

@@ -79,10 +79,6 @@ def revoke_key(
     """End a key for good, at once."""
     from server.auth import LOCAL_USER
     from server.store import SYSTEM
-    from server.store.errors import StoreError
 
     with open_store(read_settings(data_dir=data_dir)) as store:
-        try:
-            store.keys.revoke(key_id, revoker=LOCAL_USER, by=SYSTEM)
-        except StoreError as error:
-            raise failure(str(error)) from error
+        store.keys.revoke(key_id, revoker=LOCAL_USER, by=SYSTEM)

@@ -40,22 +40,18 @@ def open_store(settings: Settings) -> Iterator[Store]:
     """The store of the settings, closed at the end.
 
     Raises:
-        Exit: It cannot be used.
+        StoreError: It cannot be used.
     """
     from server.registry.library import load_direction_blob
     from server.store import Store
-    from server.store.errors import StoreError
 
-    try:
-        store = Store.open(
-            settings.data_dir,
-            settings.database_url,
-            artifacts_url=settings.artifacts_url,
-            load=load_direction_blob,
-            sweep=False,
-        )
-    except StoreError as error:
-        raise failure(str(error)) from error
+    store = Store.open(
+        settings.data_dir,
+        settings.database_url,
+        artifacts_url=settings.artifacts_url,
+        load=load_direction_blob,
+        sweep=False,
+    )
     try:
         yield store
     finally:
@@ -64,5 +60,5 @@ def open_store(settings: Settings) -> Iterator[Store]:
 
 def failure(message: str, *, status: int = 2) -> typer.Exit:
     """Print a line of why a command fails; raise what is returned."""
-    typer.secho(f"coxswain: {message}", err=True, fg=typer.colors.RED)
+    typer.secho(f"coxswain: {' '.join(message.split())}", err=True, fg=typer.colors.RED)
     return typer.Exit(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from server.settings import Settings
 
-from .options import DataDir, failure, read_settings
+from .options import DataDir, read_settings
 
 __all__ = ["serve"]
 
@@ -46,39 +47,37 @@ def serve(
         default_profile=default_profile,
         log_format=log_format,
     )
-    from server.engine.errors import EngineDeadError
-    from server.store.errors import StoreError  # loads torch: not for --help
-
-    try:
-        asyncio.run(_run(settings))
-    except EngineDeadError as error:
-        raise failure(str(error), status=1) from error
-    except (ValueError, StoreError) as error:
-        raise failure(str(error)) from error
+    asyncio.run(_run(settings))
 
 
 async def _run(settings: Settings) -> None:
-    """Load the model, open the store and serve until stopped."""
-    from server.app import check_exposure, serve
+    """Take the port, open the store, load the model and serve until stopped.
+
+    In that order: what fails at once is told before minutes of loading.
+    """
+    from server.app import check_exposure, serve  # loads torch: not for --help
     from server.engine.async_engine import AsyncEngine
     from server.logs import configure_logs
     from server.registry.library import load_direction_blob
+    from server.serve import bind
     from server.store import Store
 
     configure_logs(settings.log_level, settings.log_format)
-    store = await asyncio.to_thread(
-        Store.open,
-        settings.data_dir,
-        settings.database_url,
-        artifacts_url=settings.artifacts_url,
-        load=load_direction_blob,
-    )
-    try:
-        check_exposure(settings, store)  # before minutes of loading
+    with ExitStack() as stack:
+        sockets = bind(settings.host, settings.port)
+        for sock in sockets:
+            stack.enter_context(sock)
+        store = await asyncio.to_thread(
+            Store.open,
+            settings.data_dir,
+            settings.database_url,
+            artifacts_url=settings.artifacts_url,
+            load=load_direction_blob,
+        )
+        stack.callback(store.close)
+        check_exposure(settings, store)
         engine = await asyncio.to_thread(AsyncEngine.start, settings.engine_config())
         try:
-            await serve(settings, engine, store)
+            await serve(settings, engine, store, sockets=sockets)
         finally:
             await asyncio.to_thread(engine.close)
-    finally:
-        store.close()

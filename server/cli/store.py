@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DataDir, failure, open_store, read_settings
+from .options import DataDir, open_store, read_settings
 
 __all__ = ["app", "check_store", "collect_store"]
 
@@ -17,15 +17,10 @@ app = typer.Typer(help="Check and tidy what is stored.", no_args_is_help=True)
 @app.command("check")
 def check_store(data_dir: DataDir = None) -> None:
     """Read every artifact and the audit log again; status 1 if anything is damaged."""
-    from server.store.errors import StoreError
-
     from . import store_report
 
     with open_store(read_settings(data_dir=data_dir)) as store:
-        try:
-            found, fault = store.artifacts.check(), store.audit_fault()
-        except StoreError as error:
-            raise failure(str(error)) from error
+        found, fault = store.artifacts.check(), store.audit_fault()
     for line in store_report.checked(found, fault):
         typer.echo(line)
     if fault is not None or not found.is_sound:
@@ -41,19 +36,14 @@ def collect_store(
     data_dir: DataDir = None,
 ) -> None:
     """Remove artifacts that nothing names, what interrupted uploads left, and old ended jobs."""
-    from server.store.errors import StoreError
-
     from . import store_report
 
     settings = read_settings(data_dir=data_dir)
     days = settings.job_retention_days
     with open_store(settings) as store:
-        try:
-            found = store.artifacts.collect(timedelta(hours=grace_hours), dry_run=dry_run)
-            for line in store_report.collected(found, dry_run=dry_run):
-                typer.echo(line)
-            if days is not None:
-                jobs = store.jobs.prune(timedelta(days=days), dry_run=dry_run)
-                typer.echo(store_report.pruned(jobs, days, dry_run=dry_run))
-        except StoreError as error:
-            raise failure(str(error)) from error
+        found = store.artifacts.collect(timedelta(hours=grace_hours), dry_run=dry_run)
+        for line in store_report.collected(found, dry_run=dry_run):
+            typer.echo(line)
+        if days is not None:
+            jobs = store.jobs.prune(timedelta(days=days), dry_run=dry_run)
+            typer.echo(store_report.pruned(jobs, days, dry_run=dry_run))

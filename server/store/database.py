@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -188,7 +188,12 @@ def _translate(error: DBAPIError) -> Exception:
 
 
 def _create_engine(url: str | URL) -> Engine:
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:  # its text holds the URL, and so perhaps a password
+        raise StoreError(
+            "the database URL cannot be read; expected one like postgresql://user@host/database"
+        ) from None
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
@@ -198,7 +203,12 @@ def _create_engine(url: str | URL) -> Engine:
     is_remote = parsed.get_backend_name() != "sqlite"
     if is_remote:
         parsed = parsed.update_query_dict({"client_encoding": "utf8"})
-    engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=is_remote)
+    try:
+        engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=is_remote)
+    except (ArgumentError, ImportError) as error:
+        raise StoreError(
+            f"the database URL's driver is {parsed.drivername!r}, which cannot be used: {error}"
+        ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

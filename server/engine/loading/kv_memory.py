@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from server.engine.errors import ModelLoadError
 
 from .host_memory import free_memory_bytes
 
-__all__ = ["KVMemory", "context_limit", "plan_kv_memory"]
+__all__ = ["KVMemory", "context_limit", "free_device_bytes", "plan_kv_memory"]
 
 _CPU_SHARE: Final = 0.25
 _CPU_MOST: Final = 4 * 2**30
@@ -81,8 +81,9 @@ def plan_kv_memory(
     if config.kv_cache_bytes:
         num_blocks = config.kv_cache_bytes // total_bytes
     else:
-        num_blocks = min(_free_bytes(device) // size for device, size in block_bytes.items())
+        num_blocks = min(_share_bytes(device) // size for device, size in block_bytes.items())
     num_blocks = min(num_blocks, config.max_num_seqs * -(-limit // config.block_size))
+    _check_fits(num_blocks, block_bytes)
     capacity = num_blocks * config.block_size
     if not capacity or (config.max_model_len and capacity < config.max_model_len):
         raise ModelLoadError(
@@ -94,6 +95,16 @@ def plan_kv_memory(
     return KVMemory(num_blocks, num_blocks * total_bytes, min(limit, capacity))
 
 
+def _check_fits(num_blocks: int, block_bytes: Mapping[torch.device, int]) -> None:
+    for device, size in block_bytes.items():
+        if num_blocks * size > (free := free_device_bytes(device)):
+            raise ModelLoadError(
+                f"kv_cache_bytes asks for {num_blocks * size} bytes on {device}; {free} are free. "
+                "Set less, or 0 for a share of what is free",
+                param="kv_cache_bytes",
+            )
+
+
 def _block_bytes(specs: Sequence[AttentionSpec], block_size: int) -> dict[torch.device, int]:
     sizes: dict[torch.device, int] = defaultdict(int)
     for spec in specs:
@@ -101,7 +112,13 @@ def _block_bytes(specs: Sequence[AttentionSpec], block_size: int) -> dict[torch.
     return sizes
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_device_bytes(device: torch.device) -> int:
+    """Bytes that may still be taken on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
+
+
+def _share_bytes(device: torch.device) -> int:
+    free = free_device_bytes(device)
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
-    return min(int(free_memory_bytes() * _CPU_SHARE), _CPU_MOST)
+        return int(free * _CUDA_SHARE)
+    return min(int(free * _CPU_SHARE), _CPU_MOST)

@@ -12,8 +12,15 @@ import torch
 from server.engine.attention import AttentionSpec
 from server.engine.errors import ModelLoadError
 
-__all__ = ["physical_cores", "placement_summary", "resolve_device", "resolve_dtype"]
+__all__ = [
+    "physical_cores",
+    "placement_summary",
+    "resolve_device",
+    "resolve_device_map",
+    "resolve_dtype",
+]
 
+_STRATEGIES: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 _DTYPES: Final = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -41,6 +48,21 @@ def resolve_device(name: str) -> torch.device:
         f"device is {name!r}, but this machine has {_devices_here()}; choose one of them or 'auto'",
         param="device",
     )
+
+
+def resolve_device_map(name: str, device: torch.device) -> str | dict[str, torch.device]:
+    """How layers are spread, as transformers takes it; `none` puts all on `device`.
+
+    Raises:
+        ModelLoadError: There is no such strategy.
+    """
+    if name == "none":
+        return {"": device}
+    if name not in _STRATEGIES:
+        raise ModelLoadError(
+            f"device_map is {name!r}; expected none, {', '.join(_STRATEGIES)}", param="device_map"
+        )
+    return name
 
 
 def resolve_dtype(name: str, checkpoint_dtype: torch.dtype | None) -> torch.dtype:

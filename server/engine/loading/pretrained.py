@@ -35,8 +35,8 @@ from steering.weights import CheckpointFiles
 from steering.weights.shard import FLOAT_DTYPES
 
 from .border import reading
-from .host_memory import free_memory_bytes
-from .placement import resolve_device, resolve_dtype
+from .kv_memory import free_device_bytes
+from .placement import resolve_device, resolve_device_map, resolve_dtype
 
 __all__ = ["load_weights", "read_config"]
 
@@ -94,6 +94,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
             go one to one; names them.
     """
     device = resolve_device(config.device)
+    device_map = resolve_device_map(config.device_map, device)
     dtype = resolve_dtype(config.dtype, model_config.get_text_config().dtype)
     _check_size(config, model_config, files, dtype, device)
     with _quiet() as said:
@@ -102,7 +103,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
                 Path(config.model),
                 config=model_config,
                 dtype=dtype,
-                device_map={"": device} if config.device_map == "none" else config.device_map,
+                device_map=device_map,
                 attn_implementation=PAGED,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # told below, with names
@@ -152,8 +153,7 @@ def _check_size(
         auto: Any = AutoModelForCausalLM
         shape = auto.from_config(copy.deepcopy(model_config), dtype=dtype)
     needed = sum(tensor.nbytes for tensor in (*shape.parameters(), *shape.buffers()))
-    on_cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_cuda else free_memory_bytes()
+    free = free_device_bytes(device)
     if needed > free:
         raise ModelLoadError(
             f"model {config.model!r} needs {needed} bytes on {device} in "
