@@ -13,7 +13,7 @@ from server.auth import KeyScope, Principal
 from server.engine.outputs import RequestOutput
 from server.registry.resolution import ResolvedSteering
 
-from .body import Document
+from .body import Desk, Document
 from .convert import chat_sampling, check_room, sequences
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import choose_steering, read_request
@@ -109,7 +109,7 @@ def _choice(run: Run, index: int, tally: Tally, body: ChatRequest) -> dict[str, 
     return choice
 
 
-def _events(run: Run, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
+def _events(run: Run, desk: Desk, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
     begun: set[int] = set()
 
     def chunks(index: int, output: RequestOutput) -> Iterator[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _events(run: Run, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str,
             yield _first_chunk(run, index, body)
         yield _chunk(run, index, output, body)
 
-    return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks)
+    return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks, desk)
 
 
 def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from server.auth import KeyScope, Principal
 from server.engine.outputs import RequestOutput, TokenLogprobs
 from server.registry.resolution import ResolvedSteering
 
-from .body import Document
+from .body import Desk, Document
 from .convert import check_room, completion_sampling, sequences
 from .deps import ActorDep, CallerDep, Services, ServicesDep, operation
 from .intake import choose_steering, read_request
@@ -107,14 +107,14 @@ class _Echo:
             answer["steering"]["baseline"] = {"choices": self._choices(run.baseline_choices)}
         return answer
 
-    def events(self, run: Run) -> AsyncGenerator[dict[str, Any] | str, None]:
+    def events(self, run: Run, desk: Desk) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The answer in chunks."""
         offsets: dict[int, int] = {}  # characters of each choice's tokens so far
 
         def chunks(index: int, output: RequestOutput) -> list[dict[str, Any]]:
             return [{"choices": [self._chunk(index, output, offsets)]}]
 
-        return chunk_events(run, "text_completion", self._body.stream_options, chunks)
+        return chunk_events(run, "text_completion", self._body.stream_options, chunks, desk)
 
     def _choices(self, tallies: list[Tally]) -> list[dict[str, Any]]:
         return [self._choice(index, tally) for index, tally in enumerate(tallies)]

@@ -14,10 +14,11 @@ from server.engine.errors import EngineDrainingError, RequestAbortedError
 from server.engine.outputs import RequestOutput
 from server.errors import reply_to
 
+from .body import Desk
 from .deps import Services
 from .run import Run
 from .schemas.sampling import StreamOptions
-from .sse import DONE, EventStream, Numbered, until_disconnect
+from .sse import DONE, EventStream, Numbered, event_text, until_disconnect
 from .tally import Tally
 
 __all__ = ["chunk_events", "describe_failure", "respond"]
@@ -33,7 +34,7 @@ async def respond(
     services: Services,
     run: Run,
     answer: Callable[[Run], Mapping[str, Any]],
-    events: Callable[[Run], _Events],
+    events: Callable[[Run, Desk], _Events],
     *,
     is_stream: bool,
 ) -> Response:
@@ -51,7 +52,7 @@ async def respond(
         return await services.desk.run_sized(
             size, lambda: JSONResponse(answer(run), headers=headers)
         )
-    rest = events(run)
+    rest = events(run, services.desk)
     first = await until_disconnect(request.receive, anext(rest))
     return EventStream(
         first,
@@ -73,6 +74,7 @@ async def chunk_events(
     kind: str,
     options: StreamOptions | None,
     chunks: Callable[[int, RequestOutput], Iterable[dict[str, Any]]],
+    desk: Desk,
 ) -> AsyncGenerator[dict[str, Any] | str, None]:
     """The events of a streamed answer: joined, they are the whole answer.
 
@@ -82,20 +84,27 @@ async def chunk_events(
         options: What comes beside the choices.
         chunks: From an output and its choice's index to chunks, in order; those that hold nothing
             are left out.
+        desk: Where a chunk is made that has the log-probabilities of a long prompt.
     """
     with_usage = options is not None and options.include_usage
     continuous = options is not None and options.continuous_usage_stats
+
+    def tell(index: int, output: RequestOutput) -> list[str]:
+        told = [chunk for chunk in chunks(index, output) if _holds_something(chunk)]
+        if run.is_finished and not with_usage:
+            told[-1]["steering"] = run.report()  # a finish reason was told
+        for chunk in told:
+            if continuous:
+                chunk["usage"] = run.usage()
+            elif with_usage:
+                chunk["usage"] = None
+        return [event_text({**run.head.document(kind), **chunk}) for chunk in told]
+
     async with aclosing(run.outputs()) as outputs:
         async for index, output in outputs:
-            told = [chunk for chunk in chunks(index, output) if _holds_something(chunk)]
-            if run.is_finished and not with_usage:
-                told[-1]["steering"] = run.report()  # a finish reason was told
-            for chunk in told:
-                if continuous:
-                    chunk["usage"] = run.usage()
-                elif with_usage:
-                    chunk["usage"] = None
-                yield {**run.head.document(kind), **chunk}
+            size = _ENTRY_BYTES * len(output.prompt_logprobs or ())
+            for event in await desk.run_sized(size, tell, index, output):
+                yield event
     if with_usage:
         last = run.head.document(kind)
         yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["DONE", "EventStream", "Numbered", "SendTimeoutError", "until_disconnect"]
+__all__ = ["DONE", "EventStream", "Numbered", "SendTimeoutError", "event_text", "until_disconnect"]
 
 DONE: Final = "[DONE]"
 
@@ -128,11 +128,7 @@ class EventStream(Response):
         number = ""
         if isinstance(event, Numbered):
             number, event = f"id: {event.number}\n", event.data
-        data = (
-            event
-            if isinstance(event, str)
-            else json.dumps(event, separators=(",", ":"), allow_nan=False)
-        )
+        data = event if isinstance(event, str) else event_text(event)
         await self._send_body(send, f"{number}data: {data}\n\n".encode())
 
     async def _send_body(self, send: Send, body: bytes) -> None:
@@ -146,6 +142,11 @@ class EventStream(Response):
             raise SendTimeoutError(
                 f"the reader took nothing for {self._send_timeout:g} seconds"
             ) from None
+
+
+def event_text(data: Mapping[str, Any]) -> str:
+    """The data of an event as it is sent."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[Any]) -> Any:

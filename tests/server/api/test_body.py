@@ -210,6 +210,17 @@ BIG: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
             "logprobs": 2,
         },
     ),
+    "echo in a stream": (
+        "/v1/completions",
+        lambda n: {
+            "model": "echo",
+            "prompt": "x" * 5 * n,
+            "echo": True,
+            "max_tokens": 1,
+            "logprobs": 2,
+            "stream": True,
+        },
+    ),
     "tokenize": ("/tokenize", lambda n: {"prompt": "x" * 10 * n, "return_token_strs": True}),
     "detokenize": ("/detokenize", lambda n: {"tokens": [97] * 10 * n}),
     "trace": (
