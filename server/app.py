@@ -49,6 +49,7 @@ from .api.lifecycle import Lifecycle
 from .api.limits import Limits, Room
 from .api.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
 from .api.routes import list_routes, methods_of
+from .api.store_health import StoreHealth
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
 from .errors import reply_to
@@ -205,6 +206,7 @@ def _services(
         pools=pools,
         metrics=metrics,
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
+        store_health=StoreHealth(store, pools.health),
         keys=KeysGate(store.keys, pools, is_open=is_open),
         desk=Desk(pools.bodies),
         room=Room(engine, settings.max_queued_requests),

@@ -103,6 +103,7 @@ ERROR_TABLE: Final[tuple[ErrorRow, ...]] = (
     ErrorRow(store.PreconditionFailedError, 412),
     ErrorRow(store.InsufficientStorageError, 507, _SERVER),
     ErrorRow(store.CorruptArtifactError, 503, _UNAVAILABLE),
+    ErrorRow(store.StoreReplacedError, 503, _UNAVAILABLE, headers=_RETRY_LATER),
     ErrorRow(store.StoreBusyError, 503, _UNAVAILABLE, headers=_RETRY),
     ErrorRow(store.StoreUnavailableError, 503, _UNAVAILABLE, headers=_RETRY, is_shown=False),
     ErrorRow(store.StoreError, 500, _SERVER, is_shown=False),

@@ -7,7 +7,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
@@ -115,6 +115,7 @@ class Pools:
         bodies: Parses large bodies, and writes large answers.
         bulk: Reads uploads and jobs' requests, and analyses.
         jobs: What running jobs store and look up.
+        health: Asks the store whether it answers.
     """
 
     quick: Pool
@@ -123,6 +124,7 @@ class Pools:
     bodies: Pool
     bulk: Pool
     jobs: Pool
+    health: Pool
 
     @classmethod
     def open(cls) -> Self:
@@ -136,10 +138,11 @@ class Pools:
             bulk=Pool(
                 "uploads and analyses", 2, max_waiting=16, max_wait_seconds=_BULK_WAIT_SECONDS
             ),
+            health=Pool("questions", 1, max_waiting=1, full=busy),
             jobs=Pool("jobs", 2, max_waiting=256, max_wait_seconds=_BULK_WAIT_SECONDS, full=busy),
         )
 
     def close(self) -> None:
         """Begin nothing more, and wait for what runs."""
-        for pool in (self.quick, self.reads, self.writes, self.bodies, self.bulk, self.jobs):
-            pool.close()
+        for field in fields(self):
+            getattr(self, field.name).close()

@@ -36,6 +36,7 @@ from .lifecycle import Lifecycle
 from .limits import Limits, Room
 from .run import Head
 from .schemas.fields import Wire
+from .store_health import StoreHealth
 
 __all__ = [
     "PUBLIC",
@@ -73,6 +74,7 @@ class Services:
     pools: Pools
     metrics: Metrics
     lifecycle: Lifecycle
+    store_health: StoreHealth
     keys: KeysGate
     limits: Limits
     desk: Desk

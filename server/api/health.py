@@ -29,8 +29,8 @@ async def live(services: ServicesDep) -> dict[str, Any]:
 @router.get("/health", openapi_extra=operation(PUBLIC))
 @router.get("/health/ready", openapi_extra=operation(PUBLIC))
 async def ready(services: ServicesDep) -> dict[str, Any]:
-    """Whether requests should come here: 503 while shutting down, or when not live."""
-    reason = services.lifecycle.why_not_ready()
+    """Whether requests should come here: 503 while shutting down, not live, or without a store."""
+    reason = services.lifecycle.why_not_ready() or await services.store_health.why_not_ready()
     if reason is not None:
         raise NotReadyError(f"not ready: {reason}")
     return {"status": "ready"}

@@ -28,6 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from .canonical import canonical_json
+from .database_file import DatabaseFile
 from .errors import (
     ConflictError,
     InsufficientStorageError,
@@ -40,8 +41,20 @@ __all__ = ["BUSY_TIMEOUT_SECONDS", "Database", "serialize", "upgrade"]
 
 _T = TypeVar("_T")
 
-BUSY_TIMEOUT_SECONDS: Final = 10.0
+BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long a writer waits for another one (SQLite's lock, PostgreSQL's row locks)."""
+
+_STATEMENT_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 3
+_POOL_SECONDS: Final = 5.0
+_NUM_CONNECTIONS: Final = 24  # more than threads that ask at once
+_SILENCE = {  # of a machine that has gone
+    "connect_timeout": str(_CONNECT_SECONDS),
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 _ATTEMPTS: Final = 10
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -56,11 +69,13 @@ class Database:
 
     SQLite: WAL, foreign keys, full synchronisation (the row is written last and must stay), and
     BEGIN IMMEDIATE for writers, so that a transaction never fails for having read first.
+    PostgreSQL: whatever waits for it, or for a lock in it, ends within seconds.
     """
 
     def __init__(self, url: str | URL) -> None:
         """Args: url: of SQLite or PostgreSQL; nothing is opened before the first use."""
-        self._engine = _create_engine(url)
+        self._engine = _create_engine(url, is_bounded=True)
+        self._file = DatabaseFile.of(self._engine.url)
         writers = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
         self._read = sessionmaker(self._engine, expire_on_commit=False)
         self._write = sessionmaker(writers, expire_on_commit=False)
@@ -82,6 +97,7 @@ class Database:
         Raises:
             StoreUnavailableError: The database cannot be reached.
         """
+        self._check_file()
         try:
             with _translated(), self._read() as session:
                 yield session
@@ -102,11 +118,14 @@ class Database:
             StoreUnavailableError: The database cannot be reached or was busy too long.
         """
         for _ in range(_ATTEMPTS):
+            self._check_file()
             try:
                 with _translated(), self._write.begin() as session:
-                    return work(session)
+                    done = work(session)
             except _LostRace:
                 continue
+            self._check_file()  # what went into a file that is gone is not called written
+            return done
         raise ConflictError(
             f"other writers changed the same names {_ATTEMPTS} times in a row; try again"
         )
@@ -114,6 +133,10 @@ class Database:
     def close(self) -> None:
         """Close every connection; SQLite's log is folded into the database file."""
         self._engine.dispose()
+
+    def _check_file(self) -> None:
+        if self._file is not None:
+            self._file.check()
 
 
 def serialize(session: Session, subject: str) -> None:
@@ -135,7 +158,7 @@ def upgrade(url: str | URL) -> None:
         SchemaError: The database is newer than this server.
         StoreUnavailableError: The database cannot be reached, or the file is not a database.
     """
-    engine = _create_engine(url)
+    engine = _create_engine(url, is_bounded=False)  # a migration takes as long as it takes
     try:
         with _translated(), engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as c:
             _migrate(c)
@@ -187,7 +210,7 @@ def _translate(error: DBAPIError) -> Exception:
     return StoreUnavailableError(f"the database cannot be used: {error.orig}")
 
 
-def _create_engine(url: str | URL) -> Engine:
+def _create_engine(url: str | URL, *, is_bounded: bool) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:  # its text holds the URL, and so perhaps a password
@@ -202,9 +225,15 @@ def _create_engine(url: str | URL) -> Engine:
         )
     is_remote = parsed.get_backend_name() != "sqlite"
     if is_remote:
-        parsed = parsed.update_query_dict({"client_encoding": "utf8"})
+        own = {"client_encoding": "utf8", **_SILENCE}
+        parsed = parsed.set(query={**own, **parsed.query, "client_encoding": "utf8"})
     try:
-        engine = create_engine(parsed, json_serializer=canonical_json, pool_pre_ping=is_remote)
+        engine = create_engine(
+            parsed,
+            json_serializer=canonical_json,
+            pool_pre_ping=is_remote,
+            **_pool_options(parsed),
+        )
     except (ArgumentError, ImportError) as error:
         raise StoreError(
             f"the database URL's driver is {parsed.drivername!r}, which cannot be used: {error}"
@@ -214,7 +243,35 @@ def _create_engine(url: str | URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     else:
         event.listen(engine, "connect", _prepare_postgresql)
+        if is_bounded:
+            event.listen(engine, "connect", _bound_statements)
+        if is_bounded and parsed.get_driver_name() == "psycopg":
+            event.listen(engine, "do_connect", _connect_bounded)
     return engine
+
+
+def _pool_options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite" and DatabaseFile.of(url) is None:
+        return {}  # in memory: one connection
+    return {
+        "pool_size": 8,
+        "max_overflow": _NUM_CONNECTIONS - 8,
+        "pool_timeout": _POOL_SECONDS,
+    }
+
+
+def _connect_bounded(_dialect: Any, _record: Any, args: Any, options: Any) -> Any:
+    from .bounded_connection import BoundedConnection  # psycopg is there only where it is used
+
+    return BoundedConnection.connect(*args, **options)
+
+
+def _bound_statements(connection: Any, _record: Any) -> None:
+    milliseconds = int(_STATEMENT_SECONDS * 1000)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET statement_timeout = {milliseconds}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {10 * milliseconds}")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -25,7 +25,8 @@ StoreError
 |-- CorruptArtifactError          stored bytes are not those that were uploaded
 |-- InsufficientStorageError      no room left to write
 |-- StoreUnavailableError         the database cannot be reached, or is busy too long
-|   `-- StoreBusyError            too much waits for the store already
+|   |-- StoreBusyError            too much waits for the store already
+|   `-- StoreReplacedError        the database's file was taken away under it
 |-- SchemaError                   the database belongs to another version of the server
 `-- AuditTamperedError            the audit chain is broken
 """
@@ -63,6 +64,7 @@ __all__ = [
     "SchemaError",
     "StoreBusyError",
     "StoreError",
+    "StoreReplacedError",
     "StoreUnavailableError",
 ]
 
@@ -238,6 +240,12 @@ class StoreBusyError(StoreUnavailableError):
     """Too many requests wait for the store already, or this one has waited too long."""
 
     code = "store_busy"
+
+
+class StoreReplacedError(StoreUnavailableError):
+    """The database's file was removed or replaced while it was open."""
+
+    code = "store_replaced"
 
 
 class SchemaError(StoreError):

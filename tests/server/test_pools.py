@@ -107,7 +107,7 @@ async def test_no_pool_of_a_server_fills_another(go: threading.Event) -> None:
     pools = Pools.open()
     named = {
         name: getattr(pools, name)
-        for name in ("quick", "reads", "writes", "bodies", "bulk", "jobs")
+        for name in ("quick", "reads", "writes", "bodies", "bulk", "jobs", "health")
     }
     tasks: list[asyncio.Task[str]] = []
     for name, pool in named.items():

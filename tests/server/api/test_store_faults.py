@@ -16,11 +16,12 @@ from fastapi import FastAPI
 
 from server.api.routes import list_routes
 from server.app import create_app
+from server.auth import KeyScope
 from server.settings import Settings
 from server.store import Store
 from tests.server.jobs.fake_kinds import Steps
 
-from .conftest import chat, connect, create_cheerful, profile, vector
+from .conftest import chat, connect, create_cheerful, make_key, profile, vector
 from .echo_engine import EchoEngine
 
 STEERING = "/v1/steering"
@@ -149,7 +150,12 @@ def spoil(store: Store) -> None:
 
 
 @pytest.fixture
-async def app(settings: Settings, engine: EchoEngine, store: Store) -> AsyncIterator[FastAPI]:
+async def app(
+    request: pytest.FixtureRequest, settings: Settings, engine: EchoEngine, store: Store
+) -> AsyncIterator[FastAPI]:
+    """Asks for a key where `request.param` says so."""
+    if request.param:
+        make_key(store, KeyScope.READ)
     app = create_app(settings, engine, store, kinds=[Steps().kind])  # type: ignore[arg-type]
     await app.state.services.jobs.start()
     yield app
@@ -186,6 +192,7 @@ async def prepared(client: httpx.AsyncClient) -> list[Ask]:
 
 
 @pytest.mark.parametrize("is_named", [False, True], ids=["", "Idempotency-Key"])
+@pytest.mark.parametrize("app", [False, True], ids=["open", "key"], indirect=True)
 async def test_every_route_works_or_says_that_it_cannot_now(
     app: FastAPI, store: Store, is_named: bool
 ) -> None:
@@ -194,7 +201,7 @@ async def test_every_route_works_or_says_that_it_cannot_now(
     def named(ask: Ask) -> dict[str, str]:
         return {"idempotency-key": f"n{next(names)}"} if is_named and ask.method == "POST" else {}
 
-    async with connect(app) as client:
+    async with connect(app, make_key(store, *KeyScope)) as client:
         asks = await prepared(client)
         routes = {(route.method, route.path) for route in list_routes(app)}
         assert {(ask.method, ask.route or ask.path) for ask in asks} == routes
@@ -212,6 +219,7 @@ async def test_every_route_works_or_says_that_it_cannot_now(
             if answer.is_success:
                 continue
             error = answer.json()["error"]
-            if (answer.status_code, error["code"]) != (503, "store_unavailable"):
+            code = "server_is_overloaded" if ask.path.startswith("/health") else "store_unavailable"
+            if (answer.status_code, error["code"]) != (503, code):
                 wrong[ask.method, ask.path] = answer.text
         assert wrong == {}

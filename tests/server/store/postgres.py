@@ -6,8 +6,11 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, NullPool, create_engine, text
@@ -54,6 +57,20 @@ class Cluster:
         with engine.begin() as connection:
             connection.execute(text(f"TRUNCATE {names}"))
         return self._shared
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of it, as a debugger or a hanging disk would, and let them go on."""
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGSTOP)  # first: it starts no more
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in (*map(int, children), postmaster):
+                os.kill(process, signal.SIGCONT)
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")

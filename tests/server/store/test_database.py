@@ -18,7 +18,13 @@ from sqlalchemy.orm import Session
 
 from server.store import migrations
 from server.store.database import Database, upgrade
-from server.store.errors import ConflictError, SchemaError, StoreError, StoreUnavailableError
+from server.store.errors import (
+    ConflictError,
+    SchemaError,
+    StoreError,
+    StoreReplacedError,
+    StoreUnavailableError,
+)
 from server.store.tables import AuditHeadRow, Base
 
 from .postgres import Cluster
@@ -143,7 +149,7 @@ def test_sqlite_is_set_up_for_safety(sqlite_url: URL) -> None:
         "journal_mode": "wal",
         "synchronous": 2,
         "foreign_keys": 1,
-        "busy_timeout": 10_000,
+        "busy_timeout": 5_000,
     }
 
 
@@ -161,6 +167,36 @@ def test_a_writer_holds_the_lock_from_the_start(sqlite_url: URL) -> None:
     other.execute("BEGIN IMMEDIATE")
     other.execute("ROLLBACK")
     other.close()
+    database.close()
+
+
+def test_what_goes_into_a_file_that_is_taken_away_is_not_called_written(
+    sqlite_url: URL, tmp_path: Path
+) -> None:
+    """Before the transaction, or while it runs; the file may be missing or another by then."""
+    upgrade(sqlite_url)
+    database = Database(sqlite_url)
+    path, aside = Path(str(sqlite_url.database)), tmp_path / "aside"
+
+    def insert(session: Session) -> None:
+        session.add(AuditHeadRow(id=1, sequence=0, hash="0"))
+        session.flush()
+
+    def while_it_is_taken(session: Session) -> None:
+        insert(session)
+        path.rename(aside)
+
+    with pytest.raises(StoreReplacedError, match="removed or replaced"):
+        database.write(while_it_is_taken)
+    with pytest.raises(StoreReplacedError), database.reading():
+        pass
+    path.write_bytes(b"")
+    with pytest.raises(StoreReplacedError, match="restart"):
+        database.write(insert)
+    assert path.read_bytes() == b""
+    aside.rename(path)
+    with database.reading() as session:
+        assert session.get(AuditHeadRow, 1) is not None
     database.close()
 
 
