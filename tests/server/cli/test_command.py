@@ -187,3 +187,18 @@ def test_a_fault_of_our_own_keeps_its_traceback(
     result = run("keys", "list", "--data-dir", str(tmp_path))
     assert isinstance(result.exception, TypeError)
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("absent", ["--direction", "--prompts", "--profile"])
+def test_what_bake_is_given_is_read_before_the_model(
+    absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.bake.run.load", None)  # not to be called
+    given = {"--direction": str(direction(tmp_path)), "--operation": "ablate"}
+    if absent == "--profile":
+        given = {"--data-dir": str(tmp_path / "data")}
+    given[absent] = "absent"
+    options = [part for pair in given.items() for part in pair]
+    result = run("bake", "--dry-run", "--model", str(tmp_path), *options)
+    assert result.exit_code == 2
+    assert "'absent'" in result.stderr.splitlines()[-1]
