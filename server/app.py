@@ -65,6 +65,7 @@ from .registry.upload import Uploader
 from .serve import Binding, DrainingServer, StartError, bind
 from .settings import DEMO_DIR, Settings
 from .store import Store
+from .store.errors import InsufficientStorageError
 
 __all__ = ["check_exposure", "create_app", "serve"]
 
@@ -163,11 +164,10 @@ async def serve(
     """
     app = create_app(settings, engine, store, kinds=kinds)
     services: Services = app.state.services
-    check = await services.pools.bulk.run(store.verify)
-    if not check.is_sound:
-        _log.error("store_damaged", **asdict(check))
+    await services.pools.bulk.run(_verify, store)
     if settings.load_demo:
-        await services.pools.bulk.run(import_demo, DEMO_DIR, store, engine.info().spec)
+        spec, is_same = engine.info().spec, settings.is_embedded
+        await services.pools.bulk.run(import_demo, DEMO_DIR, store, spec, is_same_model=is_same)
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
     binding = Binding(
@@ -181,6 +181,17 @@ async def serve(
         services.pools.close()  # what is being written is, before the store goes
     if server.failure is not None:
         raise EngineDeadError(server.failure)
+
+
+def _verify(store: Store) -> None:
+    """Say what is damaged; a disk too full to mark it must not keep the server from starting."""
+    try:
+        check = store.verify()
+    except InsufficientStorageError as error:
+        _log.error("store_not_verified", reason=str(error))
+        return
+    if not check.is_sound:
+        _log.error("store_damaged", **asdict(check))
 
 
 def _services(

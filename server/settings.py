@@ -162,8 +162,13 @@ class Settings(BaseSettings):
         except ValueError:
             return False
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the model is the one that comes with the server."""
+        return self.model == _EMBEDDED_MODEL
+
     def _default_name(self) -> str | None:
-        return _EMBEDDED_NAME if self.model == _EMBEDDED_MODEL else None
+        return _EMBEDDED_NAME if self.is_embedded else None
 
     def engine_config(self) -> EngineConfig:
         """The part of the settings the engine is built from."""

@@ -10,7 +10,7 @@ import structlog
 
 from server.auth import LOCAL_USER
 from server.store import SYSTEM, Store
-from server.store.errors import ProfileNotFoundError
+from server.store.errors import ProfileNotFoundError, StoreError
 from steering.errors import IncompatibleModelError, SteeringError
 from steering.model_spec import ModelSpec
 
@@ -26,13 +26,39 @@ _PROFILES: Final = "profiles.json"
 _log = structlog.get_logger(__name__)
 
 
-def import_demo(folder: Path, store: Store, spec: ModelSpec) -> list[str]:
+def import_demo(
+    folder: Path, store: Store, spec: ModelSpec, *, is_same_model: bool = False
+) -> list[str]:
     """Create and publish what `folder` holds, where it fits the model; returns the profiles made.
 
     The folder has `directions/<name>.safetensors`, each with an optional `<name>.json` beside it
     that says what the file does not, and `profiles.json`, an object of profiles by name. Names
     that exist are left alone, so that it may run at every start and never undoes an edit.
+
+    Whatever goes wrong is in the log and nothing more: the server can do without.
+
+    Args:
+        folder: What to take.
+        store: Where to put it.
+        spec: Of the loaded model.
+        is_same_model: The loaded weights are those the folder was made for, perhaps in another data
+            type. Its directions then say so in their provenance, as `made_for`, and not that they
+            are of this fingerprint.
     """
+    try:
+        made = _create(folder, store, spec, is_same_model=is_same_model)
+    except IncompatibleModelError:
+        _log.info("demo_not_loaded", reason="made for another model or data type")
+        return []
+    except (SteeringError, InvalidProfileError, StoreError, OSError, ValueError) as error:
+        _log.warning("demo_not_loaded", reason=str(error))
+        return []
+    if made:
+        _log.info("demo_loaded", profiles=made)
+    return made
+
+
+def _create(folder: Path, store: Store, spec: ModelSpec, *, is_same_model: bool) -> list[str]:
     profiles = folder / _PROFILES
     if not profiles.is_file():
         return []
@@ -40,25 +66,30 @@ def import_demo(folder: Path, store: Store, spec: ModelSpec) -> list[str]:
     missing = {name: doc for name, doc in documents.items() if not _exists(store, name)}
     if not missing:
         return []
-    try:
-        _import_directions(folder / _DIRECTIONS, Uploader(store, spec))
-        drafting = Drafting(store, DirectionLibrary(store), spec)
-        for name, document in missing.items():
-            drafting.save(name, document, caller=LOCAL_USER, by=SYSTEM, publish=True)
-    except IncompatibleModelError:
-        _log.info("demo_not_loaded", reason="made for another model or data type")
-        return []
-    except (SteeringError, InvalidProfileError) as error:
-        _log.warning("demo_not_loaded", reason=str(error))
-        return []
-    _log.info("demo_loaded", profiles=sorted(missing))
+    _import_directions(folder / _DIRECTIONS, Uploader(store, spec), is_same_model=is_same_model)
+    drafting = Drafting(store, DirectionLibrary(store), spec)
+    for name, document in missing.items():
+        drafting.save(name, document, caller=LOCAL_USER, by=SYSTEM, publish=True)
     return sorted(missing)
 
 
-def _import_directions(folder: Path, uploader: Uploader) -> None:
+def _import_directions(folder: Path, uploader: Uploader, *, is_same_model: bool) -> None:
+    others = []
     for path in sorted(folder.glob("*.safetensors")):
         metadata = {"name": path.stem, **_metadata(path.with_suffix(".json"))}
+        made_for = metadata.get("model_fingerprint")
+        if is_same_model and made_for not in (None, uploader.spec.fingerprint):
+            del metadata["model_fingerprint"]
+            metadata["provenance"] = {**metadata.get("provenance", {}), "made_for": made_for}
+            others.append(path.stem)
         uploader.from_file(path.read_bytes(), metadata, by=SYSTEM)
+    if others:
+        _log.warning(
+            "demo_of_another_data_type",
+            directions=others,
+            message="they were made and measured in the checkpoint's own data type, and act in "
+            "this one much as they do there",
+        )
 
 
 def _metadata(path: Path) -> dict[str, Any]:

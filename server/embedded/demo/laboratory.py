@@ -46,12 +46,13 @@ class Laboratory:
     A served engine forms its batches by arrival time; here every batch is the same in every run.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, dtype: str = "auto") -> None:
         """Load a checkpoint on the CPU with one thread; sets torch's thread count."""
         loaded = load(
             EngineConfig(
                 model=str(checkpoint),
                 device="cpu",
+                dtype=dtype,
                 num_threads=1,
                 max_queued_requests=_NO_LIMIT,
                 max_queued_tokens=_NO_LIMIT,

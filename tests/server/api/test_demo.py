@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from server.registry.demo import import_demo
 from server.registry.library import load_direction_blob
 from server.store import SYSTEM, ProfileStatus, Store
+from server.store.errors import InsufficientStorageError, StoreUnavailableError
 from steering.directions import Direction, DirectionKind
 from steering.formats import dump_direction
 from steering.sites import Site
@@ -60,8 +63,6 @@ def test_what_people_removed_stays_removed(store: Store, folder: Path) -> None:
 
 
 def test_another_model_gets_none(store: Store, folder: Path) -> None:
-    from dataclasses import replace
-
     assert import_demo(folder, store, replace(SPEC, fingerprint="e" * 64)) == []
     assert store.profiles.list().items == ()
     assert store.directions.list().items == ()
@@ -77,3 +78,57 @@ def test_what_was_stored_is_loaded_back(store: Store, folder: Path) -> None:
     loaded = load_direction_blob(store.directions.read(record), record)
     assert loaded.reference == "cheerful@1"
     assert torch.equal(loaded.at(1)["vector"], torch.eye(8)[1])
+
+
+FAULTS: dict[str, Any] = {
+    "no room": InsufficientStorageError("full"),
+    "no database": StoreUnavailableError("away"),
+    "no permission": PermissionError("no"),
+}
+
+
+@pytest.mark.parametrize("call", ["blobs.put", "database.write", "database.reading"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_fails_the_server_starts_without_them(
+    fault: str, call: str, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise FAULTS[fault]
+
+    owner, name = call.split(".")
+    with monkeypatch.context() as patched:
+        patched.setattr(getattr(store, owner), name, fail)
+        assert import_demo(folder, store, SPEC) == []
+    assert [entry["event"] for entry in logs] == ["demo_not_loaded"]
+    assert logs[0]["log_level"] == "warning"
+    assert import_demo(folder, store, SPEC) == ["cheerful", "gloomy"], "the next start makes them"
+
+
+def test_less_room_than_is_left_to_the_database_is_no_reason_to_end(
+    tmp_path: Path, folder: Path, logs: Any
+) -> None:
+    store = Store.open(tmp_path / "full", load=load_direction_blob, low_water_bytes=2**62)
+    assert import_demo(folder, store, SPEC) == []
+    assert "no room" in logs[0]["reason"]
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["{", '{"cheerful": {}}'])
+def test_a_damaged_folder_is_no_reason_to_end(
+    damage: str, store: Store, folder: Path, logs: Any
+) -> None:
+    (folder / "profiles.json").write_text(damage)
+    import_demo(folder, store, SPEC)
+    assert store.profiles.list().items == ()
+
+
+def test_the_same_model_in_another_data_type_gets_them_and_says_so(
+    store: Store, folder: Path, logs: Any
+) -> None:
+    other = replace(SPEC, fingerprint="e" * 64)
+    assert import_demo(folder, store, other, is_same_model=True) == ["cheerful", "gloomy"]
+    assert [entry["event"] for entry in logs] == ["demo_of_another_data_type", "demo_loaded"]
+    record = store.directions.get("cheerful")
+    assert record.model_fingerprint is None
+    assert record.provenance["made_for"] == SPEC.fingerprint
+    assert store.profiles.get("cheerful").name == "cheerful"

@@ -121,6 +121,26 @@ def test_first_start_creates_them_once(laboratory: Laboratory, tmp_path: Path) -
         store.close()
 
 
+def test_they_act_in_another_data_type_too(tmp_path: Path) -> None:
+    """Created and compiled as a server in float32 does; the margins are those of bfloat16."""
+    other = Laboratory(CHECKPOINT, "float32")
+    assert other.spec.fingerprint not in {d.model_fingerprint for d in DIRECTIONS.values()}
+    store = Store.open(tmp_path, load=load_direction_blob)
+    try:
+        assert import_demo(FOLDER, store, other.spec, is_same_model=True) == sorted(DOCUMENTS)
+        record = store.profiles.get("cautious")
+        steers = [
+            Steer(item, store.directions.load(store.directions.get(item.direction.name)))
+            for item in record.profile.interventions
+        ]
+    finally:
+        store.close()
+    plan = compile_plan(steers, (), other.spec)
+    plain, steered = ask(other, {"restricted_framed": 30}, [None, plan])
+    before, after = (refusals(answers["restricted_framed"]) for answers in (plain, steered))
+    assert after >= max(before + 0.2, 0.75)
+
+
 def test_cautious_refuses_framed_questions_and_leaves_ordinary_ones(
     laboratory: Laboratory, compiled: Callable[[str], SteeringPlan]
 ) -> None:
