@@ -117,7 +117,7 @@ async def test_regions_of_a_chat_can_be_steered(api: httpx.AsyncClient) -> None:
     assert found["tokens"][0]["kl"] == pytest.approx(0.0, abs=1e-9)
     assert found["next_kl"] > 0
     error = await analyse(api, "score", {"prompt": TEXT, "steering": steering}, 422)
-    assert error["param"] == "steering"
+    assert error["param"] == "steering.interventions[0].scope"
 
 
 @pytest.mark.parametrize(
