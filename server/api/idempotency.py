@@ -91,6 +91,8 @@ class _Claim:
                 await self._pool.run(self._store.keep, *self._name, answer)
         except StoreError:
             _log.exception("idempotency_key_unsettled")
+            if answer is None:
+                self._store.abandon(*self._name)
 
 
 def _key(request: Request) -> str | None:

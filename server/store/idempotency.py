@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import delete
@@ -12,7 +13,12 @@ from sqlalchemy.orm import Session
 
 from .clock import WallClock
 from .database import Database
-from .errors import IdempotencyConflictError, IdempotencyPendingError, IdempotencyReplayError
+from .errors import (
+    IdempotencyConflictError,
+    IdempotencyPendingError,
+    IdempotencyReplayError,
+    StoreUnavailableError,
+)
 from .idempotency_table import AnswerRow
 
 __all__ = ["IDEMPOTENCY_WINDOW", "IdempotencyStore", "KeptAnswer"]
@@ -21,6 +27,8 @@ IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
 """How long a key stands for its request."""
 
 _PARAM: Final = "Idempotency-Key"
+_MAX_ABANDONED: Final = 4096
+_Name = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,10 @@ class IdempotencyStore:
         """Args: database: shared with the other stores; clock: UTC now."""
         self._database = database
         self._clock = clock
+        self._lock = threading.Lock()
+        # When claims of this process expire, which tells them from later ones of the same name.
+        self._claimed: dict[_Name, datetime] = {}
+        self._abandoned: dict[_Name, datetime] = {}
 
     def claim(self, caller: str | None, key: str, request: str) -> KeptAnswer | None:
         """Take `key` for a request, or give the answer the same request got.
@@ -62,19 +74,32 @@ class IdempotencyStore:
             IdempotencyPendingError: Somebody claimed the same request, and has not answered it.
             IdempotencyReplayError: It was answered with a secret, which is not kept.
         """
+        name = (caller or "", key)
+        with self._lock:  # of several that come back at once, one takes it up
+            abandoned = self._abandoned.pop(name, None)
 
-        def work(session: Session) -> KeptAnswer | None:
+        def work(session: Session) -> KeptAnswer | datetime:
             now = self._clock()
             session.execute(delete(AnswerRow).where(AnswerRow.expires_at <= now))
-            row = session.get(AnswerRow, (caller or "", key))
-            if row is not None:
+            row = session.get(AnswerRow, name)
+            if row is not None and (row.status is not None or row.expires_at != abandoned):
                 return _answer(row, request)
-            expires_at = now + IDEMPOTENCY_WINDOW
-            row = AnswerRow(caller=caller or "", key=key, request=request, expires_at=expires_at)
-            session.add(row)
-            return None
+            if row is None:
+                row = AnswerRow(caller=name[0], key=key)
+                session.add(row)
+            row.request, row.expires_at = request, now + IDEMPOTENCY_WINDOW
+            return row.expires_at
 
-        return self._database.write(work)
+        try:
+            found = self._database.write(work)
+        except StoreUnavailableError:
+            if abandoned is not None:
+                self._abandoned[name] = abandoned
+            raise
+        if isinstance(found, KeptAnswer):
+            return found
+        self._claimed[name] = found
+        return None
 
     def keep(self, caller: str | None, key: str, answer: KeptAnswer) -> None:
         """Keep the answer to a claimed request; does nothing if it has expired."""
@@ -86,11 +111,24 @@ class IdempotencyStore:
                 row.body = answer.body
 
         self._database.write(work)
+        self._claimed.pop((caller or "", key), None)
 
     def release(self, caller: str | None, key: str) -> None:
         """Give up a claim whose request failed and changed nothing: it may be sent again."""
         mine = (AnswerRow.caller == (caller or ""), AnswerRow.key == key)
         self._database.write(lambda session: session.execute(delete(AnswerRow).where(*mine)))
+        self._claimed.pop((caller or "", key), None)
+
+    def abandon(self, caller: str | None, key: str) -> None:
+        """Give up a claim that cannot be released now; whoever sends it again here takes it up.
+
+        Asks nothing of the database. Other servers take it for one in progress.
+        """
+        name = (caller or "", key)
+        with self._lock:
+            claimed = self._claimed.pop(name, None)
+            if claimed is not None and len(self._abandoned) < _MAX_ABANDONED:
+                self._abandoned[name] = claimed
 
 
 def _answer(row: AnswerRow, request: str) -> KeptAnswer:

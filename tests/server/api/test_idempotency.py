@@ -184,6 +184,27 @@ async def test_an_answer_that_cannot_be_kept_is_given_anyway(
     assert again.json()["error"]["code"] == "idempotency_in_progress"
 
 
+async def test_a_request_that_failed_with_the_store_may_be_sent_again_when_it_is_back(
+    client: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither done nor released: of those who then send it again at once, one does it."""
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailableError("gone")
+
+    for index in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(store.directions), "put", away)
+            patched.setattr(type(store.idempotency), "release", away)
+            failed = await client.post(DIRECTIONS, json=vector(), headers=NAMED)
+            assert failed.status_code == 503, index
+    sent = (client.post(DIRECTIONS, json=vector(), headers=NAMED) for _ in range(5))
+    statuses = {answer.status_code for answer in await asyncio.gather(*sent)}
+    assert 201 in statuses
+    assert statuses <= {201, 409}
+    assert num_changes(store) == 1
+
+
 async def test_publishing_is_done_once(client: httpx.AsyncClient, store: Store) -> None:
     await create_cheerful(client)
     await client.post(PROFILES, json=profile(publish=False, description="draft"))

@@ -14,7 +14,7 @@ from server.store.errors import (
     IdempotencyPendingError,
     IdempotencyReplayError,
 )
-from server.store.idempotency import IDEMPOTENCY_WINDOW
+from server.store.idempotency import IDEMPOTENCY_WINDOW, IdempotencyStore
 from server.store.idempotency_table import AnswerRow
 
 from .conftest import Clock
@@ -80,6 +80,24 @@ def test_keys_expire_and_their_rows_go(store: Store, clock: Clock) -> None:
     assert num_rows(store) == 1
     store.idempotency.keep("k1", "y", ANSWER)
     assert num_rows(store) == 1, "an answer that comes too late is dropped"
+
+
+def test_an_abandoned_claim_is_taken_up_by_one_and_no_later_claim_is(
+    store: Store, clock: Clock
+) -> None:
+    keys = store.idempotency
+    assert keys.claim(None, "k", "r" * 64) is None
+    keys.abandon(None, "k")
+    assert keys.claim(None, "k", "s" * 64) is None, "and it may have been mended"
+    with pytest.raises(IdempotencyPendingError):
+        keys.claim(None, "k", "s" * 64)
+    keys.abandon(None, "k")
+    clock.now += IDEMPOTENCY_WINDOW
+    other = IdempotencyStore(store.database, clock)
+    assert other.claim(None, "k", "s" * 64) is None, "another server's, after ours had expired"
+    with pytest.raises(IdempotencyPendingError):
+        keys.claim(None, "k", "s" * 64)
+    keys.abandon("nobody", "k")
 
 
 def test_one_of_many_at_once_does_the_request(store: Store) -> None:
