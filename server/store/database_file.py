@@ -45,7 +45,7 @@ class DatabaseFile:
             self._identity = found
         elif found != self._identity:
             raise StoreReplacedError(
-                "the database's file was removed or replaced while the server ran, and what were "
+                "the database's file was removed or replaced while the server ran, and what is "
                 "written now would be lost; put the file back, or restart the server to use the "
                 "one that is there"
             )
