@@ -30,6 +30,7 @@ _BORDERS = {
     "server.api.sse",
     "server.engine.async_engine",
     "server.engine.core",
+    "server.engine.text.chat_template",
 }
 
 

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+from server.engine.errors import RequestRejectedError
+
+from .chat_template import Message
 from .protected_tokens import ProtectedTokens
 
-__all__ = ["ChatRenderer", "Message", "RenderedText", "TurnSpan"]
+__all__ = ["ChatRenderer", "RenderedText", "TurnSpan"]
 
-Message = Mapping[str, str]
+_MAX_OPENING: Final = 128  # characters of a marker's alias and of space after it
 
 
 @dataclass(frozen=True, slots=True)
 class TurnSpan:
-    """Characters [start, stop) of the rendered text that come from one message's content."""
+    """Characters [start, stop) of the rendered text that come from one message's content.
+
+    Attributes:
+        start: The first, or that of the marker that opens the thought it begins with.
+        stop: One past the last.
+        role: Of the message.
+        index: Of the message.
+    """
 
     start: int
     stop: int
     role: str
+    index: int = 0
 
     @property
     def is_assistant(self) -> bool:
@@ -42,46 +55,93 @@ class RenderedText:
 
 
 class ChatRenderer:
-    """Renders a server's own chat template."""
+    """Renders a server's own chat template, and sees to it that it says what the messages say.
+
+    A template may drop the thought of an earlier assistant's turn, as the model was trained without
+    them; nothing else. Space and case are its own business.
+    """
 
     def __init__(
         self,
-        render: Callable[[list[dict[str, str]]], str],
+        render: Callable[[Sequence[Message]], str],
         protected: ProtectedTokens,
-        thinking_markers: tuple[str, str] | None,
+        thinking_markers: tuple[str, str],
     ) -> None:
         """Render with `render`; assistants, and only they, may write the thinking markers."""
         self._render = render
         self._protected = protected
-        self._markers = frozenset(thinking_markers or ())
-        close = re.escape(thinking_markers[1]) if thinking_markers else r"(?!)"
-        self._thought_end = re.compile(close + r"\s*")
-        self._secret = secrets.token_hex(8)
-        self._mark = re.compile(rf"\ue004{self._secret}(\d+)([<>])\ue005")
+        self._markers = frozenset(thinking_markers)
+        self._thought_edge = re.compile(rf"(?:{'|'.join(map(re.escape, thinking_markers))})\s*")
+        self._spellings = {protected.alias(marker): marker for marker in thinking_markers}
+        opening, self._close_alias = self._spellings
+        self._opening = re.compile(rf"{re.escape(opening)}\s*\Z")
+        # Digits and private characters alone, which no change of case touches.
+        self._secret = f"{secrets.randbelow(10**18):018}"
+        self._mark = re.compile(rf"\ue004{self._secret}#(\d+)([<>])\ue005")
+        self._end = f"\ue004{self._secret}\ue005"
 
     def render(self, messages: Sequence[Message], *, is_open: bool = False) -> RenderedText:
         """Render once for the text and once, with marks in the content, for the turns.
 
         An open chat ends within its last turn, space at the end included.
+
+        Raises:
+            RequestRejectedError: The template refuses the messages, or leaves out one's text.
         """
         hidden = [self._hide(message) for message in messages]
-        text = self._protected.reveal(self._render(hidden))
-        marked = self._protected.reveal(self._render(self._marked(hidden)))
-        found, turns = self._take_marks(marked, messages)
-        if found != text:
-            return RenderedText(text, None)
-        if is_open and turns:
-            turns = (*turns[:-1], replace(turns[-1], stop=len(text)))
+        text = self._protected.reveal(self._rendered(hidden, is_open=is_open))
+        turns = self._turns(hidden, text, is_open=is_open)
+        self._check_complete(hidden, text, turns)
+        if is_open:
+            self._check_open(hidden, text)
+            if turns and turns[-1].index == len(messages) - 1:
+                turns = (*turns[:-1], replace(turns[-1], stop=len(text)))
         return RenderedText(text, turns)
+
+    def _check_open(self, hidden: Sequence[Message], text: str) -> None:
+        """Check that a chat ends with all that its last turn has said, its thought included."""
+        said = self._letters(self._protected.reveal(hidden[-1]["content"]))
+        if not self._letters(text).endswith(said):
+            raise RequestRejectedError(
+                "the model's chat template changes or drops part of the last message, which is to "
+                "be continued; of a turn with a thought, continue the thought, or the answer alone",
+                param=f"messages[{len(hidden) - 1}].content",
+            )
+
+    def _rendered(self, hidden: Sequence[Message], *, is_open: bool) -> str:
+        """As the template writes them; open, up to the end of the last one's content."""
+        if not is_open:
+            return self._render(hidden)
+        # As transformers does it: trailing space stays where the template leaves it.
+        tag = f"{self._end} "
+        last = {**hidden[-1], "content": hidden[-1]["content"] + tag}
+        rendered = self._render([*hidden[:-1], last])
+        stop = rendered.rfind(self._end)
+        if stop < 0:
+            raise _left_out(hidden, len(hidden) - 1)
+        kept = rendered[:stop]
+        return kept if rendered.startswith(tag, stop) else kept.rstrip()
 
     def _hide(self, message: Message) -> dict[str, str]:
         allowed = self._markers if message["role"] == "assistant" else frozenset()
         return {key: self._protected.hide(value, allowed=allowed) for key, value in message.items()}
 
-    def _marked(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    def _turns(
+        self, hidden: Sequence[Message], text: str, *, is_open: bool
+    ) -> tuple[TurnSpan, ...] | None:
+        """Where the contents are in `text`; None where the template heeds the marks."""
+        try:
+            marked = self._rendered(self._marked(hidden), is_open=is_open)
+        except RequestRejectedError:
+            return None
+        found, turns = self._take_marks(self._protected.reveal(marked), hidden)
+        return tuple(self._opened(text, turn) for turn in turns) if found == text else None
+
+    def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Marks stand inside surrounding space, because templates trim it.
 
-        One more start stands behind a thought, because templates drop thoughts of earlier turns.
+        One more start stands behind each end of a thought, because templates drop thoughts, or take
+        them apart and write them anew.
         """
         marked = []
         for index, message in enumerate(messages):
@@ -90,13 +150,14 @@ class ChatRenderer:
             if core:
                 start, stop = self._marks(index)
                 before, after = content.split(core, 1) if content != core else ("", "")
-                core = self._thought_end.sub(rf"\g<0>{start}", core)
+                core = self._thought_edge.sub(rf"\g<0>{start}", core)
                 content = f"{before}{start}{core}{stop}{after}"
             marked.append({**message, "content": content})
         return marked
 
     def _marks(self, index: int) -> tuple[str, str]:
-        return f"\ue004{self._secret}{index}<\ue005", f"\ue004{self._secret}{index}>\ue005"
+        start = f"\ue004{self._secret}#{index}"
+        return f"{start}<\ue005", f"{start}>\ue005"
 
     def _take_marks(
         self, marked: str, messages: Sequence[Message]
@@ -113,5 +174,54 @@ class ChatRenderer:
             if match[2] == "<":
                 starts.setdefault(index, length)
             elif index in starts:
-                turns.append(TurnSpan(starts.pop(index), length, messages[index]["role"]))
+                role = messages[index]["role"]
+                turns.append(TurnSpan(starts.pop(index), length, role, index))
         return "".join([*parts, marked[end:]]), tuple(turns)
+
+    def _opened(self, text: str, turn: TurnSpan) -> TurnSpan:
+        """A turn with the marker that opens its thought, where the template wrote that anew."""
+        if not turn.is_assistant:
+            return turn
+        found = self._opening.search(text, max(0, turn.start - _MAX_OPENING), turn.start)
+        return turn if found is None else replace(turn, start=found.start())
+
+    def _check_complete(
+        self, hidden: Sequence[Message], text: str, turns: Sequence[TurnSpan] | None
+    ) -> None:
+        """Check that the text of every message is in the prompt, but for thoughts.
+
+        Without turns it is looked for anywhere, as often as it was written.
+        """
+        wanted = [self._said(message) for message in hidden]
+        if turns is None:
+            whole, written = self._letters(text), Counter(wanted)
+            is_there = [not said or whole.count(said) >= written[said] for said in wanted]
+        else:
+            found = [""] * len(hidden)
+            for turn in turns:
+                found[turn.index] += self._letters(text[turn.start : turn.stop])
+            is_there = [said in own for said, own in zip(wanted, found, strict=True)]
+        if not all(is_there):
+            raise _left_out(hidden, is_there.index(False))
+
+    def _said(self, message: Message) -> str:
+        """The letters of a message, of an assistant's those after its thought."""
+        content = self._protected.reveal(message["content"])
+        if message["role"] == "assistant":
+            content = content.rpartition(self._close_alias)[2]
+        return self._letters(content)
+
+    def _letters(self, text: str) -> str:
+        """A text without what a template may change: space, case, and how a marker is known."""
+        for alias, marker in self._spellings.items():
+            text = text.replace(alias, marker)
+        return "".join(text.split()).casefold()
+
+
+def _left_out(messages: Sequence[Message], index: int) -> RequestRejectedError:
+    param = f"messages[{index}].content"
+    return RequestRejectedError(
+        f"the model's chat template leaves out what {param} says, as {messages[index]['role']}; "
+        "say it in a turn that the template writes",
+        param=param,
+    )

@@ -23,10 +23,10 @@ class ProtectedTokens:
 
     def __init__(self, spellings: Iterable[str]) -> None:
         """Choose an alias for each spelling."""
-        secret = secrets.token_hex(8)
+        secret = f"{secrets.randbelow(10**18):018}"  # a template may change the case of content
         ordered = sorted(set(spellings), key=len, reverse=True)  # the longest match first
-        self._aliases = {text: f"\ue000{secret}{i}\ue001" for i, text in enumerate(ordered)}
-        self._hidden = {text: f"\ue002{secret}{i}\ue003" for i, text in enumerate(ordered)}
+        self._aliases = {text: f"\ue000{secret}#{i}\ue001" for i, text in enumerate(ordered)}
+        self._hidden = {text: f"\ue002{secret}#{i}\ue003" for i, text in enumerate(ordered)}
         self._spelling = _any_of(ordered)
         self._shown = {hidden: text for text, hidden in self._hidden.items()}
         self._hidden_spelling = _any_of(self._shown)
@@ -46,20 +46,21 @@ class ProtectedTokens:
         """A copy of a tokenizer that knows protected tokens by their aliases; never truncates."""
         document = json.loads(backend.to_str())
         for token in document["added_tokens"]:
-            token["content"] = self._alias(token["content"])
+            token["content"] = self.alias(token["content"])
         model = document["model"]
         if isinstance(model["vocab"], dict):
-            model["vocab"] = {self._alias(text): i for text, i in model["vocab"].items()}
+            model["vocab"] = {self.alias(text): i for text, i in model["vocab"].items()}
         else:
-            model["vocab"] = [[self._alias(text), score] for text, score in model["vocab"]]
+            model["vocab"] = [[self.alias(text), score] for text, score in model["vocab"]]
         if model.get("unk_token") is not None:
-            model["unk_token"] = self._alias(model["unk_token"])
+            model["unk_token"] = self.alias(model["unk_token"])
         copy = Backend.from_str(json.dumps(document))
         copy.no_truncation()
         copy.no_padding()
         return copy
 
-    def _alias(self, spelling: str) -> str:
+    def alias(self, spelling: str) -> str:
+        """What the protected tokenizer calls a token."""
         return self._aliases.get(spelling, spelling)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from server.engine.errors import RequestRejectedError
-
-from .chat_renderer import ChatRenderer, Message
+from .chat_renderer import ChatRenderer
+from .chat_template import ChatTemplate, Message, read_legacy_template
 from .detokenizer import Detokenizer
 from .protected_tokens import ProtectedTokens
 from .regions import RegionTracker, label_regions, label_roles
@@ -57,6 +56,9 @@ class Tokenizer:
     ) -> None:
         """Wrap a tokenizer.
 
+        Raises:
+            ValueError: Its chat template is no valid Jinja.
+
         Args:
             fast: Never changed from here on.
             end_token_ids: Tokens that end an answer.
@@ -68,14 +70,15 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         spellings = {token.content: token_id for token_id, token in added.items()}
         has_thinking = all(marker in spellings for marker in thinking_markers)
-        self._markers = thinking_markers if has_thinking else None
+        self._markers = thinking_markers
         self._think_ids = [
             spellings.get(marker) if has_thinking else None for marker in thinking_markers
         ]
         self._special_ids = frozenset(i for i, token in added.items() if token.special)
         special = {added[token_id].content for token_id in self._special_ids}
-        self._protected = ProtectedTokens(special.union(self._markers or ()))
+        self._protected = ProtectedTokens(special.union(thinking_markers if has_thinking else ()))
         self._encoder = self._protected.tokenizer(self._backend)
+        self._template = ChatTemplate(fast.chat_template, fast.apply_chat_template)
         self._token_bytes = token_bytes_reader(self._backend)
         self.adds_bos_token = bool(self.encode(""))
 
@@ -84,7 +87,7 @@ class Tokenizer:
         """Load from a folder; nothing is downloaded and none of its code is run.
 
         Raises:
-            ValueError: The folder has no fast tokenizer.
+            ValueError: The folder has no fast tokenizer, or a chat template that is no valid Jinja.
         """
         fast = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if not isinstance(fast, PreTrainedTokenizerFast):
@@ -92,6 +95,8 @@ class Tokenizer:
                 f"{path.name} has a {type(fast).__name__}; expected a fast tokenizer "
                 "(tokenizer.json); convert it with transformers"
             )
+        if fast.chat_template is None:
+            fast.chat_template = read_legacy_template(path)
         return cls(fast, _end_token_ids(path, fast), thinking_markers)
 
     @property
@@ -128,9 +133,8 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The template's source."""
-        template = self._fast.chat_template
-        return template if isinstance(template, str) else None
+        """The template's source; of several under names, that of `default`."""
+        return self._template.source
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Tokens of a text, after the model's beginning token if it has one."""
@@ -181,30 +185,12 @@ class Tokenizer:
             continue_final_message: Leave the last turn open, to be continued.
 
         Raises:
-            RequestRejectedError: There is no template, or it refuses these messages.
+            RequestRejectedError: There is no template, it refuses these messages or fails on them,
+                or what it writes lacks the text of one.
         """
-
-        def render(plain: list[dict[str, str]]) -> str:
-            text = self._fast.apply_chat_template(
-                plain,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-            )
-            return str(text)
-
-        if self.chat_template is None:
-            raise RequestRejectedError(
-                "this model has no chat template; send a prompt to /v1/completions instead",
-                param="messages",
-            )
-        try:
-            renderer = ChatRenderer(render, self._protected, self._markers)
-            rendered = renderer.render(messages, is_open=continue_final_message)
-        except (TemplateError, ValueError) as error:
-            raise RequestRejectedError(
-                f"the model's chat template refuses these messages: {error}", param="messages"
-            ) from error
+        render = partial(self._template.render, add_generation_prompt=add_generation_prompt)
+        renderer = ChatRenderer(render, self._protected, self._markers)
+        rendered = renderer.render(messages, is_open=continue_final_message)
         encoding = self._encoder.encode(rendered.text, add_special_tokens=False)
         regions = roles = None
         if rendered.turns is not None:
@@ -220,10 +206,20 @@ def _spelling(token: Any) -> str | None:
 
 
 def _end_token_ids(path: Path, fast: PreTrainedTokenizerFast) -> frozenset[int]:
-    """The tokenizer's end token, and those of the checkpoint's generation settings."""
-    found: set[int] = set() if fast.eos_token_id is None else {fast.eos_token_id}
-    settings = path / "generation_config.json"
-    if settings.exists():
-        ids = json.loads(settings.read_text()).get("eos_token_id") or ()
-        found |= {ids} if isinstance(ids, int) else set(ids)
+    """The end tokens of the tokenizer, of the generation settings and of the model's own."""
+    settings = (_document(path / name) for name in ("generation_config.json", "config.json"))
+    documents = [document for document in settings if document]
+    documents += [d["text_config"] for d in documents if isinstance(d.get("text_config"), dict)]
+    found = {fast.eos_token_id} - {None}
+    for document in documents:
+        ids = document.get("eos_token_id")
+        listed = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        if not all(isinstance(i, int) and not isinstance(i, bool) for i in listed):
+            raise ValueError(f"eos_token_id is {ids!r:.80}; expected a token id or a list of them")
+        found |= {i for i in listed if i >= 0}
     return frozenset(found)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return document if isinstance(document, dict) else {}

@@ -195,7 +195,7 @@ def test_a_prompt_that_ends_with_the_closing_marker_has_closed_its_thought(make:
 
 
 def test_content_that_cannot_be_found_again_has_no_regions() -> None:
-    template = CHATML.replace("m.content", "m.content | length")
+    template = CHATML.replace("m.content }}", "m.content }} ({{ m.content | length }})")
     assert wrap(make_byte_level(template)).render_chat(CHAT).regions is None
 
 
