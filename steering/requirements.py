@@ -41,7 +41,7 @@ from .sites import Site, SitePoint
 __all__ = [
     "WEAKEN",
     "Weakening",
-    "find_weakening",
+    "find_weakenings",
     "is_locked",
     "scope_of",
     "scopes_to_read",
@@ -92,7 +92,7 @@ def scopes_to_read(requires: Iterable[str]) -> frozenset[str]:
 def scopes_to_steer(steers: Sequence[Steer]) -> frozenset[str]:
     """Permissions needed for any use of what `steers` name: directions, and gates to be read.
 
-    What locked directions ask for beyond these is for `find_weakening` to say.
+    What locked directions ask for beyond these is for `find_weakenings` to say.
     """
     return frozenset(
         scope
@@ -102,16 +102,18 @@ def scopes_to_steer(steers: Sequence[Steer]) -> frozenset[str]:
     )
 
 
-def find_weakening(
+def find_weakenings(
     steers: Sequence[Steer], spec: ModelSpec, *, moves_boundary: bool = False
-) -> Weakening | None:
-    """The first use of a locked direction that might weaken it, or None.
+) -> tuple[Weakening, ...]:
+    """Every use of a locked direction that might weaken it, in order.
 
     Args:
-        steers: Everything one request does, in order; lengths of pushes add up over it.
+        steers: Everything one request does, in order, as `compile_plan` accepts it; lengths of
+            pushes add up over it.
         spec: Of the model, for residual norms.
         moves_boundary: Whether the request says itself where its prompt ends.
     """
+    found: list[Weakening] = []
     total = 0.0
     for index, steer in enumerate(steers):
         direction = steer.direction
@@ -132,8 +134,8 @@ def find_weakening(
                     f"the mean residual norm ({total:.2g} times what is free)"
                 )
         if why is not None:
-            return Weakening(steer.path or f"interventions[{index}]", direction, why)
-    return None
+            found.append(Weakening(steer.path or f"interventions[{index}]", direction, why))
+    return tuple(found)
 
 
 def is_locked(requires: Iterable[str]) -> bool:

@@ -12,8 +12,8 @@ from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.interventions import Intervention
 from steering.model_spec import ModelSpec
-from steering.plan import Steer
-from steering.requirements import find_weakening, scope_of, scopes_to_read, scopes_to_steer
+from steering.plan import Steer, compile_plan
+from steering.requirements import find_weakenings, scope_of, scopes_to_read, scopes_to_steer
 
 __all__ = ["AllowScopes", "JobDirections"]
 
@@ -63,7 +63,11 @@ class JobDirections:
         return direction
 
     def steer(self, asked: Intervention, strengths: Iterable[float], param: str) -> list[Steer]:
-        """An intervention at each of several strengths."""
+        """An intervention at each of several strengths.
+
+        Raises:
+            SteeringError: It cannot be done on this model.
+        """
         direction, gate = direction_at(self._find, asked.direction, param), None
         if asked.gate is not None:
             gate = direction_at(self._find, asked.gate.direction, f"{param}.gate")
@@ -72,9 +76,11 @@ class JobDirections:
             for strength in strengths
         ]
         needed = set(scopes_to_steer(steers))
+        self._require(needed, param)
         for steer in steers:  # each is a run of its own, so their lengths do not add up
-            weakening = find_weakening([steer], self._spec)
-            needed |= frozenset() if weakening is None else weakening.scopes
+            compile_plan([steer], [], self._spec)  # what cannot be done asks for nothing
+            for weakening in find_weakenings([steer], self._spec):
+                needed |= weakening.scopes
         self._require(needed, param)
         return steers
 

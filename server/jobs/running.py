@@ -44,7 +44,7 @@ class JobServices:
         library: Loads stored directions.
         runs: Where progress and memory go.
         threads: For what they compute.
-    pool: For what they ask of the store.
+        pool: For what they ask of the store.
         changed: Called when a job has stored something that watchers want to see.
     """
 

@@ -28,7 +28,7 @@ from steering.plan import (
 from steering.profiles import Monitor, Profile
 from steering.requirements import (
     Weakening,
-    find_weakening,
+    find_weakenings,
     scopes_to_read,
     scopes_to_steer,
 )
@@ -36,7 +36,7 @@ from steering.sites import SitePoint
 
 from .errors import InvalidProfileError, Problem
 from .library import DirectionLibrary, direction_at
-from .scopes import allow_weakening
+from .scopes import allow_weakenings
 
 __all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
 
@@ -56,13 +56,13 @@ class CheckedProfile:
         profile: The profile, each direction named with the version that was checked.
         plan: What it compiles to.
         needed: Permissions its directions ask for by this use, beside the profile's own `requires`.
-        weakening: The first of its uses that might weaken a locked direction, or None.
+        weakenings: Its uses that might weaken a locked direction.
     """
 
     profile: Profile
     plan: SteeringPlan
     needed: frozenset[str]
-    weakening: Weakening | None
+    weakenings: tuple[Weakening, ...]
 
     def resid_norms(self, spec: ModelSpec) -> dict[SitePoint, float]:
         """Residual norms at every point it edits, as far as they are known."""
@@ -115,9 +115,9 @@ class Drafting:
         plan = problems.of(compile_plan, steers, monitors, self.spec)
         if problems.found or profile is None or plan is None:
             raise InvalidProfileError(problems.found)
-        weakening = find_weakening(steers, self.spec)
+        weakenings = find_weakenings(steers, self.spec)
         needed = scopes_to_steer(steers).union(
-            frozenset() if weakening is None else weakening.scopes,
+            *(weakening.scopes for weakening in weakenings),
             *(scopes_to_read(use.direction.requires) for use in monitors),
         )
         profile = replace(
@@ -127,7 +127,7 @@ class Drafting:
                 replace(use.monitor, direction=_version(use.direction)) for use in monitors
             ),
         )
-        return CheckedProfile(profile, plan, needed, weakening)
+        return CheckedProfile(profile, plan, needed, weakenings)
 
     def save(
         self,
@@ -148,8 +148,7 @@ class Drafting:
                 read.
         """
         checked = self.check(name, document)
-        if checked.weakening is not None:
-            allow_weakening(checked.weakening, caller)
+        allow_weakenings(checked.weakenings, caller)
         caller.require(*checked.needed, param="interventions")
         return self.store.profiles.save(
             checked.profile,

@@ -17,7 +17,7 @@ from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
-from steering.requirements import find_weakening, scopes_to_read, scopes_to_steer
+from steering.requirements import find_weakenings, scopes_to_read, scopes_to_steer
 
 from .choice import NONE, Compose, NamedProfile, SteeringChoice
 from .errors import (
@@ -28,7 +28,7 @@ from .errors import (
 from .library import DirectionLibrary, direction_at
 from .lru import LruCache
 from .resolution import ResolvedSteering
-from .scopes import allow_weakening
+from .scopes import allow_weakenings
 from .view import NotKnownError, RegistryView, RegistryViews
 
 __all__ = ["Registry"]
@@ -129,10 +129,9 @@ class Registry:
         caller.require(*requires, param="steering")
         plan = self._plan(steers, monitors)
         moves_boundary = bool(choice.prompt_tokens)
-        weakening = find_weakening(steers, self._spec, moves_boundary=moves_boundary)
-        if weakening is not None:
-            allow_weakening(weakening, caller)
-            requires |= weakening.scopes
+        weakenings = find_weakenings(steers, self._spec, moves_boundary=moves_boundary)
+        allow_weakenings(weakenings, caller)
+        requires.update(*(weakening.scopes for weakening in weakenings))
         use = _restricted_use(profiles, choice) if KeyScope.RESTRICTED in requires else None
         if choice.is_compared and not steers:
             raise NothingToCompareError(

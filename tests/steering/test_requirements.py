@@ -14,7 +14,7 @@ from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention, Operation
 from steering.plan import Steer
 from steering.requirements import (
-    find_weakening,
+    find_weakenings,
     scopes_to_read,
     scopes_to_steer,
     why_it_may_weaken,
@@ -96,15 +96,14 @@ def use(change: dict[str, Any], factor: float = 1.0, **fields: Any) -> Steer:
 @pytest.mark.parametrize(("change", "factor"), FREE, ids=str)
 def test_what_is_free(change: dict[str, Any], factor: float) -> None:
     steer = use(change, factor)
-    assert find_weakening([steer], SPEC) is None
+    assert find_weakenings([steer], SPEC) == ()
     assert scopes_to_steer([steer]) == scopes_to_read(REQUIRES) == {"inline"}
 
 
 @pytest.mark.parametrize(("change", "factor", "why"), GUARDED, ids=str)
 def test_everything_else_asks_and_says_why(change: dict[str, Any], factor: float, why: str) -> None:
     steer = use(change, factor)
-    found = find_weakening([replace(steer, path="x[3]")], SPEC)
-    assert found is not None
+    [found] = find_weakenings([replace(steer, path="x[3]")], SPEC)
     assert found.scopes == {"inline", "restricted"}
     assert (found.path, found.direction) == ("x[3]", steer.direction)
     assert re.search(why, found.why)
@@ -114,15 +113,15 @@ def test_an_unlocked_direction_asks_for_nothing_more() -> None:
     for change, factor, _ in GUARDED:
         steer = use(change, factor)
         steer = replace(steer, direction=replace(steer.direction, requires=("inline",)))
-        assert find_weakening([steer], SPEC) is None
+        assert find_weakenings([steer], SPEC) == ()
 
 
 @pytest.mark.parametrize("scope", ["all", "prompt", "generated", "last_prompt"])
 def test_a_boundary_of_the_request_s_own_makes_windows_of_phases(scope: str) -> None:
     steer = use({"scope": {"tokens": scope}})
-    assert find_weakening([steer], SPEC) is None
-    found = find_weakening([steer], SPEC, moves_boundary=True)
-    assert (found is None) is (scope == "all")
+    assert find_weakenings([steer], SPEC) == ()
+    found = find_weakenings([steer], SPEC, moves_boundary=True)
+    assert (found == ()) is (scope == "all")
 
 
 @pytest.mark.parametrize(
@@ -139,14 +138,13 @@ def test_a_boundary_of_the_request_s_own_makes_windows_of_phases(scope: str) -> 
     ids=str,
 )
 def test_a_push_may_be_so_long_and_no_longer(change: dict[str, Any], longest: float) -> None:
-    assert find_weakening([use({**change, "strength": 0.999 * longest})], SPEC) is None
-    found = find_weakening([use({**change, "strength": 1.001 * longest})], SPEC)
-    assert found is not None
+    assert find_weakenings([use({**change, "strength": 0.999 * longest})], SPEC) == ()
+    [found] = find_weakenings([use({**change, "strength": 1.001 * longest})], SPEC)
     assert "longer than four stored vectors" in found.why
     half = use({**change, "strength": 0.4 * longest})
-    assert find_weakening([half, half], SPEC) is None
-    assert find_weakening([half, use({}), half, half], SPEC) is not None, "lengths add up"
-    assert find_weakening([half, replace(half, factor=2.0)], SPEC) is not None
+    assert find_weakenings([half, half], SPEC) == ()
+    assert find_weakenings([half, use({}), half, half], SPEC) != (), "lengths add up"
+    assert find_weakenings([half, replace(half, factor=2.0)], SPEC) != ()
 
 
 def test_where_no_norm_is_known_only_the_vector_counts() -> None:
@@ -155,16 +153,16 @@ def test_where_no_norm_is_known_only_the_vector_counts() -> None:
         spec = replace(SPEC, resid_norms=norms)
         for share in (0.99, 1.01):
             steer = use({"layers": [1], "strength": share * longest / 2})
-            assert (find_weakening([steer], spec) is None) is (share < 1)
+            assert (find_weakenings([steer], spec) == ()) is (share < 1)
             clamp = {"operation": "clamp", "layers": [1], "minimum": share * longest / 2}
-            assert (find_weakening([use(clamp)], spec) is None) is (share < 1)
+            assert (find_weakenings([use(clamp)], spec) == ()) is (share < 1)
 
 
 def test_norms_frozen_into_a_profile_count_before_the_model_s() -> None:
     steer = use({"layers": [1], "unit": "resid", "strength": 1.0})
     frozen = {SitePoint(1, Site.RESID_POST): 9.0}
-    assert find_weakening([replace(steer, resid_norms=frozen)], SPEC) is None
-    assert find_weakening([replace(steer, resid_norms=frozen, factor=1.1)], SPEC) is not None
+    assert find_weakenings([replace(steer, resid_norms=frozen)], SPEC) == ()
+    assert find_weakenings([replace(steer, resid_norms=frozen, factor=1.1)], SPEC) != ()
 
 
 def test_no_free_use_lowers_a_projection_at_its_point() -> None:
@@ -182,7 +180,7 @@ def test_no_free_use_lowers_a_projection_at_its_point() -> None:
         steer = replace(
             steer, direction=locked, intervention=replace(steer.intervention, strength=strength)
         )
-        if find_weakening([steer], SPEC) is not None or strength == 0:
+        if find_weakenings([steer], SPEC) or strength == 0:
             continue
         num_free += 1
         for layer in locked.layers:

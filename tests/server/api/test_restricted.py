@@ -59,6 +59,35 @@ async def test_a_direction_can_be_kept_from_being_weakened(
         assert (await client.post(CHAT, json=chat(steering=steering))).status_code == status
 
 
+@pytest.mark.parametrize("change", [{"operation": "ablate"}, {"strength": -1.0}], ids=str)
+async def test_a_lock_that_the_key_opens_does_not_open_the_next(
+    change: dict[str, Any], closed: FastAPI, store: Store, admin: str
+) -> None:
+    async with connect(closed, admin) as client:
+        for name, permission in (("kept", "restricted"), ("own", "inline"), ("ours", "admin")):
+            document = vector(name, requires=[f"weaken:{permission}"])
+            assert (await client.post("/v1/steering/directions", json=document)).is_success
+    uses = [{**INLINE, "direction": name, **change} for name in ("own", "ours", "kept")]
+    scopes = (KeyScope.CHAT, KeyScope.INLINE, KeyScope.ADMIN)
+    async with connect(closed, make_key(store, *scopes)) as client:
+        response = await client.post(CHAT, json=chat(steering={"interventions": uses[:2]}))
+        assert response.status_code == 200
+        response = await client.post(CHAT, json=chat(steering={"interventions": uses}))
+        assert response.status_code == 403
+        assert response.json()["error"]["param"] == "steering.interventions[2]"
+        response = await client.post("/v1/steering/profiles", json=profile(interventions=uses))
+        assert response.status_code == 403
+        assert response.json()["error"]["param"] == "interventions[2]"
+    async with connect(closed, admin) as client:
+        response = await client.post("/v1/steering/profiles", json=profile(interventions=uses))
+        assert response.json()["requires"] == ["admin", "inline", "restricted"]
+        response = await client.post(CHAT, json=chat(steering={"interventions": uses}))
+        assert response.status_code == 200
+        query = {"action": "steering.restricted_use"}
+        events = (await client.get("/v1/admin/audit", params=query)).json()["data"]
+    assert len(events) == 1
+
+
 async def test_lengths_add_up_over_profile_and_request(
     closed: FastAPI, store: Store, admin: str
 ) -> None:

@@ -25,7 +25,7 @@ from steering.fit import combine_layers, fit_mean_difference
 from steering.formats import load_direction
 from steering.interventions import Intervention, Operation
 from steering.plan import Steer, compile_plan
-from steering.requirements import find_weakening
+from steering.requirements import find_weakenings
 from steering.sites import Site, SitePoint
 
 FOLDER = Path(demo.__file__).parent
@@ -147,7 +147,7 @@ def unlocked(laboratory: Laboratory, uses: Sequence[Sequence[Steer]]) -> list[di
 
 
 def is_free(laboratory: Laboratory, steers: Sequence[Steer]) -> bool:
-    if find_weakening(steers, laboratory.spec) is not None:
+    if find_weakenings(steers, laboratory.spec):
         return False
     try:
         compile_plan(steers, [], laboratory.spec)
@@ -202,7 +202,7 @@ def test_the_search_can_find_what_the_permission_is_for(
     for document in documents:
         asked = Intervention.from_dict({"operation": "add", **document})
         steers = (Steer(asked, locked[document["direction"]]),)
-        assert find_weakening(steers, laboratory.spec) is not None, document
+        assert find_weakenings(steers, laboratory.spec) != (), document
         assert unlocked(laboratory, [steers]), document
 
 
@@ -219,7 +219,7 @@ def test_strengthening_at_the_stored_site_is_free_and_works(
             "scope": {"tokens": "last_prompt"},
         }
         steers.append((Steer(Intervention.from_dict(document), locked["careful"]),))
-        assert find_weakening(steers[-1], laboratory.spec) is None
+        assert find_weakenings(steers[-1], laboratory.spec) == ()
     plans = [None, *(compile_plan(item, [], laboratory.spec) for item in steers)]
     plain, *pushed = laboratory.answers([Trial(framed, plan) for plan in plans])
     for texts in pushed:

@@ -13,6 +13,7 @@ from server.jobs.directions import JobDirections
 from server.store.errors import DirectionNotFoundError
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
+from steering.errors import SteeringError
 from steering.interventions import Intervention
 from steering.sites import Site
 from tests.steering.samples import make_spec
@@ -22,17 +23,26 @@ SPEC = make_spec(num_layers=2, num_heads=2)
 WEAK, LOCKED = ("weaken:restricted",), ("restricted",)
 
 
-def finder(**requires: tuple[str, ...]) -> Callable[[DirectionRef], Direction]:
+TENSORS = {
+    DirectionKind.VECTOR: {"vector": torch.ones(8)},
+    DirectionKind.BASIS: {"basis": torch.eye(8)[:2]},
+    DirectionKind.PLANE: {"basis": torch.eye(8)[:2]},
+    DirectionKind.DIAGONAL: {"scale": torch.ones(8), "shift": torch.ones(8)},
+}
+
+
+def finder(
+    kind: DirectionKind = DirectionKind.VECTOR, **requires: tuple[str, ...]
+) -> Callable[[DirectionRef], Direction]:
     def find(reference: DirectionRef) -> Direction:
         if reference.name not in requires:
             raise DirectionNotFoundError(f"there is no {reference}")
-        tensors = {"vector": torch.ones(8)}
         return Direction(
             reference.name,
-            DirectionKind.VECTOR,
+            kind,
             Site.RESID_POST,
             (1,),
-            tensors,
+            TENSORS[kind],
             requires=requires[reference.name],
         )
 
@@ -78,6 +88,23 @@ def test_a_sweep_asks_for_what_its_strengths_do(
         assert refusing.scopes == set()
     else:
         refusing.steer(intervention(**fields), strengths, "intervention")
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.parametrize("fields", [{"layers": [5]}, {"site": "embed"}, {}], ids=str)
+def test_what_cannot_be_done_is_an_error_of_the_request(
+    kind: DirectionKind, fields: dict[str, Any]
+) -> None:
+    """Also with a locked direction, and whatever the key holds."""
+    for caller in (ADMIN, LOCAL_USER):
+        directions = JobDirections(finder(kind, careful=WEAK), caller.require, SPEC)
+        if kind is DirectionKind.VECTOR and not fields:
+            directions.steer(intervention(), [1.0], "intervention")
+            continue
+        with pytest.raises(SteeringError) as caught:
+            directions.steer(intervention(**fields), [1.0], "intervention")
+        assert (caught.value.param or "").startswith("intervention.")
+        assert directions.scopes == set()
 
 
 def test_reading_asks_for_less_than_making_another() -> None:
