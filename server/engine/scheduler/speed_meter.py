@@ -31,8 +31,9 @@ class SpeedMeter:
         c_i <- c_i r^(w (1 + s_i) / 2)    s_i = c_i x_i / sum_j c_j x_j
 
     so costs stay positive and settle where what is expected is what is measured. The first
-    measurement counts in full and for all kinds alike; of a later one no more than a factor of
-    four, and by w = 1/2. So the first chunks are small and each is at most twice the one before.
+    measurement counts in full and for all kinds alike; of a later one, and of every step that only
+    decodes, no more than a factor of four, and by w = 1/2. So the first chunks are small and each
+    is at most twice the one before.
 
     Args:
         hidden_size: Width of the model; sets what attention is first thought to cost.
@@ -59,7 +60,8 @@ class SpeedMeter:
             if spent > 0.0:
                 self._scale(work, spent / expected)
         else:
-            left = max(seconds - expected, 0.0)
+            most = _MOST_CHANGE * (expected + self._overhead)
+            left = max(min(seconds, most) - expected, 0.0)
             self._overhead += _OVERHEAD_WEIGHT * (left - self._overhead)
 
     def _scale(self, work: Work, ratio: float) -> None:

@@ -204,6 +204,28 @@ def test_one_stall_is_not_a_pace() -> None:
     assert meter.pace.seconds(chunk) < 0.25
 
 
+@pytest.mark.parametrize("costs", MACHINES)
+def test_a_stall_while_only_decoding_lets_no_chunk_take_longer(costs: tuple[float, ...]) -> None:
+    """A process that was stopped for a minute does not think later that its chunks cost nothing."""
+    machine = Machine(*costs)
+    meter = SpeedMeter(machine.width, LIMIT)
+
+    def chunk_seconds() -> float:
+        assert meter.pace is not None
+        chunk = Work.of_chunk(50, min(max(meter.pace.most_tokens(50, LIMIT), 16), 2048))
+        mixed = chunk + decode
+        meter.observe(mixed, machine.seconds(mixed))
+        return machine.chunk_seconds(chunk)
+
+    decode = Work.of_chunk(50, 1)
+    for _ in range(40):
+        chunk_seconds()
+        meter.observe(decode, machine.seconds(decode))
+    before = chunk_seconds()
+    meter.observe(decode, 60.0)
+    assert max(chunk_seconds() for _ in range(20)) <= max(2.2 * LIMIT, before)
+
+
 def test_without_a_limit_there_is_no_pace() -> None:
     meter = SpeedMeter(576, 0.0)
     meter.observe(Work.of_chunk(0, 100), 0.1)
