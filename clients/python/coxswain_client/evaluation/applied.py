@@ -13,6 +13,7 @@ from .errors import AppliedMismatchError
 
 __all__ = ["check_applied"]
 
+_PATH: Final = "path"  # a profile's own when it is checked, the request's when it is used
 _GATE_STATES: Final = "states"  # differ by answer
 _TOLERANCE: Final = 1e-6  # of strengths, relative
 
@@ -30,7 +31,7 @@ def check_applied(arm: Arm, report: AppliedSteering) -> None:
         )
     for index, (found, wanted) in enumerate(zip(report.applied, arm.expected, strict=True)):
         for key, value in wanted.items():
-            if not _agrees(found.get(key), value):
+            if key != _PATH and not _agrees(found.get(key), value):
                 raise AppliedMismatchError(
                     f"{arm.name}: applied[{index}].{key} is {found.get(key)!r}; expected {value!r}"
                 )
