@@ -42,7 +42,9 @@ async def create_completion(
             *(request, services, CompletionRequest, services.limits.prompts, Document.OPENAI),
             hold=hold,
         )
-        steering = await choose_steering(request, services, caller, actor, body)
+        steering = await choose_steering(
+            request, services, caller, actor, body, seeks_boundary=header is not None
+        )
         run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
     return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
 

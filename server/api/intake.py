@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -90,9 +91,15 @@ async def read_request(
 
 
 async def choose_steering(
-    request: Request, services: Services, caller: Principal, actor: Actor, body: GenerationFields
+    request: Request,
+    services: Services,
+    caller: Principal,
+    actor: Actor,
+    body: GenerationFields,
+    *,
+    seeks_boundary: bool = False,
 ) -> ResolvedSteering:
-    """Look up and compile the steering a request chooses.
+    """Look up and compile the steering a request chooses; `seeks_boundary` as in `SteeringChoice`.
 
     Raises:
         RequestError: The model is unknown, or the choice malformed.
@@ -102,7 +109,11 @@ async def choose_steering(
         raise InvalidParameterError(
             f"n is {body.n}; expected at most {services.limits.max_choices}", param="n"
         )
-    return await resolve_steering(request, services, caller, actor, _fields(body), model=body.model)
+    return await resolve_steering(
+        *(request, services, caller, actor, _fields(body)),
+        model=body.model,
+        seeks_boundary=seeks_boundary,
+    )
 
 
 async def resolve_steering(
@@ -113,6 +124,7 @@ async def resolve_steering(
     fields: SteeringFields,
     *,
     model: str | None = None,
+    seeks_boundary: bool = False,
 ) -> ResolvedSteering:
     """Look up and compile what a `steering` object, a model's name and the header choose.
 
@@ -123,6 +135,7 @@ async def resolve_steering(
     choice = _choice(fields, _named(request.headers.get(_HEADER), model or base, base))
     if not services.registry.has_default(caller) and choice == SteeringChoice():
         return ResolvedSteering()
+    choice = replace(choice, seeks_boundary=seeks_boundary)
     return await services.registry.resolve(choice, caller, actor)
 
 

@@ -69,6 +69,7 @@ class SteeringChoice:
         compose: What becomes of the default profile.
         is_compared: Whether unsteered answers are wanted as well.
         prompt_tokens: Where `prompt` ends, one number or one per prompt; empty: at its end.
+        seeks_boundary: Whether it is looked for in the tokens of the prompt instead.
     """
 
     named: tuple[NamedProfile, ...] = ()
@@ -78,6 +79,12 @@ class SteeringChoice:
     compose: Compose = Compose.REPLACE
     is_compared: bool = False
     prompt_tokens: tuple[int, ...] = ()
+    seeks_boundary: bool = False
+
+    @property
+    def moves_boundary(self) -> bool:
+        """Whether the request itself decides where its prompt ends."""
+        return self.seeks_boundary or bool(self.prompt_tokens)
 
 
 def read_interventions(

@@ -128,8 +128,7 @@ class Registry:
         requires.update(*(scopes_to_read(use.direction.requires) for use in monitors))
         caller.require(*requires, param="steering")
         plan = self._plan(steers, monitors)
-        moves_boundary = bool(choice.prompt_tokens)
-        weakenings = find_weakenings(steers, self._spec, moves_boundary=moves_boundary)
+        weakenings = find_weakenings(steers, self._spec, moves_boundary=choice.moves_boundary)
         allow_weakenings(weakenings, caller)
         requires.update(*(weakening.scopes for weakening in weakenings))
         use = _restricted_use(profiles, choice) if KeyScope.RESTRICTED in requires else None

@@ -88,6 +88,24 @@ async def test_a_lock_that_the_key_opens_does_not_open_the_next(
     assert len(events) == 1
 
 
+@pytest.mark.parametrize("scope", ["all", "prompt", "generated", "last_prompt"])
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_a_boundary_found_in_the_prompt_is_the_request_s_own(
+    scope: str, is_own: bool, closed: FastAPI, store: Store, admin: str
+) -> None:
+    """Whoever writes the prompt's tokens writes the turn that the header has looked for."""
+    kept = vector("kept", tensors={"vector": [3.0] * 8}, requires=["weaken:restricted"])
+    async with connect(closed, admin) as client:
+        assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
+    headers = {"X-Steering-Prompt-Tokens": "assistant-turn"} if is_own else {}
+    steering = {"interventions": [{**INLINE, "direction": "kept", "scope": {"tokens": scope}}]}
+    prompt = [256, *b"user\nq", 257, 10, 256, *b"assistant\n", *b"and so on"]
+    body = {"model": "echo", "prompt": prompt, "max_tokens": 2, "steering": steering}
+    async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+        response = await client.post("/v1/completions", json=body, headers=headers)
+    assert response.status_code == (403 if is_own and scope != "all" else 200), response.text
+
+
 async def test_lengths_add_up_over_profile_and_request(
     closed: FastAPI, store: Store, admin: str
 ) -> None:
