@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["Pace", "Work"]
+__all__ = ["Pace", "Work", "num_pairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class Work:
     @classmethod
     def of_chunk(cls, start: int, num_tokens: int, num_logits: int = 0) -> Self:
         """Of positions [start, start + num_tokens) of one request."""
-        pairs = num_tokens * start + num_tokens * (num_tokens + 1) // 2
-        return cls(1, num_tokens, pairs, num_logits)
+        return cls(1, num_tokens, num_pairs(start, num_tokens), num_logits)
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -84,3 +83,8 @@ class Pace:
         linear = token + pair * (start + 0.5)
         # The form of the solution that stays exact where attention costs next to nothing.
         return int(2 * seconds / (linear + math.sqrt(linear**2 + 2 * pair * seconds)))
+
+
+def num_pairs(start: int, num_tokens: int) -> int:
+    """Pairs of positions [start, start + num_tokens), each with all up to its own."""
+    return num_tokens * start + num_tokens * (num_tokens + 1) // 2

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Final, NamedTuple
 
 from server.engine.request import Request
 
-from .pace import Pace, Work
+from .pace import Pace, Work, num_pairs
 
 __all__ = ["ScheduledRequest", "SchedulerOutput", "StepBuilder"]
 
@@ -46,6 +44,8 @@ class ScheduledRequest:
     def num_prompt_logits(self) -> int:
         """Its tokens whose logits are returned, beside those sampled; known until it is run."""
         first, last = self.request.logit_window
+        if last <= self.start:  # as of every decode
+            return 0
         return max(min(last, self.stop) - max(first, self.start), 0)
 
     @property
@@ -74,7 +74,12 @@ class SchedulerOutput:
     @property
     def work(self) -> Work:
         """What all of it asks of the machine; known until it is run."""
-        return reduce(add, (item.work for item in self.scheduled), Work())
+        tokens = pairs = logits = 0  # a step may be hundreds of decodes: no value for each of them
+        for part in self.scheduled:
+            tokens += part.num_tokens
+            pairs += num_pairs(part.start, part.num_tokens)
+            logits += part.num_prompt_logits
+        return Work(len(self.scheduled), tokens, pairs, logits)
 
 
 class _Taken(NamedTuple):
@@ -137,7 +142,9 @@ class StepBuilder:
         self.seconds -= taken.seconds
 
     def _give_back(self, request: Request) -> None:
-        taken = self._taken.pop(request.request_id, _Taken(0, 0, 0.0))
+        taken = self._taken.pop(request.request_id, None)
+        if taken is None:
+            return
         self.budget += taken.tokens
         self.logit_budget += taken.logits
         self.seconds += taken.seconds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from server.engine.errors import SteeringCapacityError
 from server.engine.request import Priority, Request, RequestStatus
-from server.engine.scheduler import Scheduler
+from server.engine.scheduler import Scheduler, Work
 from tests.server.engine.make_request import ScopedPlan
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class SimulatedModel:
         limits = self.scheduler.limits
         assert 0 < output.num_tokens <= limits.max_num_batched_tokens
         assert self.scheduler.num_running <= limits.max_num_seqs
+        assert output.work == sum((item.work for item in output.scheduled), Work())
         requests = [item.request for item in output.scheduled]
         assert len({request.request_id for request in requests}) == len(requests)
         assert all(request.status is RequestStatus.RUNNING for request in requests)
