@@ -142,6 +142,15 @@ class Direction:
             state.update(tensor_bytes(tensor))
         return state.hexdigest()
 
+    @cached_property
+    def lengths(self) -> Mapping[int, float]:
+        """L2 norm of the vector (kind `probe`: the weight) at each layer; empty for other kinds."""
+        name = {DirectionKind.VECTOR: "vector", DirectionKind.PROBE: "weight"}.get(self.kind)
+        if name is None:
+            return {}
+        own = {at: float(self._names_at(at)[name].to(torch.float64).norm()) for at in self._sets()}
+        return {layer: own[layer if self.is_per_layer else self.layers[0]] for layer in self.layers}
+
     @property
     def reference(self) -> str:
         """`name@version`, or the bare name of a direction that is not stored."""

@@ -213,8 +213,7 @@ def _length_share(steer: Steer, spec: ModelSpec) -> float:
     for layer in layers:
         point = SitePoint(layer, direction.site)
         norm = steer.resid_norms.get(point, spec.resid_norms.get(point, 0.0))
-        tensors = direction.at(layer)
-        stored = float(tensors["vector" if "vector" in tensors else "weight"].float().norm())
+        stored = direction.lengths[layer]
         if asked.operation is Operation.CLAMP:
             length = _CLAMP_SHARE * max(asked.minimum or 0.0, 0.0)
         else:

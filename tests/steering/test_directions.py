@@ -19,6 +19,8 @@ from steering.errors import (
 )
 from steering.sites import Site
 
+from .samples import make_direction, make_spec
+
 TENSORS: dict[str, dict[str, Tensor]] = {
     "vector": {"vector": torch.tensor([3.0, 4.0, 0.0])},
     "basis": {"basis": torch.eye(2, 3)},
@@ -207,6 +209,22 @@ def test_tensors_cannot_be_replaced_and_reads_are_float32_copies() -> None:
         item.tensors["vector"] = original
     half = direction(tensors={"vector": original.to(torch.float16)})
     assert half.at(1)["vector"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", DirectionKind)
+def test_lengths_are_of_what_is_added_at_each_layer(kind: DirectionKind) -> None:
+    spec = make_spec()
+    site = Site.HEADS if kind is DirectionKind.HEADS else Site.RESID_POST
+    made = make_direction(kind, site, (0, 2), spec, seed=3)
+    name = {DirectionKind.VECTOR: "vector", DirectionKind.PROBE: "weight"}.get(kind)
+    expected = {} if name is None else {at: float(made.at(at)[name].norm()) for at in made.layers}
+    assert made.lengths == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_vector_has_its_length_at_every_layer() -> None:
+    tensors = {"vector": torch.tensor([3.0, 4.0])}
+    shared = Direction("d", DirectionKind.VECTOR, Site.RESID_POST, (1, 4), tensors)
+    assert shared.lengths == {1: 5.0, 4: 5.0}
 
 
 def test_references_name_the_version() -> None:
