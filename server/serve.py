@@ -114,6 +114,7 @@ def _bound(family: int, kind: int, protocol: int, address: Any) -> socket.socket
             # perhaps only by what lingers of an earlier server's connections
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # nor may the next do so
     except BaseException:
         sock.close()
         raise

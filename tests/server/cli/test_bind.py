@@ -21,6 +21,12 @@ def port_of(sock: socket.socket) -> int:
     return int(sock.getsockname()[1])
 
 
+def listen(sock: socket.socket) -> None:
+    """As `DrainingServer.startup` does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.listen()
+
+
 @pytest.mark.parametrize("is_listening", [False, True])
 @pytest.mark.parametrize("reuse", [0, 1])
 def test_a_port_that_is_taken_is_refused(is_listening: bool, reuse: int) -> None:
@@ -47,8 +53,7 @@ def test_who_connects_before_there_is_a_model_is_refused() -> None:
 def test_a_port_can_be_taken_again_while_old_connections_linger() -> None:
     with bound("127.0.0.1") as [sock]:
         port = port_of(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as `startup` does
-        sock.listen()
+        listen(sock)
         with socket.create_connection(("127.0.0.1", port)) as client:
             answered, _ = sock.accept()
             answered.close()  # the server's end is first, and so the one that lingers
@@ -56,7 +61,9 @@ def test_a_port_can_be_taken_again_while_old_connections_linger() -> None:
     with socket.socket() as plain, pytest.raises(OSError, match="in use"):
         plain.bind(("127.0.0.1", port))  # it does linger
     with bound("127.0.0.1", port) as [again]:
-        again.listen()
+        with pytest.raises(StartError, match="in use"):  # two that start at once are told apart
+            bind("127.0.0.1", port)
+        listen(again)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
