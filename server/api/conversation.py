@@ -103,9 +103,11 @@ async def read_readouts(
         StoreError, SteeringError, AuthError: With `param` like `readouts[0].layer`.
     """
     monitors = read_monitors(documents, param)
-    return await services.pools.writes.run(
-        plan_readouts, services.registry, monitors, caller, actor, param=param
+    planned, directions = await services.pools.reads.run(
+        plan_readouts, services.registry, monitors, caller, param=param
     )
+    await services.registry.audit_reading(directions, actor)
+    return planned
 
 
 def readable_request(

@@ -34,5 +34,5 @@ async def load_probe(
         raise
     caller.require(*scopes_to_read(direction.requires), param="probe")
     planned = plan_probe(monitor, direction, registry.spec)
-    await services.pools.writes.run(registry.audit_reading, [direction], actor)
+    await registry.audit_reading([direction], actor)
     return planned, direction

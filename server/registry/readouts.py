@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.auth import Principal
-from server.store import Actor
+from steering.directions import Direction
 from steering.plan import MonitorUse, PlannedMonitor, SteeringPlan, compile_plan
 from steering.profiles import Monitor
 from steering.requirements import scopes_to_read
@@ -17,9 +17,11 @@ __all__ = ["plan_readouts", "with_readouts"]
 
 
 def plan_readouts(
-    registry: Registry, monitors: Sequence[Monitor], caller: Principal, actor: Actor, *, param: str
-) -> tuple[PlannedMonitor, ...]:
-    """Each monitor compiled for the loaded model; restricted ones are audited. Blocks on the store.
+    registry: Registry, monitors: Sequence[Monitor], caller: Principal, *, param: str
+) -> tuple[tuple[PlannedMonitor, ...], tuple[Direction, ...]]:
+    """Each monitor compiled for the loaded model, and every direction that they read.
+
+    Blocks on the store.
 
     Raises:
         DirectionNotFoundError, SteeringError: With `param` like `readouts[0].direction`.
@@ -33,8 +35,7 @@ def plan_readouts(
     for use in uses:
         caller.require(*scopes_to_read(use.direction.requires), param=param)
     planned = compile_plan([], uses, registry.spec).monitors
-    registry.audit_reading({use.direction.reference: use.direction for use in uses}.values(), actor)
-    return planned
+    return planned, tuple({use.direction.reference: use.direction for use in uses}.values())
 
 
 def with_readouts(

@@ -231,12 +231,16 @@ class Registry:
         )
         return self._plans.get_or(key, lambda: compile_plan(steers, monitors, self._spec))
 
-    def audit_reading(self, directions: Iterable[Direction], actor: Actor) -> None:
-        """Record that an analysis reads those that are restricted. Blocks on the store."""
+    async def audit_reading(self, directions: Iterable[Direction], actor: Actor) -> None:
+        """Record that an analysis reads those that are restricted; others ask nothing of the store.
+
+        Raises:
+            StoreError: It cannot be recorded.
+        """
         for direction in directions:
             if KeyScope.RESTRICTED in scopes_to_read(direction.requires):
                 subject = f"direction {direction.reference}"
-                self._store.audit.append(_USE, subject, by=actor)
+                await self._pools.writes.run(self._store.audit.append, _USE, subject, by=actor)
 
 
 def _restricted_use(profiles: Sequence[ProfileRecord], choice: SteeringChoice) -> _RestrictedUse:

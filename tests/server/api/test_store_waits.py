@@ -27,7 +27,7 @@ from server.store.errors import StoreUnavailableError
 from tests.server.store.conftest import cluster
 from tests.server.store.postgres import Cluster
 
-from .conftest import chat, connect, create_cheerful, make_key, profile
+from .conftest import chat, connect, create_cheerful, make_key, profile, vector
 from .echo_engine import EchoEngine
 from .test_bad_uploads import upload
 
@@ -111,6 +111,25 @@ async def test_chats_wait_for_no_writer(impatient: httpx.AsyncClient, settings: 
     answers = await asyncio.gather(*waiting)
     assert {answer.status_code for answer in answers} <= {201, 503}
     assert answers[0].status_code == 201, "what runs when the lock is let go of is done"
+
+
+@pytest.mark.parametrize("impatient", [600.0], indirect=True)
+async def test_an_analysis_waits_for_no_writer(
+    impatient: httpx.AsyncClient, settings: Settings
+) -> None:
+    probe = vector("probe", kind="probe", tensors={"weight": [1.0] * 8, "bias": [0.5]})
+    assert (await impatient.post("/v1/steering/directions", json=probe)).status_code == 201
+    with locked(settings):
+        waiting = writes(impatient)
+        await chats_go_on(impatient)
+        for path, asked in (
+            ("trace", {"prompt": "x", "readouts": [{"direction": "cheer"}]}),
+            ("heads", {"prompts": ["x"], "probe": "probe", "method": "causal"}),
+        ):
+            answer = await impatient.post(f"/v1/steering/analyze/{path}", json=asked)
+            assert answer.status_code == 200, answer.text
+        assert not all(task.done() for task in waiting)
+    await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize("impatient", [0.0], indirect=True)
