@@ -20,7 +20,8 @@ class BoundedProtocol(H11Protocol):
 
     Attributes:
         max_connections: Open at once; uvicorn's own limit would answer in plain text.
-        head_timeout_seconds: For a head, from its connection or the end of the request before.
+        head_timeout_seconds: For a head, from its connection or the end of the request before,
+            and for what is left of a body once it is answered.
     """
 
     max_connections: ClassVar[int] = 1024
@@ -48,9 +49,10 @@ class BoundedProtocol(H11Protocol):
             super().data_received(data)
 
     def handle_events(self) -> None:
-        """Read what has come; wait on while a head is incomplete."""
+        """Read what has come; wait on while a head, or a body that nobody reads, is incomplete."""
         super().handle_events()
-        if self.conn.their_state is not h11.IDLE:
+        is_answered = self.conn.our_state is h11.DONE
+        if self.conn.their_state is not h11.IDLE and not is_answered:
             self._stop_waiting()
         elif self._head_timer is None:
             self._wait_for_head()

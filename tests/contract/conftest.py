@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import structlog
 from server.app import create_app
 from server.engine.engine import Engine
 from server.registry.library import load_direction_blob
-from server.serve import Binding, DrainingServer
+from server.serve import Binding, DrainingServer, bind
 from server.settings import Settings
 from server.store import Store
 from tests.server.api.conftest import profile, vector
@@ -28,13 +29,14 @@ class Served:
 
     def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
         app = create_app(settings, engine, store)
-        binding = Binding("127.0.0.1", 0, 64, 5.0)
+        binding = Binding(max_connections=64, drain_timeout_seconds=5.0)
         self.engine: Any = engine
         self.url = ""
         self._is_bound = threading.Event()
         self._server = _Announcing(app, app.state.services, binding)
         self._server.announce = self._announce
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()))
+        sockets = bind("127.0.0.1", 0)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets)))
         self._thread.start()
         assert self._is_bound.wait(60)
 
@@ -50,8 +52,8 @@ class Served:
 class _Announcing(DrainingServer):
     announce = staticmethod(lambda port: None)
 
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup(None)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         self.announce(self.servers[0].sockets[0].getsockname()[1])
 
 

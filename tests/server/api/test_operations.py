@@ -18,7 +18,7 @@ from server.api.limits import Limits
 from server.api.routes import list_routes
 from server.app import create_app
 from server.metrics import Labelled, Metrics
-from server.serve import Binding, DrainingServer
+from server.serve import Binding, DrainingServer, bind
 from server.settings import Settings
 from server.store import Store
 
@@ -51,7 +51,7 @@ async def test_the_process_ends_when_the_heartbeat_stays_old_not_when_it_was(
     services = app.state.services
     monkeypatch.setattr(services.lifecycle, "why_not_live", lambda: next(seen))
     monkeypatch.setattr("server.serve._WATCH_SECONDS", 0.0)
-    server = DrainingServer(app, services, Binding("127.0.0.1", 0, 1, 0.0))
+    server = DrainingServer(app, services, Binding(1, 0.0))
     await server._watch()
     assert server.failure == "older"
     assert server.should_exit
@@ -65,9 +65,9 @@ async def test_a_full_collection_does_not_look_through_what_was_loaded(
     done: list[str] = []
     for name in ("collect", "freeze"):
         monkeypatch.setattr(f"gc.{name}", partial(done.append, name))
-    server = DrainingServer(app, app.state.services, Binding("127.0.0.1", 0, 1, 0.0))
+    server = DrainingServer(app, app.state.services, Binding(1, 0.0))
     server.should_exit = True
-    await server.serve()
+    await server.serve(bind("127.0.0.1", 0))
     assert done == ["collect", "freeze"]
 
 
