@@ -3,6 +3,7 @@
 compare      the engine, transformers and vLLM on one core, in turn
 profiles     what profiles cost
 throughput   the engine alone
+long_prompt  a long prompt beside short chats
 attention    ways to attend on the CPU
 linear       plain against packed weights
 kernel       dense against gathered rows of the steering kernel
@@ -14,7 +15,7 @@ import runpy
 import sys
 from pathlib import Path
 
-_NAMES = ("attention", "compare", "kernel", "linear", "profiles", "throughput")
+_NAMES = ("attention", "compare", "kernel", "linear", "long_prompt", "profiles", "throughput")
 _GUIDE = (
     ["compare"],
     ["profiles"],

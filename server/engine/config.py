@@ -24,7 +24,7 @@ class EngineConfig:
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
         max_chunk_seconds: Longest that chunks of prompts may hold up a step which other requests
-            wait for, four times that where none does; steps are sized by measured speed. 0 sets
+            wait for, twice that where none does; steps are sized by measured speed. 0 sets
             no limit beside `max_num_batched_tokens`.
         max_queued_requests: Most requests waiting.
         max_queued_tokens: Most prompt tokens waiting.

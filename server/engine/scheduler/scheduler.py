@@ -20,7 +20,7 @@ __all__ = ["Scheduler"]
 _BESIDE: Final = 8
 """Share of a step, as 1 / n, that a lower priority may add to a higher one's."""
 
-_ALONE: Final = 4.0
+_ALONE: Final = 2.0
 """Chunks may take this many times as long where nobody waits for the step they are in."""
 
 _FIRST_SHARE: Final = 0.5

@@ -100,7 +100,7 @@ class SimulatedModel:
             reverse=True,
         )
         interactive = [i for i in output.scheduled if i.request.spec.priority is INTERACTIVE]
-        most = pace.max_chunk_seconds * (4 if len(interactive) <= 1 else 1)
+        most = pace.max_chunk_seconds * (2 if len(interactive) <= 1 else 1)
         assert sum(seconds) <= most + sum(least[:4]) + 1e-9
 
     def _run(self, item: ScheduledRequest) -> int:

@@ -111,7 +111,7 @@ def test_alone_a_prompt_has_longer_steps() -> None:
     added = []
     while served.scheduler.has_work:
         added.append(served.step()[1])
-    assert 3 * LIMIT < max(added) < 5 * LIMIT
+    assert 1.6 * LIMIT < max(added) < 2.4 * LIMIT
 
 
 @pytest.mark.parametrize("num_logprobs", [None, 1])
@@ -163,7 +163,7 @@ def test_a_machine_nobody_knows_is_asked_for_little() -> None:
     """The first step is small, and the second has learned from it."""
     served = Served(Machine(*MACHINES[3]))
     served.scheduler.add(make_request(8000))
-    assert served.step()[0].tokens == 112
+    assert served.step()[0].tokens == 48
     assert served.step()[0].tokens == 16
 
 
