@@ -144,11 +144,13 @@ class Direction:
 
     @cached_property
     def lengths(self) -> Mapping[int, float]:
-        """L2 norm of the vector (kind `probe`: the weight) at each layer; empty for other kinds."""
-        name = {DirectionKind.VECTOR: "vector", DirectionKind.PROBE: "weight"}.get(self.kind)
-        if name is None:
+        """L2 norm of the vector at each layer; empty for kinds other than `vector`."""
+        if self.kind is not DirectionKind.VECTOR:
             return {}
-        own = {at: float(self._names_at(at)[name].to(torch.float64).norm()) for at in self._sets()}
+        own = {
+            layer: float(self._names_at(layer)["vector"].to(torch.float64).norm())
+            for layer in self._sets()
+        }
         return {layer: own[layer if self.is_per_layer else self.layers[0]] for layer in self.layers}
 
     @property

@@ -17,9 +17,10 @@ rule is therefore a list of what is free, and everything else needs the permissi
     length      sum over layers and interventions of length / max(4 |v|, R) at most 1
 
 `length` is that of the push: gain |v|, or gain R for unit `resid`; for `clamp` twice the minimum. v
-is the stored vector and R the mean residual norm at the point, both in units of the activation. The
-bounds on tokens and length were measured, with margins, on the embedded model: pushes along its
-refusal and caution directions of every layer, alone and summed (docs/security.md).
+is the stored vector and R the mean residual norm at the point, both in units of the activation; the
+weight of a probe is in none of these, so R alone counts there. The bounds on tokens and length were
+measured, with margins, on the embedded model: pushes along its refusal and caution directions of
+every layer, alone and summed (docs/security.md).
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ def _length_share(steer: Steer, spec: ModelSpec) -> float:
     for layer in layers:
         point = SitePoint(layer, direction.site)
         norm = steer.resid_norms.get(point, spec.resid_norms.get(point, 0.0))
-        stored = direction.lengths[layer]
+        stored = direction.lengths.get(layer, 0.0)
         if asked.operation is Operation.CLAMP:
             length = _CLAMP_SHARE * max(asked.minimum or 0.0, 0.0)
         else:

@@ -216,8 +216,8 @@ def test_lengths_are_of_what_is_added_at_each_layer(kind: DirectionKind) -> None
     spec = make_spec()
     site = Site.HEADS if kind is DirectionKind.HEADS else Site.RESID_POST
     made = make_direction(kind, site, (0, 2), spec, seed=3)
-    name = {DirectionKind.VECTOR: "vector", DirectionKind.PROBE: "weight"}.get(kind)
-    expected = {} if name is None else {at: float(made.at(at)[name].norm()) for at in made.layers}
+    is_added = kind is DirectionKind.VECTOR
+    expected = {at: float(made.at(at)["vector"].norm()) for at in made.layers if is_added}
     assert made.lengths == pytest.approx(expected, rel=1e-6)
 
 

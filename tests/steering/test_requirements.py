@@ -158,6 +158,17 @@ def test_where_no_norm_is_known_only_the_vector_counts() -> None:
             assert (find_weakenings([use(clamp)], spec) == ()) is (share < 1)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_a_probe_s_weight_is_no_measure_of_a_push(scale: float) -> None:
+    """A minimum is in units of the activation, a weight in one over them."""
+    tensors = {"weight": torch.full((16,), scale), "bias": torch.zeros(1)}
+    probe = Direction("p", DirectionKind.PROBE, Site.RESID_POST, (1,), tensors, requires=REQUIRES)
+    for minimum, is_free in ((-9.0, True), (1.49, True), (1.51, False), (100.0, False)):
+        document = {"operation": "clamp", "direction": "p", "minimum": minimum}
+        steer = Steer(Intervention.from_dict(document), probe)
+        assert (find_weakenings([steer], SPEC) == ()) is is_free, minimum
+
+
 def test_norms_frozen_into_a_profile_count_before_the_model_s() -> None:
     steer = use({"layers": [1], "unit": "resid", "strength": 1.0})
     frozen = {SitePoint(1, Site.RESID_POST): 9.0}
