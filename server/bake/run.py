@@ -101,7 +101,13 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
 
 
 def _engine_config(options: BakeOptions) -> EngineConfig:
-    return EngineConfig(str(options.model), device="cpu", pack_weights=False, max_num_seqs=1)
+    return EngineConfig(
+        str(options.model),
+        device="cpu",
+        pack_weights=False,
+        max_num_seqs=1,
+        max_chunk_seconds=0.0,  # what is measured must not depend on the machine's speed
+    )
 
 
 def _source(options: BakeOptions, store: Store | None) -> Callable[[int], BakeSource]:

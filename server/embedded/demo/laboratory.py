@@ -56,6 +56,7 @@ class Laboratory:
                 num_threads=1,
                 max_queued_requests=_NO_LIMIT,
                 max_queued_tokens=_NO_LIMIT,
+                max_chunk_seconds=0.0,  # or batches would depend on how fast the machine is
             )
         )
         self._core = assemble(loaded)
