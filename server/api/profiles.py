@@ -120,17 +120,14 @@ async def publish_profile(
 ) -> Response:
     """Make a version (the newest, or `name@2`) available by the profile's name.
 
-    What the profile requires of a key because of its directions, the caller's key must hold.
+    What its directions ask of a key by their use in the profile, the caller's key must hold.
     """
     wanted = reference(name)
-    found = await services.pools.reads.run(
-        services.store.profiles.get, wanted.name, wanted.version, include_drafts=True
-    )
-    caller.require(*set(found.requires) - set(found.profile.requires), param="name")
     record = await services.pools.writes.run(
-        services.store.profiles.publish,
-        found.name,
-        found.version,
+        services.drafting.publish,
+        wanted.name,
+        wanted.version,
+        caller=caller,
         by=actor,
         expected=if_match(request),
     )

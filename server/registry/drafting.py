@@ -160,6 +160,32 @@ class Drafting:
             expected=expected,
         )
 
+    def publish(
+        self,
+        name: str,
+        version: int | None,
+        *,
+        caller: Principal,
+        by: Actor,
+        expected: str | None = None,
+    ) -> ProfileRecord:
+        """Publish a version, or the newest listed one.
+
+        Raises:
+            ProfileNotFoundError: No such listed version.
+            PermissionDeniedError: `caller` may not use its directions so.
+            PreconditionFailedError: The name was changed since `expected`.
+        """
+        found = self.store.profiles.get(name, version, include_drafts=True)
+        needed = set(found.requires) - set(found.profile.requires)
+        for reference in map(DirectionRef.parse, found.directions):
+            used = self.store.directions.get(
+                reference.name, reference.version, include_archived=True
+            )
+            needed |= scopes_to_read(used.requires)
+        caller.require(*needed, param="name")
+        return self.store.profiles.publish(found.name, found.version, by=by, expected=expected)
+
     def _read(
         self,
         document: Mapping[str, Any],

@@ -62,6 +62,18 @@ def app(settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
 
 
 @pytest.fixture
+def admin(store: Store) -> str:
+    """A key that may do everything."""
+    return make_key(store, *KeyScope)
+
+
+@pytest.fixture
+def closed(admin: str, settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
+    """The application of a store that has keys."""
+    return create_app(settings, engine, store)  # type: ignore[arg-type]
+
+
+@pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connect(app) as http:
         yield http

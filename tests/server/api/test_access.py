@@ -34,17 +34,6 @@ def dump(settings: Settings) -> list[str]:
         return list(connection.iterdump())
 
 
-@pytest.fixture
-def admin(store: Store) -> str:
-    return make_key(store, *KeyScope)
-
-
-@pytest.fixture
-def closed(admin: str, settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
-    """The application of a store that has keys."""
-    return create_app(settings, engine, store)  # type: ignore[arg-type]
-
-
 def test_every_route_declares_its_scope(app: FastAPI) -> None:
     routes = list_routes(app)
     assert len(routes) > 35

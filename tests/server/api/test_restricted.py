@@ -7,27 +7,13 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from server.app import create_app
 from server.auth import KeyScope
-from server.settings import Settings
 from server.store import Store
 
 from .conftest import chat, connect, make_key, profile, vector
-from .echo_engine import EchoEngine
 
 CHAT = "/v1/chat/completions"
 INLINE = {"operation": "add", "direction": "cheer"}
-
-
-@pytest.fixture
-def admin(store: Store) -> str:
-    return make_key(store, *KeyScope)
-
-
-@pytest.fixture
-def closed(admin: str, settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
-    """The application of a store that has keys."""
-    return create_app(settings, engine, store)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +126,9 @@ async def test_an_administrator_publishes_nothing_he_may_not_use(
         for name, requires in (("kept", "weaken:restricted"), ("bypass", "restricted")):
             document = vector(name, requires=[requires], **vectors)
             assert (await client.post("/v1/steering/directions", json=document)).is_success
-        draft = profile("draft", "bypass", publish=False)
-        assert (await client.post(path, json=draft)).status_code == 201
+        for name, own in (("draft", []), ("draft-that-says-so", ["restricted"])):
+            draft = profile(name, "bypass", publish=False, requires=own)
+            assert (await client.post(path, json=draft)).status_code == 201
     uses: list[dict[str, Any]] = [
         {"operation": "ablate", "strength": -1.0},
         {"operation": "ablate"},
@@ -158,8 +145,9 @@ async def test_an_administrator_publishes_nothing_he_may_not_use(
             assert response.json()["error"]["param"] == "interventions[0]"
         response = await client.post(path, json=profile("sly", "bypass"))
         assert (response.status_code, response.json()["error"]["param"]) == (403, "interventions")
-        response = await client.post(f"{path}/draft/publish")
-        assert (response.status_code, response.json()["error"]["param"]) == (403, "name")
+        for name in ("draft", "draft-that-says-so", "draft@1"):
+            response = await client.post(f"{path}/{name}/publish")
+            assert (response.status_code, response.json()["error"]["param"]) == (403, "name")
         assert (await client.post(path, json=profile("fine", "kept"))).json()["requires"] == []
     async with connect(closed, admin) as client:
         for change in uses:
