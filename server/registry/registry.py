@@ -239,8 +239,16 @@ class Registry:
         """
         for direction in directions:
             if KeyScope.RESTRICTED in scopes_to_read(direction.requires):
-                subject = f"direction {direction.reference}"
-                await self._pools.writes.run(self._store.audit.append, _USE, subject, by=actor)
+                await self.audit_direction(direction.reference, actor)
+
+    async def audit_direction(self, reference: str, actor: Actor) -> None:
+        """Record that a restricted direction, `name@version`, is used.
+
+        Raises:
+            StoreError: It cannot be recorded.
+        """
+        subject = f"direction {reference}"
+        await self._pools.writes.run(self._store.audit.append, _USE, subject, by=actor)
 
 
 def _restricted_use(profiles: Sequence[ProfileRecord], choice: SteeringChoice) -> _RestrictedUse:

@@ -19,11 +19,6 @@ CHAT = "/v1/chat/completions"
 INLINE = {"operation": "add", "direction": "cheer"}
 
 
-@pytest.fixture
-def admin(store: Store) -> str:
-    return make_key(store, *KeyScope)
-
-
 async def test_defaults_apply_beneath_explicit_choices(
     store: Store, engine: EchoEngine, settings: Settings, admin: str
 ) -> None:
