@@ -6,8 +6,7 @@ Routes and commands, which a framework calls, may be left out.
 from __future__ import annotations
 
 import ast
-
-import pytest
+from collections.abc import Iterator
 
 from .source_tree import Module, modules
 
@@ -61,14 +60,20 @@ def _is_migration(module: Module) -> bool:
     return ".migrations" in module.name
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in modules() if not _is_migration(m)], ids=lambda m: m.name
-)
-def test_all_names_what_is_public(module: Module) -> None:
+def _wrong_exports(module: Module) -> Iterator[str]:
     exported = _exported(module)
-    assert len(exported) == len(set(exported))
     public = _public_names(module)
-    assert public - _registered_names(module) <= set(exported) <= public
+    for name in sorted({name for name in exported if exported.count(name) > 1}):
+        yield f"{module.name}: {name} stands twice in __all__"
+    for name in sorted(public - _registered_names(module) - set(exported)):
+        yield f"{module.name}: {name} is public and not in __all__"
+    for name in sorted(set(exported) - public):
+        yield f"{module.name}: {name} is in __all__ and not public"
+
+
+def test_all_names_what_is_public() -> None:
+    found = [wrong for m in modules() if not _is_migration(m) for wrong in _wrong_exports(m)]
+    assert found == []
 
 
 def test_a_migration_adds_no_other_name() -> None:

@@ -6,9 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
-
-import pytest
 
 from .source_tree import ROOT, Import, Module, imports, modules
 
@@ -17,6 +16,7 @@ _CLIENT = {"httpx", "httpx_retries", "pydantic", "click"}
 _STATISTICS = {"scipy", "sklearn"}
 _EVALS = {"matplotlib", "numpy", "safetensors", "scipy", "yaml"}  # the clients' extra of that name
 _READS_SETTINGS = {"server.app", "server.settings"}  # and the commands
+_RUNS_THREADS = "server.jobs.threads"
 _STEERING_MACHINERY = tuple(
     f"steering.{name}" for name in ("runtime", "operations", "hooks", "layout")
 )
@@ -35,86 +35,98 @@ def _top(found: Import) -> str:
     return found.name.split(".")[0]
 
 
-def _foreign(module: Module) -> set[str]:
-    """Top-level packages outside the standard library that a module imports."""
-    return {_top(i) for i in imports(module)} - set(sys.stdlib_module_names) - {_top_of(module)}
-
-
-def _top_of(module: Module) -> str:
-    return module.name.split(".")[0]
-
-
 def _within(prefix: str) -> list[Module]:
     return [m for m in modules() if _under(m.name, prefix)]
 
 
-def _reaches(module: Module, *prefixes: str) -> list[str]:
-    return [i.name for i in imports(module) if any(_under(i.name, p) for p in prefixes)]
+def _offences(scanned: Iterable[Module], is_allowed: Callable[[Import], bool]) -> list[str]:
+    """The imports of these modules that are not allowed, each as `module: name`."""
+    return [
+        f"{module.name}: {found.name}"
+        for module in scanned
+        for found in imports(module)
+        if not is_allowed(found)
+    ]
 
 
-@pytest.mark.parametrize("module", _within("steering"), ids=lambda m: m.name)
-def test_steering_needs_only_tensors(module: Module) -> None:
-    allowed = set(_STEERING)
-    if _under(module.name, "steering.fit") or _under(module.name, "steering.analysis"):
-        allowed |= _STATISTICS
-    assert _foreign(module) <= allowed
-    assert all(i.is_lazy for i in imports(module) if _top(i) in _STATISTICS)
+def _reaches(found: Import, *prefixes: str) -> bool:
+    return any(_under(found.name, prefix) for prefix in prefixes)
 
 
-@pytest.mark.parametrize("module", _within("server.engine"), ids=lambda m: m.name)
-def test_the_engine_knows_no_web_and_no_store(module: Module) -> None:
-    assert not _foreign(module) & _WEB
-    others = [n for n in _reaches(module, "server") if not _under(n, "server.engine")]
-    assert others == []
+def _is_ours_or(found: Import, package: str, allowed: set[str]) -> bool:
+    """Whether it is of the package itself, the standard library or one of the names allowed."""
+    return _top(found) in {package, *allowed} or _top(found) in sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("module", _within("server.engine"), ids=lambda m: m.name)
-def test_transformers_enters_the_engine_by_three_doors(module: Module) -> None:
+def test_steering_needs_only_tensors() -> None:
+    statistical = [m for p in ("steering.fit", "steering.analysis") for m in _within(p)]
+    others = [m for m in _within("steering") if m not in statistical]
+    assert _offences(others, lambda i: _is_ours_or(i, "steering", _STEERING)) == []
+    with_statistics = _STEERING | _STATISTICS
+    assert _offences(statistical, lambda i: _is_ours_or(i, "steering", with_statistics)) == []
+    assert _offences(statistical, lambda i: i.is_lazy or _top(i) not in _STATISTICS) == []
+
+
+def test_the_engine_knows_no_web_and_no_store() -> None:
+    engine = _within("server.engine")
+    assert _offences(engine, lambda i: _top(i) not in _WEB) == []
+    assert _offences(engine, lambda i: _top(i) != "server" or _reaches(i, "server.engine")) == []
+
+
+def test_transformers_enters_the_engine_by_three_doors() -> None:
     """The model's reader, the tokenizer, and the attention functions that it has registered."""
-    if "transformers" in _foreign(module):
-        assert module.name.rpartition(".")[2] in {"attention", "pretrained", "tokenizer"}
+    doors = {"attention", "pretrained", "tokenizer"}
+    others = [m for m in _within("server.engine") if m.name.rpartition(".")[2] not in doors]
+    assert _offences(others, lambda i: _top(i) != "transformers") == []
 
 
-@pytest.mark.parametrize("module", _within("server.store"), ids=lambda m: m.name)
-def test_the_store_knows_values_only(module: Module) -> None:
-    assert _reaches(module, "server.engine", "server.api", *_STEERING_MACHINERY) == []
+def test_the_store_knows_values_only() -> None:
+    others = ("server.engine", "server.api", *_STEERING_MACHINERY)
+    assert _offences(_within("server.store"), lambda i: not _reaches(i, *others)) == []
 
 
-@pytest.mark.parametrize("module", _within("server.api"), ids=lambda m: m.name)
-def test_routes_hold_no_tensors_and_no_engine_parts(module: Module) -> None:
-    assert "torch" not in _foreign(module)
-    assert _reaches(module, "server.engine.core", "server.engine.model_runner") == []
-    assert _reaches(module, *_STEERING_MACHINERY) == []
+def test_routes_hold_no_tensors_and_no_engine_parts() -> None:
+    parts = ("torch", "server.engine.core", "server.engine.model_runner", *_STEERING_MACHINERY)
+    assert _offences(_within("server.api"), lambda i: not _reaches(i, *parts)) == []
 
 
-@pytest.mark.parametrize("module", _within("coxswain_client"), ids=lambda m: m.name)
-def test_the_client_knows_nothing_of_ours(module: Module) -> None:
-    assert _foreign(module) <= _CLIENT | _EVALS
-    assert all(i.is_lazy or i.is_typing for i in imports(module) if _top(i) in _EVALS)
+def test_the_client_knows_nothing_of_ours() -> None:
+    client = _within("coxswain_client")
+    assert _offences(client, lambda i: _is_ours_or(i, "coxswain_client", _CLIENT | _EVALS)) == []
+    assert _offences(client, lambda i: i.is_lazy or i.is_typing or _top(i) not in _EVALS) == []
 
 
-@pytest.mark.parametrize("module", modules("server"), ids=lambda m: m.name)
-def test_settings_are_read_in_two_places(module: Module) -> None:
-    if module.name not in _READS_SETTINGS and not _under(module.name, "server.cli"):
-        assert _reaches(module, "server.settings") == []
+def _serving() -> list[Module]:
+    """The server without its commands, which begin before anything is served."""
+    return [m for m in modules("server") if not _under(m.name, "server.cli")]
 
 
-@pytest.mark.parametrize("module", modules("server"), ids=lambda m: m.name)
-def test_no_work_shares_the_default_threads(module: Module) -> None:
-    """Every thread belongs to a pool of its own; the commands begin before anything is served."""
-    if _under(module.name, "server.cli"):
-        return
-    names = [n.attr for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)]
-    names += [i.name.rpartition(".")[2] for i in imports(module)]
-    assert not {"to_thread", "run_in_threadpool", "iterate_in_threadpool"} & set(names)
-    assert module.name == "server.jobs.threads" or "run_in_executor" not in names
+def test_settings_are_read_in_two_places() -> None:
+    others = [m for m in _serving() if m.name not in _READS_SETTINGS]
+    assert _offences(others, lambda i: not _reaches(i, "server.settings")) == []
 
 
-@pytest.mark.parametrize("module", modules(), ids=lambda m: m.name)
-def test_another_package_is_used_by_its_public_names(module: Module) -> None:
-    ours = [i.name for i in imports(module) if _top(i) in {"steering", "server"}]
-    private = [n for n in ours if any(p.startswith("_") and p != "__init__" for p in n.split("."))]
-    assert private == []
+def test_no_work_shares_the_default_threads() -> None:
+    """Every thread belongs to a pool of its own."""
+    shared = {"to_thread", "run_in_threadpool", "iterate_in_threadpool"}
+    found = []
+    for module in _serving():
+        names = {n.attr for n in ast.walk(module.tree) if isinstance(n, ast.Attribute)}
+        names |= {i.name.rpartition(".")[2] for i in imports(module)}
+        forbidden = shared if module.name == _RUNS_THREADS else {*shared, "run_in_executor"}
+        found += [f"{module.name}: {name}" for name in sorted(names & forbidden)]
+    assert found == []
+
+
+def test_another_package_is_used_by_its_public_names() -> None:
+    def is_private(part: str) -> bool:
+        return part.startswith("_") and part != "__init__"
+
+    def is_public(found: Import) -> bool:
+        ours = _top(found) in {"steering", "server"}
+        return not ours or not any(is_private(part) for part in found.name.split("."))
+
+    assert _offences(modules(), is_public) == []
 
 
 def test_no_module_needs_itself() -> None:
