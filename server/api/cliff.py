@@ -9,10 +9,10 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from server.auth import KeyScope, Principal
-from server.jobs.analysis.cliff import cliff_document, measure_rollouts
-from server.jobs.analysis.cliff_query import CliffQuery
-from server.jobs.analysis.rollout import Rollout
-from server.jobs.instrument import Instrument
+from server.measure.cliff import cliff_document, measure_rollouts
+from server.measure.cliff_query import CliffQuery
+from server.measure.instrument import Instrument
+from server.measure.rollout import Rollout
 from server.registry.readouts import with_readouts
 from server.registry.resolution import ResolvedSteering
 from steering.errors import InvalidFieldError

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.auth import KeyScope, Principal
 from server.engine.request import GenerationRequest
-from server.jobs.analysis.scoring import TextScore, score_text
+from server.measure.scoring import TextScore, score_text
 from server.registry.resolution import ResolvedSteering
 
 from .body import Document

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from server.engine.engine import Engine
+from server.measure.directions import RequestDirections
 from steering.directions import Direction
 from steering.model_spec import ModelSpec
-
-from .directions import JobDirections
 
 __all__ = ["JobContext"]
 
@@ -40,7 +39,7 @@ class JobContext(Protocol):
         ...
 
     @property
-    def directions(self) -> JobDirections:
+    def directions(self) -> RequestDirections:
         """Stored directions, for the kind's `parse`; to be used by `compute`."""
         ...
 

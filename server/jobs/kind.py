@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.engine.engine import Engine
+from server.measure.directions import RequestDirections
 from steering.fields import str_list
 
 from .context import JobContext
-from .directions import JobDirections
 
 __all__ = ["JobKind", "RunKind", "declared_requires"]
 
@@ -51,7 +51,7 @@ class JobKind:
 
     name: str
     summary: str
-    parse: Callable[[Mapping[str, Any], Engine, JobDirections], object]
+    parse: Callable[[Mapping[str, Any], Engine, RequestDirections], object]
     run: RunKind
     requires: Callable[[Mapping[str, Any]], Sequence[str]] = declared_requires
     options: Mapping[str, Any] = field(default_factory=dict)

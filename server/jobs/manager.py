@@ -10,6 +10,7 @@ from typing import Any
 from server.auth import Principal
 from server.engine.engine import Engine
 from server.engine.errors import EngineDrainingError
+from server.measure.directions import RequestDirections
 from server.pools import Pools
 from server.registry.drafting import Drafting
 from server.registry.library import DirectionLibrary
@@ -19,7 +20,6 @@ from server.store.requirements import check_requires
 from steering.errors import IncompatibleModelError, InvalidFieldError
 
 from .changes import Changes
-from .directions import JobDirections
 from .kind import JobKind
 from .observer import JobObserver
 from .runner import JobRunner, JobTimes
@@ -137,7 +137,7 @@ class JobManager:
         declared = found.requires(request)
         check_requires(declared)
         caller.require(*declared, param="requires")
-        directions = JobDirections(self._library.get, caller.require, self._engine.info().spec)
+        directions = RequestDirections(self._library.get, caller.require, self._engine.info().spec)
         await self._pools.bulk.run(found.parse, request, self._engine, directions)
         requires = tuple(sorted({*declared, *directions.scopes}))
         spec = JobSpec(kind, request, self._fingerprint, requires, rerun_of)

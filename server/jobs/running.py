@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from server.auth import KeyScope, PermissionDeniedError, Principal
 from server.engine.engine import Engine
+from server.measure.directions import RequestDirections
 from server.pools import Pool
 from server.registry.drafting import Drafting
 from server.registry.library import DirectionLibrary
@@ -21,7 +22,6 @@ from server.store.errors import JobLostError, StoreError
 from steering.directions import Direction
 from steering.model_spec import ModelSpec
 
-from .directions import JobDirections
 from .kind import RunKind
 from .threads import JobThreads
 
@@ -91,9 +91,9 @@ class RunningJob:
         return self.engine.info().spec
 
     @property
-    def directions(self) -> JobDirections:
+    def directions(self) -> RequestDirections:
         """See `JobContext.directions`."""
-        return JobDirections(self._services.library.get, self._allow, self.spec)
+        return RequestDirections(self._services.library.get, self._allow, self.spec)
 
     @property
     def is_cancelled(self) -> bool:

@@ -30,7 +30,7 @@ from server.engine.outputs import FinishReason, RequestOutput, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest
 from server.engine.sampling import SamplingParams
 from server.engine.together import together
-from server.jobs.analysis.scoring import score_text
+from server.measure.scoring import score_text
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
 

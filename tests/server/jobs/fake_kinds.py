@@ -11,8 +11,8 @@ import torch
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
-from server.jobs.directions import JobDirections
 from server.jobs.kind import JobKind
+from server.measure.directions import RequestDirections
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError
@@ -76,7 +76,7 @@ class Steps:
         return result
 
 
-def parse(request: Mapping[str, Any], engine: Engine, directions: JobDirections) -> None:
+def parse(request: Mapping[str, Any], engine: Engine, directions: RequestDirections) -> None:
     for name in request:
         if name not in _FIELDS:
             raise InvalidFieldError(f"unknown field {name}", param=name)

@@ -11,7 +11,7 @@ from server.auth import LOCAL_USER
 from server.embedded.corpus import Kind, prompts
 from server.embedded.corpus.splits import Split
 from server.engine.engine import Engine
-from server.jobs.directions import JobDirections
+from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
@@ -45,8 +45,8 @@ class MemoryContext:
         return self.engine.info().spec
 
     @property
-    def directions(self) -> JobDirections:
-        return JobDirections(self._find, LOCAL_USER.require, self.spec)
+    def directions(self) -> RequestDirections:
+        return RequestDirections(self._find, LOCAL_USER.require, self.spec)
 
     async def report(self, fraction: float, message: str) -> None:
         self.reports.append((fraction, message))

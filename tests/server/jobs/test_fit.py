@@ -16,9 +16,9 @@ from server.engine.async_engine import AsyncEngine
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from server.errors import reply_to
-from server.jobs.fitting.job import FIT
-from server.jobs.instrument import Instrument
+from server.jobs.kinds.fit import FIT
 from server.jobs.manager import JobLimits, JobManager
+from server.measure.instrument import Instrument
 from server.pools import Pools
 from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from server.engine.async_engine import AsyncEngine
-from server.jobs.examples.prompts import ReadPrompt
-from server.jobs.fitting.activations import read_prompts
-from server.jobs.fitting.job import FIT
-from server.jobs.instrument import Instrument
+from server.jobs.kinds.fit import FIT
+from server.measure.examples.prompts import ReadPrompt
+from server.measure.fitting.activations import read_prompts
+from server.measure.instrument import Instrument
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
 from steering.interventions import Intervention
@@ -51,7 +51,7 @@ def test_what_would_not_fit_in_memory_is_refused(
     request = {"name": "wall", "layers": [1, 2], "data": data}
     needed = 40 * 2 * WIDTH
     for most, is_refused in ((needed - 1, True), (needed, False)):
-        monkeypatch.setattr("server.jobs.fitting.data.MAX_VALUES", most)
+        monkeypatch.setattr("server.measure.fitting.data.MAX_VALUES", most)
         context = MemoryContext(embedded)
         if is_refused:
             with pytest.raises(FitError, match="held in memory") as caught:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from server.engine.async_engine import AsyncEngine
-from server.jobs.fitting.job import FIT
+from server.jobs.kinds.fit import FIT
 from steering.directions import Direction, DirectionKind
 from steering.errors import IncompatibleOperationError
 from steering.sites import Site

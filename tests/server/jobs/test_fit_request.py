@@ -9,9 +9,9 @@ import torch
 
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
-from server.jobs.fitting.job import FIT
-from server.jobs.fitting.options import SelectionRule
-from server.jobs.fitting.request import FitRequest
+from server.jobs.kinds.fit import FIT
+from server.measure.fitting.options import SelectionRule
+from server.measure.fitting.request import FitRequest
 from server.store.errors import StoreError
 from steering.directions import Direction, DirectionKind
 from steering.errors import SteeringError

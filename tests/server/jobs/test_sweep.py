@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from server.embedded import demo
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
-from server.jobs.sweep_job import SWEEP
+from server.jobs.kinds.sweep import SWEEP
 from server.store.errors import StoreError
 from steering.directions import Direction, DirectionKind
 from steering.errors import NoEffectError, SteeringError

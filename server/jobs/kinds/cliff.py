@@ -1,0 +1,67 @@
+"""The job kind `cliff`: a set of rollouts too large for one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from server.engine.engine import Engine
+from server.jobs.context import JobContext
+from server.jobs.kind import JobKind
+from server.measure.cliff import cliff_document, measure_rollouts
+from server.measure.cliff_query import CliffQuery
+from server.measure.directions import RequestDirections
+from server.measure.instrument import Instrument
+from server.measure.probe_point import plan_probe
+from server.measure.rollout import Rollout
+from steering.plan import PlannedMonitor, SteeringPlan
+
+__all__ = ["CLIFF", "MAX_CONVERSATIONS"]
+
+MAX_CONVERSATIONS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked, the probe where it is read, and the conversations in tokens."""
+
+    query: CliffQuery
+    probe: PlannedMonitor
+    rollouts: list[Rollout]
+
+    @classmethod
+    def parse(
+        cls, request: Mapping[str, Any], engine: Engine, directions: RequestDirections
+    ) -> Self:
+        own = {key: value for key, value in request.items() if key != "requires"}
+        query = CliffQuery.from_document(own, most=MAX_CONVERSATIONS, curves=False)
+        info = engine.info()
+        direction = directions.read(query.probe.direction, "probe")
+        probe = plan_probe(query.probe, direction, info.spec)
+        return cls(query, probe, query.rollouts(engine.tokenizer, info.max_model_len))
+
+
+async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
+    engine = context.engine
+    asked = await context.compute(_Request.parse, request, engine, context.directions)
+    query = asked.query
+
+    async def progress(done: int, total: int) -> None:
+        await context.report(done / total, f"read {done} of {total} rollouts")
+
+    instrument = Instrument(
+        engine, name=f"{context.job_id}-cliff", on_batch=progress, compute=context.compute
+    )
+    plan = SteeringPlan((), (asked.probe,), context.spec.num_layers)
+    curves = await measure_rollouts(instrument, asked.rollouts, plan, query.trim)
+    return await context.compute(cliff_document, curves, query, asked.probe)
+
+
+CLIFF: Final = JobKind(
+    name="cliff",
+    summary="Measure the refusal cliff of many rollouts, and rank them by it.",
+    parse=_Request.parse,
+    run=_run,
+    options={"max_conversations": MAX_CONVERSATIONS},
+)

@@ -1,0 +1,308 @@
+"""The job `fit`: read, fit, measure, choose, measure again, store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from server.jobs.context import JobContext
+from server.jobs.kind import JobKind
+from server.jobs.progress import Progress
+from server.measure.examples.examples import DEFAULT_VALIDATION, MIN_TRAIN, MIN_VALIDATION
+from server.measure.examples.token_choice import TokenKind
+from server.measure.fitting.activations import FitActivations, read_all, read_prompts
+from server.measure.fitting.candidates import FittedCandidate, choose, fit_at, fit_candidate
+from server.measure.fitting.edits import dose_resid_norms, reading_vector
+from server.measure.fitting.effects import FitEffects, derive_behaviour_tokens
+from server.measure.fitting.options import JOB_OPTIONS, SelectionRule
+from server.measure.fitting.request import SELECT, FitRequest
+from server.measure.instrument import Instrument
+from steering.directions import Direction
+from steering.fit import (
+    METHODS,
+    Interval,
+    Receipt,
+    Selection,
+    bootstrap_cosine,
+    bootstrap_separation,
+    combine_layers,
+    select_by_separation,
+)
+from steering.sites import SitePoint
+
+__all__ = [
+    "FIT",
+    "FitRun",
+]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Fitted:
+    """The direction to store and how it came about.
+
+    `ordinals` says which of the positions read each layer's tensors are from.
+    """
+
+    direction: Direction
+    ordinals: Mapping[int, int]
+    candidates: Sequence[FittedCandidate] = ()
+    selection: Selection | None = None
+    notes: tuple[str, ...] = ()
+
+
+class FitRun:
+    """Carries out one request.
+
+    Scores of candidates are remembered, so that a resumed job measures none twice; activations are
+    not, and are read again.
+    """
+
+    def __init__(self, request: FitRequest, context: JobContext) -> None:
+        """Prepare; nothing is measured yet."""
+        self._request = request
+        self._context = context
+        self._spec = context.spec
+        self._progress = Progress(context)
+        self._instrument = Instrument(
+            context.engine,
+            name=context.job_id,
+            on_batch=self._progress.on_batch,
+            compute=context.compute,
+        )
+        self._effects: FitEffects
+
+    async def result(self) -> dict[str, Any]:
+        """Fit and store; `{direction: "name@1", receipt}`.
+
+        Raises:
+            SteeringError: The data do not support the fit, or no candidate qualifies.
+            EngineError: The engine failed.
+            StoreError: The direction cannot be stored.
+        """
+        request = self._request
+        await self._progress.begin(0.0, 0.4, "reading activations", num_calls=4)
+        points = [SitePoint(layer, request.site) for layer in request.layers]
+        activations = await read_all(self._instrument, request.data, points)
+        tokens = await self._behaviour_tokens()
+        self._effects = FitEffects(self._instrument, request, self._spec, tokens)
+        fitted = await self._fitted(activations)
+        receipt = await self._receipt(fitted, activations, tokens)
+        direction = fitted.direction
+        provenance = {**direction.provenance, "receipt": receipt}
+        await self._progress.begin(0.98, 1.0, "storing the direction")
+        reference = await self._context.save_direction(replace(direction, provenance=provenance))
+        return {"direction": reference, "receipt": receipt}
+
+    async def _behaviour_tokens(self) -> tuple[int, ...]:
+        options = self._request.options
+        needed = self._request.is_selecting and options.rule is not SelectionRule.SEPARATION
+        if not needed or options.behaviour_tokens is not None:
+            return options.behaviour_tokens or ()
+        remembered = await self._context.recall("behaviour_tokens")
+        if remembered is None:
+            remembered = await derive_behaviour_tokens(self._instrument, self._request.data)
+            await self._context.remember("behaviour_tokens", list(remembered))
+        return tuple(remembered)
+
+    async def _fitted(self, activations: FitActivations) -> _Fitted:
+        request = self._request
+        if request.method.spans_layers:
+            sides = (
+                {layer: rows[:, 0] for layer, rows in side.items()}
+                for side in (activations.train.positive, activations.train.negative)
+            )
+            direction = await self._context.compute(fit_at, request, self._spec, *sides)
+            return _Fitted(direction, dict.fromkeys(direction.layers, 0))
+        candidates = await self._candidates(activations)
+        if request.is_selecting:
+            chosen, selection = choose(candidates, request, self._spec)
+            layer = chosen.scores.layer
+            return _Fitted(chosen.direction, {layer: chosen.ordinal}, candidates, selection)
+        by_layer, notes = self._best_positions(candidates)
+        if request.options.is_sequential:
+            directions = await self._sequential(by_layer, activations)
+        else:
+            directions = [found.direction for found in by_layer.values()]
+            if len(directions) > 1 and request.method.is_sequential:
+                notes.append(
+                    "layers were fitted independently; together they count the shift more than "
+                    "once (options.sequential refits later ones)"
+                )
+        direction = directions[0]
+        if len(directions) > 1:
+            direction = combine_layers(directions, name=request.name)
+        ordinals = {layer: found.ordinal for layer, found in by_layer.items()}
+        return _Fitted(direction, ordinals, candidates, notes=tuple(notes))
+
+    async def _candidates(self, activations: FitActivations) -> list[FittedCandidate]:
+        request = self._request
+        rule = request.options.rule if request.is_selecting else SelectionRule.SEPARATION
+        places = [
+            (layer, ordinal)
+            for layer in request.layers
+            for ordinal in range(len(request.data.positions))
+        ]
+        found = []
+        for number, (layer, ordinal) in enumerate(places):
+            part = 0.45 / len(places)
+            start = 0.4 + part * number
+            message = f"measuring candidate {number + 1} of {len(places)}"
+            await self._progress.begin(start, start + part, message, num_calls=4)
+            candidate = await self._context.compute(
+                fit_candidate, request, self._spec, activations, layer, ordinal
+            )
+            found.append(candidate.with_scores(await self._scores(candidate, rule)))
+        return found
+
+    async def _scores(self, candidate: FittedCandidate, rule: SelectionRule) -> dict[str, float]:
+        if rule is SelectionRule.SEPARATION:
+            return {}
+        key = f"scores {candidate.scores.layer} {candidate.ordinal}"
+        remembered: dict[str, float] | None = await self._context.recall(key)
+        if remembered is None:
+            remembered = await self._effects.scores(candidate.direction, rule)
+            await self._context.remember(key, remembered)
+        return remembered
+
+    def _best_positions(
+        self, candidates: Sequence[FittedCandidate]
+    ) -> tuple[dict[int, FittedCandidate], list[str]]:
+        """At each layer the position that separates best, and why."""
+        chosen, notes = {}, []
+        for layer in self._request.layers:
+            here = [found for found in candidates if found.scores.layer == layer]
+            chosen[layer] = here[0]
+            if len(here) > 1:
+                scores = [found.scores for found in here]
+                selection = select_by_separation(scores)
+                chosen[layer] = here[scores.index(selection.chosen)]
+                notes.append(f"{selection.chosen}: {'; '.join(selection.reasons)}")
+        return chosen, notes
+
+    async def _sequential(
+        self, by_layer: Mapping[int, FittedCandidate], activations: FitActivations
+    ) -> list[Direction]:
+        """The first layer's direction, and later ones fitted while the earlier ones act.
+
+        Negative prompts, which the edits move, are read again under them; positive ones are where
+        they should arrive, and stay as they are.
+        """
+        request = self._request
+        layers = sorted(by_layer)
+        directions = [by_layer[layers[0]].direction]
+        for layer in layers[1:]:
+            await self._progress.begin(0.85, 0.88, f"refitting layer {layer}")
+            active = directions[0]
+            if len(directions) > 1:
+                active = combine_layers(directions, name=request.name)
+            moved = await read_prompts(
+                self._instrument,
+                request.data.train.negative.read,
+                [SitePoint(layer, request.site)],
+                is_mean=request.data.is_mean,
+                plan=self._effects.plan(active),
+            )
+            ordinal = by_layer[layer].ordinal
+            positive, _ = activations.train.at(layer, ordinal)
+            directions.append(
+                await self._context.compute(
+                    fit_at,
+                    request,
+                    self._spec,
+                    {layer: positive},
+                    {layer: moved[layer][:, ordinal]},
+                )
+            )
+        return directions
+
+    async def _receipt(
+        self, fitted: _Fitted, activations: FitActivations, tokens: tuple[int, ...]
+    ) -> dict[str, Any]:
+        request, direction = self._request, fitted.direction
+        await self._progress.begin(0.88, 0.98, "measuring damage", num_calls=5)
+        damage = await self._effects.damage(direction)
+        train = activations.train
+        side = train.positive if self._effects.moves_positive else train.negative
+        moved = {layer: side[layer][:, ordinal] for layer, ordinal in fitted.ordinals.items()}
+        options = request.options.document()
+        if tokens:
+            options["behaviour_tokens"] = list(tokens)
+        notes = [*request.data.notes, *fitted.notes]
+        if damage is not None:
+            notes.append(
+                f"damage is measured on {self._effects.spared[0]} prompts: KL of the first answer "
+                "token, perplexity of the unedited model's own answers"
+            )
+        if request.data.summary.system_prompt_sha256 is not None:
+            notes.append("the system prompt was there while extracting only")
+        return Receipt(
+            method=request.method.name,
+            options=options,
+            data=request.data.summary,
+            selection=fitted.selection,
+            candidates=tuple(found.scores for found in fitted.candidates),
+            separation=await self._context.compute(self._separation, fitted, activations),
+            dose_resid_norms=dose_resid_norms(direction, request.method, moved, self._spec),
+            damage=damage,
+            notes=tuple(notes),
+        ).to_dict()
+
+    def _separation(self, fitted: _Fitted, activations: FitActivations) -> dict[str, Interval]:
+        """Bootstrap intervals; of several layers, each under `name.layer`."""
+        found: dict[str, Interval] = {}
+        seed = self._request.seed
+        for layer in fitted.direction.layers:
+            ordinal = fitted.ordinals[layer]
+            train = activations.train.at(layer, ordinal)
+            vector = reading_vector(fitted.direction, layer, *train)
+            scores = bootstrap_separation(
+                vector, *activations.validation.at(layer, ordinal), seed=seed
+            )
+            scores["cosine"] = bootstrap_cosine(*train, seed=seed)
+            suffix = f".{layer}" if len(fitted.direction.layers) > 1 else ""
+            found |= {f"{name}{suffix}": interval for name, interval in scores.items()}
+        return found
+
+
+async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
+    parsed = await context.compute(FitRequest.parse, request, context.engine, context.directions)
+    return await FitRun(parsed, context).result()
+
+
+def _methods() -> dict[str, Any]:
+    return {
+        name: {
+            "summary": method.summary,
+            "kind": method.kind.value,
+            "operation": method.operation and method.operation.value,
+            "min_samples": method.min_samples,
+            "is_paired": method.is_paired,
+            "options": {
+                option.name: {
+                    "type": option.type,
+                    "default": option.default,
+                    **({} if option.range is None else {"expected": f"a number {option.range}"}),
+                }
+                for option in method.options.values()
+            },
+        }
+        for name, method in METHODS.items()
+    }
+
+
+FIT: Final = JobKind(
+    name="fit",
+    summary="Fit a direction from two sets of example prompts and store it with its receipt.",
+    parse=FitRequest.parse,
+    run=_run,
+    options={
+        "methods": _methods(),
+        "options": list(JOB_OPTIONS),
+        "layers": SELECT,
+        "token": [kind.value for kind in TokenKind if kind is not TokenKind.INDEX],
+        "validation": DEFAULT_VALIDATION,
+        "min_train": MIN_TRAIN,
+        "min_validation": MIN_VALIDATION,
+    },
+)

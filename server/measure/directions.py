@@ -1,0 +1,97 @@
+"""Stored directions that a job's request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from server.registry.library import direction_at
+from server.store.errors import StoreError
+from steering.direction_ref import DirectionRef
+from steering.directions import Direction
+from steering.interventions import Intervention
+from steering.model_spec import ModelSpec
+from steering.plan import Steer, compile_plan
+from steering.requirements import find_weakenings, scope_of, scopes_to_read, scopes_to_steer
+
+__all__ = ["AllowScopes", "RequestDirections"]
+
+
+class AllowScopes(Protocol):
+    """Raises PermissionDeniedError where a scope is not held."""
+
+    def __call__(self, *scopes: str, param: str) -> None:
+        """Check `scopes`, which the field `param` asks for."""
+        ...
+
+
+class RequestDirections:
+    """Finds the directions of one request and asks for what they require. Blocks on the store.
+
+    A request is looked at when it arrives, with the caller's scopes, and in every attempt, with
+    those the job was given: a name without version may mean another direction by then.
+
+    Every method raises StoreError where there is no such direction or its file is damaged, and
+    PermissionDeniedError where it may not be used so; `param` names the field.
+    """
+
+    def __init__(
+        self, find: Callable[[DirectionRef], Direction], allow: AllowScopes, spec: ModelSpec
+    ) -> None:
+        """Take how to find a direction and how to refuse; `spec` is of the served model."""
+        self._find = find
+        self._allow = allow
+        self._spec = spec
+        self._scopes: set[str] = set()
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Everything asked for so far."""
+        return frozenset(self._scopes)
+
+    def read(self, reference: DirectionRef, param: str) -> Direction:
+        """One that is read out: a probe."""
+        direction = self._named(reference, param)
+        self._require(scopes_to_read(direction.requires), param)
+        return direction
+
+    def derive(self, reference: DirectionRef, param: str) -> Direction:
+        """One from which another is made, in whatever way that one is used."""
+        direction = self._named(reference, param)
+        self._require(map(scope_of, direction.requires), param)
+        return direction
+
+    def steer(self, asked: Intervention, strengths: Iterable[float], param: str) -> list[Steer]:
+        """An intervention at each of several strengths.
+
+        Raises:
+            SteeringError: It cannot be done on this model.
+        """
+        direction, gate = direction_at(self._find, asked.direction, param), None
+        if asked.gate is not None:
+            gate = direction_at(self._find, asked.gate.direction, f"{param}.gate")
+        steers = [
+            Steer(replace(asked, strength=strength), direction, path=param, gate_direction=gate)
+            for strength in strengths
+        ]
+        needed = set(scopes_to_steer(steers))
+        self._require(needed, param)
+        for steer in steers:  # each is a run of its own, so their lengths do not add up
+            compile_plan([steer], [], self._spec)  # what cannot be done asks for nothing
+            for weakening in find_weakenings([steer], self._spec):
+                needed |= weakening.scopes
+        self._require(needed, param)
+        return steers
+
+    def _named(self, reference: DirectionRef, param: str) -> Direction:
+        try:
+            return self._find(reference)
+        except StoreError as error:
+            error.param = param
+            raise
+
+    def _require(self, scopes: Iterable[str], param: str) -> None:
+        needed = set(scopes)
+        self._allow(*sorted(needed), param=param)
+        self._scopes |= needed

@@ -1,0 +1,143 @@
+"""Conversations that end where a thought has ended and its answer would begin."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from server.engine.errors import PromptTooLongError, RequestRejectedError
+from server.engine.text import THINKING_MARKERS
+from steering.analysis import ThoughtSpan
+from steering.errors import InvalidFieldError
+
+from .examples.example import Example
+
+if TYPE_CHECKING:
+    from server.engine.text import EncodedChat, Tokenizer
+
+__all__ = ["Rollout", "read_ending", "read_rollout"]
+
+_OPEN, _CLOSE = (re.escape(marker) for marker in THINKING_MARKERS)
+_THOUGHT = re.compile(
+    rf"\s*(?P<open>{_OPEN})?(?P<body>.*?)(?P<close>{_CLOSE})(?P<after>\s*)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt, a thought, and the end-of-thinking template, in tokens.
+
+    Attributes:
+        token_ids: All of it; the last is the last input token before the answer.
+        thought: Where the thought is.
+        num_prompt_tokens: Where the assistant's own tokens begin, for steering's scopes.
+        regions: Region bits per token, or None where the template does not show turns.
+    """
+
+    token_ids: tuple[int, ...]
+    thought: ThoughtSpan
+    num_prompt_tokens: int
+    regions: bytes | None
+
+
+def read_rollout(
+    tokenizer: Tokenizer, example: Example, max_tokens: int, *, portion: float = 1.0
+) -> Rollout:
+    """A chat whose last message is the assistant's `<think> ... </think> answer`.
+
+    The answer is left out. The markers are written by their token ids after the template's own
+    opening of the turn, because many templates drop thoughts of messages.
+
+    Args:
+        tokenizer: The server's.
+        example: The chat; named in errors.
+        max_tokens: Longest sequence.
+        portion: Share of the thought's tokens kept, from its start, 0 to 1.
+
+    Raises:
+        InvalidFieldError: No assistant's turn with a thought, or `portion` outside its range.
+        RequestRejectedError: The model does not think, or its template refuses the chat.
+        PromptTooLongError: It is.
+    """
+    if not 0.0 <= portion <= 1.0:
+        raise InvalidFieldError(
+            f"thinking_portion is {portion:g}; expected 0 to 1", param="thinking_portion"
+        )
+    if tokenizer.thinking_ids is None:
+        raise RequestRejectedError(
+            f"this model's tokenizer has no {' and '.join(THINKING_MARKERS)}; expected a model "
+            "that thinks",
+            param=example.param,
+        )
+    found = _THOUGHT.match(example.messages[-1][1]) if example.is_answered else None
+    if found is None:
+        raise InvalidFieldError(
+            f"{example.param} does not end with an assistant's turn of the form "
+            "'<think> thought </think> answer'; send the rollout with its thought",
+            param=example.param,
+        )
+    prompt = _render(tokenizer, example)
+    start_ids, body = _opening(tokenizer, prompt.token_ids, found)
+    body_ids = tokenizer.encode(body, add_special_tokens=False)
+    kept = body_ids[: math.ceil(portion * len(body_ids))]
+    gap = body[len(body.rstrip()) :] if len(kept) < len(body_ids) else ""
+    end_ids = [
+        *tokenizer.encode(gap, add_special_tokens=False),
+        tokenizer.thinking_ids[1],
+        *tokenizer.encode(found["after"], add_special_tokens=False),
+    ]
+    start = len(prompt.token_ids) + len(start_ids)
+    span = ThoughtSpan(start, start + len(kept), start + len(kept) + len(end_ids))
+    added = [*start_ids, *kept, *end_ids]
+    _check_length(example, span.end, max_tokens)
+    regions = prompt.regions
+    if regions is not None:
+        tracker = tokenizer.region_tracker(prompt.token_ids, regions)
+        regions += bytes(tracker.advance(token_id) for token_id in added)
+    return Rollout((*prompt.token_ids, *added), span, len(prompt.token_ids), regions)
+
+
+def read_ending(tokenizer: Tokenizer, example: Example, max_tokens: int) -> tuple[int, ...]:
+    """The tokens up to where an answer would begin: after its thought, where it has one.
+
+    Raises:
+        InvalidFieldError, RequestRejectedError: As `read_rollout`.
+    """
+    if example.is_answered:
+        return read_rollout(tokenizer, example, max_tokens).token_ids
+    if example.is_text and tokenizer.chat_template is None:
+        token_ids = tuple(tokenizer.encode(example.messages[0][1]))
+    else:
+        token_ids = _render(tokenizer, example).token_ids
+    _check_length(example, len(token_ids), max_tokens)
+    return token_ids
+
+
+def _render(tokenizer: Tokenizer, example: Example) -> EncodedChat:
+    try:
+        return tokenizer.render_chat(example.chat(None, with_answer=False))
+    except RequestRejectedError as error:
+        raise RequestRejectedError(f"{example.param}: {error}", param=example.param) from error
+
+
+def _opening(
+    tokenizer: Tokenizer, prompt_ids: tuple[int, ...], found: re.Match[str]
+) -> tuple[list[int], str]:
+    """Tokens that open the thought, and its text after them; a template may open it itself."""
+    assert tokenizer.thinking_ids is not None, "checked before"
+    open_id, close_id = tokenizer.thinking_ids
+    markers = [index for index, t in enumerate(prompt_ids) if t in (open_id, close_id)]
+    if markers and prompt_ids[markers[-1]] == open_id:
+        written = tokenizer.decode(prompt_ids[markers[-1] + 1 :])
+        return [], found["body"].removeprefix(written)
+    return [open_id], found["body"]
+
+
+def _check_length(example: Example, num_tokens: int, max_tokens: int) -> None:
+    if num_tokens > max_tokens:
+        raise PromptTooLongError(
+            f"{example.param} has {num_tokens:,} tokens; the model takes {max_tokens:,}",
+            param=example.param,
+        )
