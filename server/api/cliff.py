@@ -9,8 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from server.auth import KeyScope, Principal
-from server.measure.cliff import cliff_document, measure_rollouts
-from server.measure.cliff_query import CliffQuery
+from server.measure.cliff import CliffQuery, cliff_document, measure_rollouts
 from server.measure.instrument import Instrument
 from server.measure.rollout import Rollout
 from server.registry.readouts import with_readouts

@@ -8,8 +8,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from server.auth import KeyScope, Principal
-from server.measure.heads import HeadsReport, check_heads, rank_on_engine
-from server.measure.heads_query import HeadMethod, HeadsQuery
+from server.measure.heads import HeadMethod, HeadsQuery, HeadsReport, check_heads, rank_on_engine
 from server.measure.instrument import Instrument
 from server.store import Actor
 from server.store.requirements import check_requires

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.auth import Principal
-from server.measure.probe_point import plan_probe
+from server.measure.probe import plan_probe
 from server.store import Actor
 from server.store.errors import StoreError
 from steering.directions import Direction

@@ -21,8 +21,7 @@ from .loading import load
 from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, ScoreResult
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
 from .score import score_requests, score_result
-from .stream import OutputStream, StreamItem, deliver
-from .together import together
+from .stream import OutputStream, StreamItem, deliver, gather_or_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +152,7 @@ class AsyncEngine:
         try:
             for part, sink in zip(parts, sinks, strict=True):
                 self._add_or_raise(part, sink)
-            return await together(sink.stream.last() for sink in sinks)
+            return await gather_or_cancel(sink.stream.last() for sink in sinks)
         finally:
             for part in parts:
                 self.abort(part.request_id)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from .errors import EngineError, SlowClientError
 from .outputs import RequestOutput
 
-__all__ = ["OutputStream", "StreamItem", "deliver"]
+__all__ = ["OutputStream", "StreamItem", "deliver", "gather_or_cancel"]
 
 StreamItem = RequestOutput | EngineError
+
+_Result = TypeVar("_Result")
 
 
 class OutputStream:
@@ -80,3 +83,26 @@ def deliver(items: Sequence[tuple[OutputStream, StreamItem]]) -> None:
 def _push_all(batch: Sequence[tuple[OutputStream, StreamItem]]) -> None:
     for stream, item in batch:
         stream.push(item)
+
+
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """All results in order; the first that fails, whichever it is, ends the others.
+
+    It returns only when all have ended, so what they asked of an engine is no longer asked.
+    `asyncio.gather` leaves the others running, and a loop that awaits one after another does not
+    see a failure before its turn.
+
+    Raises:
+        Exception: That of the one that failed first, as it was raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except* Exception as errors:
+        raise _first(errors) from None
+    return [task.result() for task in tasks]
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -19,10 +19,8 @@ from server.store import Actor, JobEvent, JobRecord, JobRuns, JobSpec, JobStatus
 from server.store.requirements import check_requires
 from steering.errors import IncompatibleModelError, InvalidFieldError
 
-from .changes import Changes
 from .kind import JobKind
-from .observer import JobObserver
-from .runner import JobRunner, JobTimes
+from .runner import Changes, JobObserver, JobRunner, JobTimes
 from .running import JobServices
 from .threads import JobThreads
 

@@ -6,23 +6,58 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from server.store import ClaimedJob, JobRecord, JobStatus, Store
 from server.store.canonical import canonical_json
 from server.store.errors import JobLostError, StoreError
 
-from .changes import Changes
 from .kind import JobKind
-from .observer import JobObserver
 from .running import JobServices, RunningJob
 
-__all__ = ["JobRunner", "JobTimes"]
+__all__ = ["Changes", "JobObserver", "JobRunner", "JobTimes"]
+
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+
+
+class Changes:
+    """A signal that many may wait for; used on one event loop."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wake everybody who waits now."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        """Set by the next change; take it before looking, so that none is missed."""
+        return self._next
+
+    @staticmethod
+    async def wait(event: asyncio.Event, timeout_seconds: float) -> None:
+        """Return when `event` is set, or after the timeout."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await event.wait()
+
+
+class JobObserver(Protocol):
+    """The metrics, for example."""
+
+    def job_ended(self, kind: str, status: str, seconds: float | None) -> None:
+        """A job ended; `seconds` since this attempt began, None where it never did."""
+        ...
+
+    def jobs_counted(self, num_running: int, num_queued: int) -> None:
+        """How many run on this server, and wait on all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from .threads import JobThreads
 __all__ = ["JobServices", "RunningJob"]
 
 _T = TypeVar("_T")
-
 _INTERVAL_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from .instrument import Instrument
 __all__ = ["Baseline"]
 
 _ANSWER_TOKENS: Final = 48
-
 _Windows = tuple[tuple[int, int], ...]
 
 

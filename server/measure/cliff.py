@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,22 +12,101 @@ from numpy.typing import NDArray
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from steering.analysis import (
+    NUM_POINTS,
+    PLATEAU_TRIM,
     Cliff,
     JudgeRule,
+    Padding,
     align_right,
     measure_cliff,
     rank_rollouts,
     resample,
     sigmoid,
 )
+from steering.errors import InvalidFieldError
+from steering.fields import check_keys, integer, member, number
 from steering.plan import PlannedMonitor, SteeringPlan
+from steering.profiles import Monitor
 
-from .cliff_query import CliffQuery
+from .examples.example import Example, read_examples
 from .instrument import Instrument
-from .probe_point import probe_document
-from .rollout import Rollout
+from .probe import probe_document, read_probe
+from .rollout import Rollout, read_rollout
 
-__all__ = ["RolloutCurve", "cliff_document", "measure_rollouts"]
+__all__ = ["CliffQuery", "RolloutCurve", "cliff_document", "measure_rollouts"]
+
+_FIELDS: Final = frozenset(
+    {"conversations", "probe", "thinking_portion", "trim", "points", "padding", "curves"}
+)
+_MAX_POINTS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CliffQuery:
+    """A checked request for cliffs.
+
+    Attributes:
+        conversations: Rollouts, each ending with the assistant's thought (and answer).
+        probe: What is read, and where.
+        thinking_portion: Share of each thought that is kept, from its start.
+        trim: Tokens at a thought's end that do not count towards its plateau.
+        points: Of the average curve.
+        padding: Before curves shorter than the longest.
+        curves: Whether the curve of each rollout is returned.
+    """
+
+    conversations: tuple[Example, ...]
+    probe: Monitor
+    thinking_portion: float = 1.0
+    trim: int = PLATEAU_TRIM
+    points: int = NUM_POINTS
+    padding: Padding = Padding.NONE
+    curves: bool = True
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], *, most: int, curves: bool = True) -> Self:
+        """Read `{"conversations": [[...messages]], "probe": "refusal-probe@1", ...}`.
+
+        Args:
+            document: The request.
+            most: Largest number of conversations.
+            curves: Default of that field.
+
+        Raises:
+            SteeringError: With `param` naming the field.
+        """
+        check_keys(document, _FIELDS, noun="a cliff request")
+        points = integer(document.get("points", NUM_POINTS), "points")
+        trim = integer(document.get("trim", PLATEAU_TRIM), "trim")
+        if not 2 <= points <= _MAX_POINTS or trim < 0:
+            param = "trim" if trim < 0 else "points"
+            raise InvalidFieldError(
+                f"points is {points}, trim {trim}; expected 2 to {_MAX_POINTS}, and 0 or more",
+                param=param,
+            )
+        wants_curves = document.get("curves", curves)
+        if not isinstance(wants_curves, bool):
+            raise InvalidFieldError("curves is not true or false", param="curves")
+        return cls(
+            conversations=read_examples(document, "conversations", most=most),
+            probe=read_probe(document),
+            thinking_portion=number(document.get("thinking_portion", 1.0), "thinking_portion"),
+            trim=trim,
+            points=points,
+            padding=member(Padding, document.get("padding", Padding.NONE), "padding"),
+            curves=wants_curves,
+        )
+
+    def rollouts(self, tokenizer: Any, max_tokens: int) -> list[Rollout]:
+        """The conversations in tokens.
+
+        Raises:
+            InvalidFieldError, EngineError: As `read_rollout`.
+        """
+        return [
+            read_rollout(tokenizer, example, max_tokens, portion=self.thinking_portion)
+            for example in self.conversations
+        ]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

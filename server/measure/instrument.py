@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -12,23 +13,24 @@ import torch
 from torch import Tensor
 
 from server.engine.engine import Engine
+from server.engine.errors import QueueFullError
 from server.engine.outputs import CaptureResult, MonitorReading, RequestOutput, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, Priority, ScoreRequest
 from server.engine.sampling import SamplingParams
+from server.engine.stream import gather_or_cancel
 from server.engine.text import Tokenizer
-from server.engine.together import together
 from server.pools import Compute
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
 
-from .batches import patiently
 from .next_token import kl_divergences, token_log_odds
 
 __all__ = ["Instrument"]
 
 _T = TypeVar("_T")
 _GREEDY: Final = SamplingParams(temperature=0.0)
-
+_FIRST_WAIT_SECONDS: Final = 0.05
+_LONGEST_WAIT_SECONDS: Final = 2.0
 _Prompts = Sequence[tuple[int, ...]]
 
 
@@ -243,7 +245,7 @@ class Instrument:
 
     async def _generated(self, requests: Sequence[GenerationRequest]) -> list[list[RequestOutput]]:
         async def one(rows: slice) -> list[list[RequestOutput]]:
-            return await together(self._outputs(request) for request in requests[rows])
+            return await gather_or_cancel(self._outputs(request) for request in requests[rows])
 
         return [found for part in await self._in_batches(len(requests), one) for found in part]
 
@@ -258,10 +260,24 @@ class Instrument:
         parts = []
         for start in range(0, total, self._batch_size):
             stop = min(start + self._batch_size, total)
-            parts.append(await patiently(one, slice(start, stop)))
+            parts.append(await _admitted(one, slice(start, stop)))
             if self._on_batch is not None:
                 await self._on_batch(stop, total)
         return parts
+
+
+async def _admitted(one: Callable[[slice], Awaitable[_T]], rows: slice) -> _T:
+    """What `one` gives for `rows`, asked for again while chats fill the engine's queue.
+
+    Nothing but cancelling ends the wait.
+    """
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            return await one(rows)
+        except QueueFullError:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
 
 async def _here(function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:

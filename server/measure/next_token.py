@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["kl_divergences", "telling_tokens", "token_log_odds"]
+from server.engine.text import Tokenizer
+from steering.errors import InvalidFieldError
+from steering.fields import shown
+
+__all__ = ["distinguishing_tokens", "kl_divergences", "parse_behaviour_tokens", "token_log_odds"]
 
 _ROWS: Final = 64  # bounds the float64 copies of distributions
 
@@ -44,7 +48,7 @@ def token_log_odds(logprobs: Tensor, token_ids: Sequence[int]) -> list[float]:
     return values
 
 
-def telling_tokens(
+def distinguishing_tokens(
     positive: Tensor, negative: Tensor, *, min_gain: float = 0.05, max_tokens: int = 8
 ) -> tuple[int, ...]:
     """Tokens that begin answers to the positive prompts rather than to the negative ones.
@@ -56,3 +60,36 @@ def telling_tokens(
     gains = positive.double().exp().mean(dim=0) - negative.double().exp().mean(dim=0)
     order = gains.argsort(descending=True, stable=True)[:max_tokens].tolist()
     return tuple(token for token in order if float(gains[token]) >= min_gain)
+
+
+def parse_behaviour_tokens(value: Any, tokenizer: Tokenizer, param: str) -> tuple[int, ...]:
+    """Read a list of token ids and texts of one token each.
+
+    Raises:
+        InvalidFieldError: Anything else.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise InvalidFieldError(
+            f"{param} is {shown(value)}; expected a list of token ids or texts of one token",
+            param=param,
+        )
+    return tuple(sorted({_token(item, tokenizer, param) for item in value}))
+
+
+def _token(item: Any, tokenizer: Tokenizer, param: str) -> int:
+    if isinstance(item, str):
+        found = tokenizer.encode(item, add_special_tokens=False)
+        if len(found) == 1:
+            return found[0]
+        raise InvalidFieldError(
+            f"{param} contains {shown(item)}, which is {len(found)} tokens; expected texts of one "
+            "token, such as the first of an answer",
+            param=param,
+        )
+    if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < tokenizer.vocab_size:
+        return item
+    raise InvalidFieldError(
+        f"{param} contains {shown(item)}; expected token ids from 0 to {tokenizer.vocab_size - 1} "
+        "or texts",
+        param=param,
+    )

@@ -8,7 +8,7 @@ from typing import Final
 
 from server.engine.engine import Engine
 from server.engine.request import GenerationRequest, ScoreRequest
-from server.engine.together import together
+from server.engine.stream import gather_or_cancel
 from server.pools import Compute
 from steering.errors import InvalidFieldError
 
@@ -77,6 +77,6 @@ async def score_text(
     plain = ScoreRequest(
         f"{request.request_id}-base", (tokens,), windows=steered.windows, full=True
     )
-    found, base = await together([engine.score(steered), engine.score(plain)])
+    found, base = await gather_or_cancel([engine.score(steered), engine.score(plain)])
     kl = await compute(kl_divergences, base.distributions[0], found.distributions[0])
     return TextScore(found.token_logprobs[0], base.token_logprobs[0], tuple(kl))

@@ -9,11 +9,10 @@ from typing import Any, Final, Self
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
-from server.measure.cliff import cliff_document, measure_rollouts
-from server.measure.cliff_query import CliffQuery
+from server.measure.cliff import CliffQuery, cliff_document, measure_rollouts
 from server.measure.directions import RequestDirections
 from server.measure.instrument import Instrument
-from server.measure.probe_point import plan_probe
+from server.measure.probe import plan_probe
 from server.measure.rollout import Rollout
 from steering.plan import PlannedMonitor, SteeringPlan
 

@@ -14,8 +14,7 @@ from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
 from server.measure.examples.example import Example
-from server.measure.examples.examples import Examples
-from server.measure.examples.rows import SIDES
+from server.measure.examples.examples import SIDES, Examples
 from server.measure.instrument import Instrument
 from server.measure.rollout import read_rollout
 from server.store.names import check_name

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from server.jobs.context import JobContext
+from server.jobs.context import JobContext, Progress
 from server.jobs.kind import JobKind
-from server.jobs.progress import Progress
 from server.measure.examples.examples import DEFAULT_VALIDATION, MIN_TRAIN, MIN_VALIDATION
-from server.measure.examples.token_choice import TokenKind
+from server.measure.examples.prompts import TokenKind
 from server.measure.fitting.activations import FitActivations, read_all, read_prompts
 from server.measure.fitting.candidates import FittedCandidate, choose, fit_at, fit_candidate
 from server.measure.fitting.edits import dose_resid_norms, reading_vector
@@ -31,10 +30,7 @@ from steering.fit import (
 )
 from steering.sites import SitePoint
 
-__all__ = [
-    "FIT",
-    "FitRun",
-]
+__all__ = ["FIT", "FitRun"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,10 +10,9 @@ from server.engine.engine import Engine
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
-from server.measure.heads import check_heads, rank_on_engine
-from server.measure.heads_query import HeadMethod, HeadsQuery
+from server.measure.heads import HeadMethod, HeadsQuery, check_heads, rank_on_engine
 from server.measure.instrument import Instrument
-from server.measure.probe_point import plan_probe
+from server.measure.probe import plan_probe
 from steering.plan import PlannedMonitor
 
 __all__ = ["HEADS", "MAX_PROMPTS"]

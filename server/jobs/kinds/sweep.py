@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from server.engine.engine import Engine
-from server.jobs.context import JobContext
+from server.jobs.context import JobContext, Progress
 from server.jobs.kind import JobKind
-from server.jobs.progress import Progress
 from server.measure.baseline import Baseline
-from server.measure.behaviour_tokens import parse_behaviour_tokens
 from server.measure.directions import RequestDirections
 from server.measure.examples.example import Example
-from server.measure.examples.prompts import ExamplePrompts
-from server.measure.examples.token_choice import TokenChoice
+from server.measure.examples.prompts import ExamplePrompts, TokenChoice
 from server.measure.instrument import Instrument
+from server.measure.next_token import parse_behaviour_tokens
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, mapping, number, require, shown
 from steering.interventions import Intervention

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Self
 
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, filled_text, shown
+from steering.fields import check_keys, filled_text, require, shown
 
-__all__ = ["Example"]
+__all__ = ["Example", "read_examples"]
 
 _ROLES: Final = ("system", "user", "assistant")
 _WORD: Final = re.compile(r"\w+")
@@ -85,6 +86,21 @@ class Example:
             turns = turns[:-1]
         head = [] if system is None else [("system", system)]
         return [{"role": role, "content": content} for role, content in (*head, *turns)]
+
+
+def read_examples(document: Mapping[str, Any], key: str, *, most: int) -> tuple[Example, ...]:
+    """A list of chats or texts.
+
+    Raises:
+        InvalidFieldError: Not one, too many, or one that is malformed.
+    """
+    items = require(document, key, noun="the request")
+    if not isinstance(items, list) or not 0 < len(items) <= most:
+        size = f"has {len(items):,} entries" if isinstance(items, list) else "is not a list"
+        raise InvalidFieldError(
+            f"{key} {size}; expected 1 to {most:,}; larger sets go through a job", param=key
+        )
+    return tuple(Example.parse(item, f"{key}[{index}]") for index, item in enumerate(items))
 
 
 def _message(message: Any, param: str, turn: int) -> tuple[str, str]:

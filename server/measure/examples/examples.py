@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from steering.errors import FitError, InvalidFieldError
-from steering.fields import check_keys, number
+from steering.fields import check_keys, number, require, shown
 
 from .example import Example
-from .rows import MAX_EXAMPLES, SIDES, Row, columns, distinct, parse_rows, split, unleaked
 
 __all__ = [
     "DEFAULT_VALIDATION",
+    "MAX_EXAMPLES",
     "MIN_TRAIN",
     "MIN_VALIDATION",
+    "SIDES",
     "ContrastSets",
     "Examples",
 ]
+
+MAX_EXAMPLES: Final = 4096
+"""Most examples of one set: their activations at every candidate layer are held in memory."""
+
+SIDES: Final = ("positive", "negative")
+
+_Row = tuple[Example | None, Example | None]
+"""A pair; or one example on its own side."""
 
 MIN_TRAIN: Final = 8
 """Fewest different examples of each set that anything is fitted on; use many more."""
@@ -28,6 +38,7 @@ MIN_VALIDATION: Final = 4
 """Fewest of each set that are held out."""
 
 DEFAULT_VALIDATION: Final = 0.2
+
 _MIN_SHARE: Final = MIN_VALIDATION / MAX_EXAMPLES  # less never holds out enough
 
 
@@ -78,19 +89,19 @@ class Examples:
             InvalidFieldError: Not of that form; names the example.
             FitError: Too few different examples.
         """
-        rows = parse_rows(data, "data")
+        rows = _parse_rows(data, "data")
         is_paired = "pairs" in data
         held_out, share = _held_out(data)
-        kept, duplicates, ambiguous = distinct(rows)
-        others, more_duplicates, more_ambiguous = distinct(held_out)
+        kept, duplicates, ambiguous = _distinct(rows)
+        others, more_duplicates, more_ambiguous = _distinct(held_out)
         if share:
-            kept, others = split(kept, share, seed)
-        kept, leaked = unleaked(kept, others)
+            kept, others = _split(kept, share, seed)
+        kept, leaked = _unleaked(kept, others)
         examples = cls(
             train=_sides(kept),
             validation=_sides(others),
             is_paired=is_paired,
-            sha256={side: _digest(part) for side, part in zip(SIDES, columns(rows), strict=True)},
+            sha256={side: _digest(part) for side, part in zip(SIDES, _columns(rows), strict=True)},
             duplicates=(*duplicates, *more_duplicates),
             leaked=(*ambiguous, *more_ambiguous, *leaked),
         )
@@ -109,7 +120,7 @@ class Examples:
         return tuple(said)
 
 
-def _held_out(data: Mapping[str, Any]) -> tuple[list[Row], float]:
+def _held_out(data: Mapping[str, Any]) -> tuple[list[_Row], float]:
     """Validation examples given as such, or none and the share to split off."""
     own = data.get("validation", DEFAULT_VALIDATION)
     if not isinstance(own, Mapping):
@@ -120,7 +131,7 @@ def _held_out(data: Mapping[str, Any]) -> tuple[list[Row], float]:
             "data.validation and data are not both pairs; expected the same form",
             param="data.validation",
         )
-    return parse_rows(own, "data.validation"), 0.0
+    return _parse_rows(own, "data.validation"), 0.0
 
 
 def _share(value: Any) -> float:
@@ -153,8 +164,8 @@ def _check_counts(examples: Examples, share: float) -> None:
         )
 
 
-def _sides(rows: Sequence[Row]) -> ContrastSets:
-    positive, negative = columns(rows)
+def _sides(rows: Sequence[_Row]) -> ContrastSets:
+    positive, negative = _columns(rows)
     return ContrastSets(tuple(positive), tuple(negative))
 
 
@@ -168,3 +179,127 @@ def _digest(examples: Sequence[Example]) -> str:
 def _listed(params: Sequence[str], most: int = 20) -> str:
     more = f" and {len(params) - most} more" if len(params) > most else ""
     return ", ".join(params[:most]) + more
+
+
+def _parse_rows(data: Mapping[str, Any], path: str) -> list[_Row]:
+    """Read `{positive, negative}` or `{pairs: [{positive, negative}]}`.
+
+    Raises:
+        InvalidFieldError: Not of that form, or too many; names the example.
+    """
+    if "pairs" not in data:
+        rows: list[_Row] = [(example, None) for example in _side(data, "positive", path)]
+        return rows + [(None, example) for example in _side(data, "negative", path)]
+    for side in SIDES:
+        if side in data:
+            raise InvalidFieldError(
+                f"{path}.{side} is given beside {path}.pairs; give one or the other",
+                param=f"{path}.{side}",
+            )
+    pairs = _items(data["pairs"], f"{path}.pairs")
+    rows = []
+    for index, pair in enumerate(pairs):
+        param = f"{path}.pairs[{index}]"
+        if not isinstance(pair, Mapping):
+            raise InvalidFieldError(
+                f"{param} is {shown(pair)}; expected an object with positive and negative",
+                param=param,
+            )
+        check_keys(pair, SIDES, noun="a pair", prefix=f"{param}.")
+        positive, negative = (Example.parse(pair.get(s), f"{param}.{s}") for s in SIDES)
+        rows.append((positive, negative))
+    return rows
+
+
+def _side(data: Mapping[str, Any], side: str, path: str) -> list[Example]:
+    param = f"{path}.{side}"
+    try:
+        items = _items(require(data, side, noun=path), param)
+    except InvalidFieldError as error:
+        error.param = param
+        raise
+    return [Example.parse(item, f"{param}[{index}]") for index, item in enumerate(items)]
+
+
+def _items(value: Any, param: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise InvalidFieldError(
+            f"{param} is {shown(value)}; expected a list of examples", param=param
+        )
+    if len(value) > MAX_EXAMPLES:
+        raise InvalidFieldError(
+            f"{param} has {len(value)} examples; expected at most {MAX_EXAMPLES}", param=param
+        )
+    return value
+
+
+def _distinct(rows: Sequence[_Row]) -> tuple[list[_Row], list[str], list[str]]:
+    """Rows without repeats and without examples of both sides, and where those dropped stood."""
+    sides = [{e.canonical for e in column} for column in _columns(rows)]
+    both = sides[0] & sides[1]
+    seen: set[tuple[str | None, ...]] = set()
+    kept: list[_Row] = []
+    duplicates: list[str] = []
+    ambiguous: list[str] = []
+    for row in rows:
+        key = tuple(None if example is None else example.canonical for example in row)
+        if any(example is not None and example.canonical in both for example in row):
+            ambiguous += _params(row)
+        elif key in seen:
+            duplicates += _params(row)
+        else:
+            kept.append(row)
+        seen.add(key)
+    return kept, duplicates, ambiguous
+
+
+def _split(rows: Sequence[_Row], share: float, seed: int) -> tuple[list[_Row], list[_Row]]:
+    """Hold out a share of the subjects, alike among those of one side, the other, and both."""
+    subjects: dict[str, set[int]] = {}
+    for row in rows:
+        for side, example in enumerate(row):
+            if example is not None:
+                subjects.setdefault(_subject(row), set()).add(side)
+    strata: dict[tuple[int, ...], list[str]] = {}
+    for subject in sorted(subjects):
+        strata.setdefault(tuple(sorted(subjects[subject])), []).append(subject)
+    held_out: set[str] = set()
+    for key in sorted(strata):
+        chosen = random.Random(f"split {seed} {key}").sample(
+            strata[key], k=round(share * len(strata[key]))
+        )
+        held_out.update(chosen)
+    return (
+        [row for row in rows if _subject(row) not in held_out],
+        [row for row in rows if _subject(row) in held_out],
+    )
+
+
+def _unleaked(train: Sequence[_Row], validation: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
+    """Training rows in which no user says what one in validation does, and where others stood."""
+    held_out = {example.subject for row in validation for example in row if example is not None}
+    kept, leaked = [], []
+    for row in train:
+        if any(example is not None and example.subject in held_out for example in row):
+            leaked += _params(row)
+        else:
+            kept.append(row)
+    return kept, leaked
+
+
+def _subject(row: _Row) -> str:
+    return " || ".join(example.subject for example in row if example is not None)
+
+
+def _params(row: _Row) -> list[str]:
+    found = [example.param for example in row if example is not None]
+    return found if len(found) == 1 else [found[0].removesuffix(".positive")]
+
+
+def _columns(rows: Iterable[_Row]) -> tuple[list[Example], list[Example]]:
+    """The positive and the negative examples."""
+    listed = list(rows)
+    return (
+        [positive for positive, _ in listed if positive is not None],
+        [negative for _, negative in listed if negative is not None],
+    )

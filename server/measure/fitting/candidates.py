@@ -30,7 +30,6 @@ from .request import FitRequest
 
 __all__ = ["FittedCandidate", "choose", "fit_at", "fit_candidate"]
 
-
 _NO_DEPTH: Final = 2.0  # beyond the last layer of any model
 
 

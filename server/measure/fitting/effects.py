@@ -11,7 +11,7 @@ from torch import Tensor
 
 from server.measure.baseline import Baseline
 from server.measure.instrument import Instrument
-from server.measure.next_token import telling_tokens
+from server.measure.next_token import distinguishing_tokens
 from steering.directions import Direction
 from steering.errors import FitError
 from steering.fit import Damage
@@ -37,7 +37,7 @@ async def derive_behaviour_tokens(instrument: Instrument, data: FitData) -> tupl
     Raises:
         FitError: There are none: the first token of an answer does not tell the behaviour.
     """
-    found = telling_tokens(
+    found = distinguishing_tokens(
         *[
             await instrument.next_token(part.served)
             for part in (data.train.positive, data.train.negative)

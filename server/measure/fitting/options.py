@@ -9,9 +9,11 @@ from typing import Any, Final, Self
 
 from server.engine.engine import Engine
 from server.engine.text import Tokenizer
-from server.measure.behaviour_tokens import parse_behaviour_tokens
 from server.measure.directions import RequestDirections
-from steering.errors import InvalidFieldError
+from server.measure.next_token import parse_behaviour_tokens
+from steering.direction_ref import DirectionRef
+from steering.directions import Direction, DirectionKind
+from steering.errors import IncompatibleOperationError, InvalidFieldError, ShapeMismatchError
 from steering.fields import check_keys, member, number, shown
 from steering.fit import Method
 from steering.fit.selection import MAX_KL
@@ -19,9 +21,7 @@ from steering.interventions import Operation
 from steering.scopes import Tokens
 from steering.sites import Site
 
-from .vectors import stored_vectors
-
-__all__ = ["JOB_OPTIONS", "FitOptions", "SelectionRule"]
+__all__ = ["JOB_OPTIONS", "FitOptions", "SelectionRule", "stored_vectors"]
 
 JOB_OPTIONS: Final = (
     "behaviour_tokens",
@@ -173,3 +173,38 @@ def _sequential(value: Any, method: Method) -> bool:
             param="options.sequential",
         )
     return value
+
+
+def stored_vectors(
+    options: Mapping[str, Any], method: Method, width: int, directions: RequestDirections
+) -> dict[str, Direction]:
+    """The direction of every option that names one, by option.
+
+    Raises:
+        InvalidFieldError: An option is not a reference.
+        IncompatibleOperationError: A direction is not of one vector.
+        ShapeMismatchError: Its vector has not `width` numbers.
+        PermissionDeniedError, StoreError: As `RequestDirections.derive`.
+    """
+    return {
+        name: _vector(options[name], f"options.{name}", width, directions)
+        for name, option in method.options.items()
+        if option.type == "vector" and name in options
+    }
+
+
+def _vector(value: Any, param: str, width: int, directions: RequestDirections) -> Direction:
+    direction = directions.derive(DirectionRef.parse(value, param=param), param)
+    if direction.kind is not DirectionKind.VECTOR or direction.is_per_layer:
+        raise IncompatibleOperationError(
+            f"{param} is {direction.reference}, of kind {direction.kind.value!r}; expected a "
+            "direction with one vector",
+            param=param,
+        )
+    if direction.width != width:
+        raise ShapeMismatchError(
+            f"{param} is {direction.reference}, a vector of {direction.width} numbers; the site "
+            f"has {width}",
+            param=param,
+        )
+    return direction

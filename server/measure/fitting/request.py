@@ -10,10 +10,8 @@ from typing import Any, Final, Self
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
 from server.measure.examples.example import Example
-from server.measure.examples.examples import Examples
-from server.measure.examples.prompts import ExamplePrompts
-from server.measure.examples.rows import MAX_EXAMPLES
-from server.measure.examples.token_choice import TokenChoice, TokenKind
+from server.measure.examples.examples import MAX_EXAMPLES, Examples
+from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
 from server.store.names import check_name
 from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError
 from steering.fields import (

@@ -29,7 +29,7 @@ from server.engine.loading import LoadedModel
 from server.engine.outputs import FinishReason, RequestOutput, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest
 from server.engine.sampling import SamplingParams
-from server.engine.together import together
+from server.engine.stream import gather_or_cancel
 from server.measure.scoring import score_text
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
@@ -364,7 +364,7 @@ async def test_together_all_end_when_one_fails(failing: int) -> None:
         return index
 
     with pytest.raises((GenerationError, ValueError), match="this one"):
-        await together(work(index) for index in range(4))
+        await gather_or_cancel(work(index) for index in range(4))
     assert sorted(ended) == [0, 1, 2, 3]
 
 

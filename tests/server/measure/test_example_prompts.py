@@ -11,8 +11,7 @@ from server.embedded import card
 from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
 from server.measure.examples.example import Example
-from server.measure.examples.prompts import ExamplePrompts
-from server.measure.examples.token_choice import TokenChoice, TokenKind
+from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
 from steering.errors import InvalidFieldError
 from tests.models import save_tiny, tiny_tokenizer
 

@@ -15,8 +15,8 @@ from server.engine.request import CaptureRequest
 from server.jobs.kinds.cliff_probe import CLIFF_PROBE
 from server.jobs.kinds.heads import HEADS
 from server.measure.examples.example import Example
-from server.measure.heads_plan import scaled_plan
-from server.measure.probe_point import plan_probe
+from server.measure.head_scores import scaled_plan
+from server.measure.probe import plan_probe
 from server.measure.rollout import read_rollout
 from steering.analysis import Head
 from steering.directions import Direction, DirectionKind

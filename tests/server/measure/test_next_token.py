@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from server.measure.next_token import kl_divergences, telling_tokens, token_log_odds
+from server.measure.next_token import distinguishing_tokens, kl_divergences, token_log_odds
 
 
 def logprobs(rows: int, vocab: int, seed: int, scale: float = 3.0) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_log_odds_keep_their_digits_near_one() -> None:
 def test_telling_tokens_begin_the_answers_of_one_side() -> None:
     positive = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.5, 0.3, 0.1, 0.1]]).log()
     negative = torch.tensor([[0.0, 0.1, 0.1, 0.8], [0.0, 0.1, 0.2, 0.7]]).log()
-    assert telling_tokens(positive, negative) == (0, 1)
-    assert telling_tokens(negative, positive) == (3,)
-    assert telling_tokens(positive, negative, max_tokens=1) == (0,)
-    assert telling_tokens(positive, positive) == ()
+    assert distinguishing_tokens(positive, negative) == (0, 1)
+    assert distinguishing_tokens(negative, positive) == (3,)
+    assert distinguishing_tokens(positive, negative, max_tokens=1) == (0,)
+    assert distinguishing_tokens(positive, positive) == ()

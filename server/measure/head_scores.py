@@ -12,30 +12,72 @@ from numpy.typing import NDArray
 from server.engine.engine import Engine
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
-from steering.analysis import Head, attribute_heads, sigmoid
+from steering.analysis import Head, attribute_heads, heads_direction, sigmoid
 from steering.errors import InvalidFieldError, SiteUnavailableError
+from steering.interventions import Intervention
 from steering.layout import AttentionReader
-from steering.plan import PlannedMonitor, SteeringPlan
+from steering.model_spec import ModelSpec
+from steering.plan import PlannedMonitor, Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
-from .heads_plan import num_visible_layers, scaled_plan
 from .instrument import Instrument
 
 __all__ = [
     "Attribution",
     "Progress",
     "Prompts",
+    "ablation_document",
     "attribution",
     "causal_scores",
     "check_attributable",
     "mean_probability",
+    "num_visible_layers",
+    "scaled_plan",
 ]
+
+_BEFORE_ATTENTION: Final = frozenset({Site.EMBED, Site.RESID_PRE, Site.NORM1, Site.HEADS})
+
+
+def num_visible_layers(probe: PlannedMonitor) -> int:
+    """Layers, from the first on, whose heads act on what the probe reads.
+
+    Raises:
+        InvalidFieldError: None.
+    """
+    layer, site = probe.point
+    count = layer + (site not in _BEFORE_ATTENTION)
+    if count == 0:
+        raise InvalidFieldError(
+            f"the probe {probe.label} is read at {site.value!r} of layer {layer}, which no "
+            "attention head acts on; read it later in the model",
+            param="probe",
+        )
+    return count
+
+
+def ablation_document(direction: str) -> dict[str, object]:
+    """The intervention that scales heads as a direction says, norms restored per token."""
+    return {"operation": "scale_heads", "direction": direction}
+
+
+def scaled_plan(
+    heads: Sequence[Head], gamma: float, probe: PlannedMonitor, spec: ModelSpec
+) -> SteeringPlan:
+    """The probe read while `heads` are scaled by `gamma`; unsteered where there are none."""
+    if not heads:
+        return SteeringPlan((), (probe,), spec.num_layers)
+    direction = heads_direction(heads, name="heads", num_heads=spec.num_heads, gamma=gamma)
+    steer = Steer(Intervention.from_dict(ablation_document("heads")), direction)
+    edits = compile_plan([steer], [], spec).interventions
+    return SteeringPlan(edits, (probe,), spec.num_layers)
+
 
 _RESIDUAL: Final = frozenset({Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST, Site.FINAL})
 _CHUNK_PROMPTS: Final = 32
 _CHUNK_REQUESTS: Final = 256
 
 Prompts = Sequence[tuple[int, ...]]
+
 Progress = Callable[[int, int], Awaitable[None]]
 
 

@@ -1,16 +1,35 @@
-"""A probe where it is to be read."""
+"""The probe an analysis reads: from its field in a request to where it is read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from steering.directions import Direction, DirectionKind
-from steering.errors import IncompatibleOperationError
+from steering.errors import IncompatibleOperationError, InvalidFieldError, SteeringError
+from steering.fields import require
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, PlannedMonitor, compile_plan
 from steering.profiles import Monitor
 
-__all__ = ["plan_probe", "probe_document"]
+__all__ = ["plan_probe", "probe_document", "read_probe"]
+
+
+def read_probe(document: Mapping[str, Any]) -> Monitor:
+    """The field `probe`: `"name@1"`, or `{"direction", "layer", "site"}`.
+
+    Raises:
+        SteeringError: With `param` below `probe`.
+    """
+    given = require(document, "probe", noun="the request")
+    if isinstance(given, str):
+        given = {"direction": given}
+    if not isinstance(given, Mapping):
+        raise InvalidFieldError("probe is neither a name nor an object", param="probe")
+    try:
+        return Monitor.from_dict(given)
+    except SteeringError as error:
+        raise error.under("probe") from None
 
 
 def plan_probe(monitor: Monitor, direction: Direction, spec: ModelSpec) -> PlannedMonitor:
