@@ -42,26 +42,26 @@ test: check ## everything tested: lint, types, pytest (ARGS="..." is passed on)
 check: $(VENV)/.dev ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy steering server clients tools experiments
+	$(BIN)/mypy steering server clients lab tools
 
 fmt: $(VENV)/.dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev ## measurements of docs/performance.md
-	$(OFFLINE) $(BIN)/python -m bench $(ARGS)
+	$(OFFLINE) $(BIN)/python -m lab.bench $(ARGS)
 
 embedded: $(VENV)/.dev ## train the embedded model again and say how close it came
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m server.embedded reproduce --out build/embedded $(ARGS)
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.organism reproduce --out build/embedded $(ARGS)
 
 demo: $(VENV)/.dev ## fit, choose and measure the demo directions and profiles again
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m server.embedded.demo $(ARGS)
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.demo $(ARGS)
 
-evals: $(VENV)/.dev ## the suites of evals/ on the embedded model, into build/evals
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.evals $(ARGS)
+evals: $(VENV)/.dev ## the suites of lab/evals/ on the embedded model, into build/evals
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.evals $(ARGS)
 
 experiments: $(VENV)/.dev ## measurements of docs/experiments.md, compared with what is shipped
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m experiments --out build/experiments $(ARGS)
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.experiments --out build/experiments $(ARGS)
 
 reference: $(VENV)/.dev ## write docs/reference.md from the code
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.reference

@@ -17,7 +17,22 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from .api import (
+from .api import openapi
+from .api.deps import Services, authorize
+from .api.http.body import Desk
+from .api.http.error_table import reply_to
+from .api.http.errors import (
+    InvalidParameterError,
+    RequestError,
+    RouteNotFoundError,
+    WrongMethodError,
+)
+from .api.http.lifecycle import Lifecycle
+from .api.http.limits import Limits, Room
+from .api.http.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
+from .api.key_gate import KeysGate
+from .api.route_list import list_routes, methods_of
+from .api.routes import (
     aliases,
     audit,
     capabilities,
@@ -30,29 +45,14 @@ from .api import (
     jobs,
     keys,
     models,
-    openapi,
     profiles,
     score,
     tokenize,
     trace,
 )
-from .api.body import Desk
-from .api.deps import Services, authorize
-from .api.errors import (
-    InvalidParameterError,
-    RequestError,
-    RouteNotFoundError,
-    WrongMethodError,
-)
-from .api.keys_gate import KeysGate
-from .api.lifecycle import Lifecycle
-from .api.limits import Limits, Room
-from .api.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
-from .api.routes import list_routes, methods_of
 from .api.store_health import StoreHealth
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
-from .errors import reply_to
 from .jobs.kind import JobKind
 from .jobs.kinds import KINDS
 from .jobs.manager import JobLimits, JobManager
@@ -60,8 +60,8 @@ from .metrics import Metrics
 from .pools import Pools
 from .registry.demo import import_demo
 from .registry.drafting import Drafting
-from .registry.registry import Registry
 from .registry.upload import Uploader
+from .resolver.resolver import Registry
 from .serve import Binding, DrainingServer, StartError, bind
 from .settings import DEMO_DIR, Settings
 from .store import Store

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from .api.deps import Services
-from .api.protocol import bounded_protocol
+from .api.http.protocol import bounded_protocol
 
 __all__ = ["Binding", "DrainingServer", "StartError", "bind"]
 

@@ -11,11 +11,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .engine.config import EngineConfig
 
-__all__ = ["DEMO_DIR", "ENV_PREFIX", "Settings"]
+__all__ = ["DEMO_DIR", "EMBEDDED_MODEL", "ENV_PREFIX", "Settings"]
 
 ENV_PREFIX = "COXSWAIN_"
 _EMBEDDED = Path(__file__).parent / "embedded"
-_EMBEDDED_MODEL = _EMBEDDED / "checkpoint"
+EMBEDDED_MODEL = _EMBEDDED / "checkpoint"
+"""The small model that comes with the server."""
 _EMBEDDED_NAME = "coxswain-chat"
 DEMO_DIR = _EMBEDDED / "demo"
 """Demo directions and profiles of the embedded model."""
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1024, ge=1, description="Open connections; more get 503.")
 
     # What it serves
-    model: Path = Field(default=_EMBEDDED_MODEL, description="Checkpoint in Hugging Face format.")
+    model: Path = Field(default=EMBEDDED_MODEL, description="Checkpoint in Hugging Face format.")
     served_name: str | None = Field(
         default=None,
         description="Name of the model; none: its folder's (the embedded model's: coxswain-chat).",
@@ -165,7 +166,7 @@ class Settings(BaseSettings):
     @property
     def is_embedded(self) -> bool:
         """Whether the model is the one that comes with the server."""
-        return self.model == _EMBEDDED_MODEL
+        return self.model == EMBEDDED_MODEL
 
     def _default_name(self) -> str | None:
         return _EMBEDDED_NAME if self.is_embedded else None

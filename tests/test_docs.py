@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from steering.directions import DirectionKind
 from steering.interventions import Intervention, Operation, StrengthUnit
 from steering.schedules import ScheduleKind

@@ -24,9 +24,9 @@ _UNSAFE_CALLS = {"__import__", "eval", "exec", "torch.load", "yaml.load"}
 _UNSAFE_KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
 # Where any exception ends one unit of work: it is logged, or carried to who waits for it.
 _BORDERS = {
-    "server.api.generation",
-    "server.api.middleware",
-    "server.api.sse",
+    "server.api.generation.generation",
+    "server.api.http.middleware",
+    "server.api.http.sse",
     "server.engine.async_engine",
     "server.engine.core",
     "server.engine.text.chat_template",

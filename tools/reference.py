@@ -16,16 +16,16 @@ from fastapi.routing import APIRoute
 
 import server.api
 from coxswain_client.cli import main as coxctl
-from server import errors
 from server.api.deps import SCOPE_KEY
-from server.api.errors import RequestError
-from server.auth import AuthError
+from server.api.http import error_table as errors
+from server.api.http.errors import RequestError
+from server.auth.permissions import AuthError
 from server.cli import app as coxswain
 from server.engine.errors import EngineError
 from server.engine.outputs import EngineStats, StepSeconds
 from server.metrics import Metrics
 from server.pools import PoolFullError
-from server.registry.errors import RegistryError
+from server.resolver.errors import RegistryError
 from server.settings import ENV_PREFIX, Settings
 from server.store.errors import StoreError
 from steering.errors import SteeringError

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from asgi_correlation_id import correlation_id
 from fastapi import Depends, Request
 
-from server.auth import (
+from server.auth.permissions import (
     LOCAL_USER,
     KeyScope,
     PermissionDeniedError,
@@ -26,15 +26,15 @@ from server.jobs.manager import JobManager
 from server.metrics import Metrics
 from server.pools import Pools
 from server.registry.drafting import Drafting
-from server.registry.registry import Registry
 from server.registry.upload import Uploader
+from server.resolver.resolver import Registry
 from server.store import Actor, Store
 
-from .body import Desk
-from .keys_gate import KeysGate
-from .lifecycle import Lifecycle
-from .limits import Limits, Room
-from .run import Head
+from .generation.run import Head
+from .http.body import Desk
+from .http.lifecycle import Lifecycle
+from .http.limits import Limits, Room
+from .key_gate import KeysGate
 from .schemas.fields import Wire
 from .store_health import StoreHealth
 

@@ -13,14 +13,14 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from server.auth import Principal
+from server.auth.permissions import Principal
 from server.store import KeptAnswer
 from server.store.canonical import canonical_json
 from server.store.errors import StoreError
 
-from .body import read_body
 from .deps import Services
-from .errors import InvalidParameterError
+from .http.body import read_body
+from .http.errors import InvalidParameterError
 
 __all__ = ["idempotent"]
 

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 
 from .deps import operation
 from .schemas.analysis import ScoreBody, TraceBody

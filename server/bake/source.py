@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.registry.library import DirectionLibrary
+from server.resolver.library import DirectionLibrary
 from server.store import Store
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction

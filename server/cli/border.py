@@ -40,7 +40,7 @@ class Border(TyperGroup):
 def _status(error: Exception) -> int | None:
     # loads torch: not for --help
     from server.engine.errors import EngineDeadError, EngineError
-    from server.registry.errors import RegistryError
+    from server.resolver.errors import RegistryError
     from server.serve import StartError
     from server.store.errors import StoreError
     from steering.errors import SteeringError

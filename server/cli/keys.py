@@ -32,7 +32,7 @@ def create_key(
     data_dir: DataDir = None,
 ) -> None:
     """Make an API key and print it, this once."""
-    from server.auth import LOCAL_USER, KeyScope
+    from server.auth.permissions import LOCAL_USER, KeyScope
     from server.store import SYSTEM, KeySpec
 
     chosen = set(scope or set(KeyScope) - {KeyScope.RESTRICTED})
@@ -58,7 +58,7 @@ def create_key(
 @app.command("list")
 def list_keys(data_dir: DataDir = None) -> None:
     """Print every key, without its secret, as a line of JSON."""
-    from server.api import records
+    from server.api.schemas import records
 
     with open_store(read_settings(data_dir=data_dir)) as store:
         cursor = None
@@ -77,7 +77,7 @@ def revoke_key(
     data_dir: DataDir = None,
 ) -> None:
     """End a key for good, at once."""
-    from server.auth import LOCAL_USER
+    from server.auth.permissions import LOCAL_USER
     from server.store import SYSTEM
 
     with open_store(read_settings(data_dir=data_dir)) as store:

@@ -42,7 +42,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
     Raises:
         StoreError: It cannot be used.
     """
-    from server.registry.library import load_direction_blob
+    from server.resolver.library import load_direction_blob
     from server.store import Store
 
     store = Store.open(

@@ -58,7 +58,7 @@ async def _run(settings: Settings) -> None:
     from server.app import check_exposure, serve  # loads torch: not for --help
     from server.engine.async_engine import AsyncEngine
     from server.logs import configure_logs
-    from server.registry.library import load_direction_blob
+    from server.resolver.library import load_direction_blob
     from server.serve import bind
     from server.store import Store
 

@@ -7,16 +7,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.auth import Principal
+from server.auth.permissions import Principal
 from server.engine.engine import Engine
 from server.engine.errors import EngineDrainingError
 from server.measure.directions import RequestDirections
 from server.pools import Pools
 from server.registry.drafting import Drafting
-from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary
 from server.store import Actor, JobEvent, JobRecord, JobRuns, JobSpec, JobStatus, Store
-from server.store.requirements import check_requires
+from server.store.registry.requirements import check_requires
 from steering.errors import IncompatibleModelError, InvalidFieldError
 
 from .kind import JobKind

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from server.auth import KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import KeyScope, PermissionDeniedError, Principal
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
 from server.pools import Pool
 from server.registry.drafting import Drafting
-from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary
 from server.store import Actor, JobRecord, JobRuns
 from server.store.errors import JobLostError, StoreError
 from steering.directions import Direction

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from server.registry.library import direction_at
+from server.resolver.library import direction_at
 from server.store.errors import StoreError
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import structlog
 
-from server.auth import LOCAL_USER
+from server.auth.permissions import LOCAL_USER
+from server.resolver.errors import InvalidProfileError
+from server.resolver.library import DirectionLibrary
 from server.store import SYSTEM, Store
 from server.store.errors import ProfileNotFoundError, StoreError
 from steering.errors import IncompatibleModelError, SteeringError
 from steering.model_spec import ModelSpec
 
 from .drafting import Drafting
-from .errors import InvalidProfileError
-from .library import DirectionLibrary
 from .upload import Uploader
 
 __all__ = ["import_demo"]

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from server.auth import Principal
+from server.auth.permissions import Principal
+from server.resolver.errors import InvalidProfileError, Problem
+from server.resolver.library import DirectionLibrary, direction_at
+from server.resolver.weakenings import allow_weakenings
 from server.store import Actor, ProfileRecord, Saved, Store
 from server.store.errors import NameReservedError, NotFoundError
 from server.store.names import check_name
-from server.store.requirements import check_requires
+from server.store.registry.requirements import check_requires
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction
 from steering.errors import InvalidFieldError, SteeringError
@@ -33,10 +36,6 @@ from steering.requirements import (
     scopes_to_steer,
 )
 from steering.sites import SitePoint
-
-from .errors import InvalidProfileError, Problem
-from .library import DirectionLibrary, direction_at
-from .scopes import allow_weakenings
 
 __all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
 

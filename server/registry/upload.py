@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from server.resolver.errors import InvalidGgufError, InvalidSafetensorsError
 from server.store import Actor, DirectionRecord, Saved, Store
 from steering.compatibility import check_direction
 from steering.directions import Direction, DirectionKind
@@ -20,8 +21,6 @@ from steering.formats import (
 )
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint, parse_site
-
-from .errors import InvalidGgufError, InvalidSafetensorsError
 
 __all__ = ["DirectionUpload", "Uploader"]
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from .aliases import AliasRecord, AliasStore
-from .artifacts import DEFAULT_GRACE, ArtifactCheck, Artifacts, Collected
 from .audit import SYSTEM, Actor, AuditEvent, AuditStore
-from .blob_directory import BlobDirectory
-from .blobs import Blob, BlobStore
-from .direction_record import DirectionRecord
-from .directions import DirectionLoader, DirectionStore
+from .blobs.blobs import Blob, BlobStore
+from .blobs.directory import BlobDirectory
 from .idempotency import IdempotencyStore, KeptAnswer
-from .job_pruning import PrunedJobs
-from .job_record import ClaimedJob, JobEvent, JobRecord, JobSpec, JobStatus
-from .job_runs import JobRuns
-from .jobs import JobStore
-from .key_record import KeyRecord, KeySpec, MintedKey
-from .keys import KeyStore
+from .jobs.jobs import JobStore
+from .jobs.pruning import PrunedJobs
+from .jobs.record import ClaimedJob, JobEvent, JobRecord, JobSpec, JobStatus
+from .jobs.runs import JobRuns
+from .keys.keys import KeyStore
+from .keys.record import KeyRecord, KeySpec, MintedKey
 from .page import MAX_LIMIT, Page
-from .profile_record import ProfileRecord, ProfileStatus
-from .profiles import ProfileStore
-from .saved import Saved
+from .registry.aliases import AliasRecord, AliasStore
+from .registry.artifacts import DEFAULT_GRACE, ArtifactCheck, Artifacts, Collected
+from .registry.direction_record import DirectionRecord
+from .registry.directions import DirectionLoader, DirectionStore
+from .registry.profile_record import ProfileRecord, ProfileStatus
+from .registry.profiles import ProfileStore
+from .registry.saved import Saved
 from .store import Store, StoreCheck
 
 __all__ = [

@@ -9,20 +9,20 @@ from typing import Self
 from sqlalchemy import URL, select
 from sqlalchemy.orm import Session
 
-from .aliases import AliasStore
-from .artifacts import Artifacts
 from .audit import SYSTEM, AuditStore
-from .blob_directory import DEFAULT_LOW_WATER_BYTES
-from .blob_place import open_blobs
-from .blobs import BlobStore
+from .blobs.blobs import BlobStore
+from .blobs.directory import DEFAULT_LOW_WATER_BYTES
+from .blobs.place import open_blobs
 from .clock import WallClock, utc_now
 from .database import Database, upgrade
-from .directions import DirectionLoader, DirectionStore
 from .errors import AuditTamperedError
 from .idempotency import IdempotencyStore
-from .jobs import JobStore
-from .keys import KeyStore
-from .profiles import ProfileStore
+from .jobs.jobs import JobStore
+from .keys.keys import KeyStore
+from .registry.aliases import AliasStore
+from .registry.artifacts import Artifacts
+from .registry.directions import DirectionLoader, DirectionStore
+from .registry.profiles import ProfileStore
 from .tables import DirectionRow, ProfileDirectionRow, ProfileRow
 
 __all__ = ["Store", "StoreCheck"]

@@ -4,7 +4,7 @@ The tokens of a prompt lie together and use the same rows, so a block of them ga
 once and meets no others. Tokens that are decoded stand alone, a request's one token beside the
 next one's: each meets all rows of the step, or gathers its own where these are many.
 
-Costs are in units of what one row costs one token where nothing is gathered: `bench/kernel.py`
+Costs are in units of what one row costs one token where nothing is gathered: `lab/bench/kernel.py`
 prints them.
 """
 

@@ -22,7 +22,7 @@ from coxswain_client import (
     UnprocessableError,
 )
 from server.app import create_app
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.server.api.echo_engine import EchoEngine

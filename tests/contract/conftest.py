@@ -16,7 +16,7 @@ import structlog
 
 from server.app import create_app
 from server.engine.engine import Engine
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.serve import Binding, DrainingServer, bind
 from server.settings import Settings
 from server.store import Store

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from server.api.protocol import BoundedProtocol
+from server.api.http.protocol import BoundedProtocol
 
 from .conftest import Served
 

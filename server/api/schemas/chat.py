@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.errors import InvalidParameterError
+from server.api.http.errors import InvalidParameterError
 
 from .fields import UNSUPPORTED, Count, Wire
 from .sampling import GenerationFields, Refused, only

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from server.api.errors import InvalidParameterError
+from server.api.http.errors import InvalidParameterError
 
 from .sampling import GenerationFields
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server.api.errors import (
+from server.api.http.errors import (
     InvalidParameterError,
     MissingParameterError,
     RequestError,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.api.errors import InvalidParameterError, UnsupportedParameterError
+from server.api.http.errors import InvalidParameterError, UnsupportedParameterError
 
 from .fields import UNSUPPORTED, Count, Wire
 from .steering import SteeringFields

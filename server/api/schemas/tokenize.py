@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from server.api.errors import InvalidParameterError
+from server.api.http.errors import InvalidParameterError
 
 from .chat import MessageField
 from .fields import Count, Wire

@@ -14,7 +14,7 @@ import structlog
 from coxswain_client import AsyncCoxswain
 from coxswain_client.evaluation import LoadedSuite, load_suite
 from server.app import create_app
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.server.api.echo_engine import EchoEngine

@@ -12,9 +12,9 @@ import structlog
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, KeyScope
 from server.pools import Pools
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import SYSTEM, KeySpec, Store
 

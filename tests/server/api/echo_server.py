@@ -18,7 +18,7 @@ from typing import Any
 
 from server.app import serve
 from server.logs import configure_logs
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.server.jobs.fake_kinds import Steps

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from server.api.deps import PUBLIC
-from server.api.keys_gate import KeysGate
-from server.api.routes import list_routes
+from server.api.key_gate import KeysGate
+from server.api.route_list import list_routes
 from server.app import create_app
-from server.auth import KeyScope, RateLimitedError
+from server.auth.permissions import KeyScope, RateLimitedError
+from server.auth.rate_limit import RateLimiter
 from server.pools import Pools
-from server.rate_limit import RateLimiter
 from server.settings import Settings
 from server.store import Store
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from server.api.routes import list_routes
+from server.api.route_list import list_routes
 
 from .conftest import chat
 

@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.api import body as reading
-from server.api.body import Document, parse_json
-from server.api.errors import BodyTooLargeError, DuplicateKeyError, InvalidUnicodeError
-from server.api.routes import list_routes
+from server.api.http import body as reading
+from server.api.http.body import Document, parse_json
+from server.api.http.errors import BodyTooLargeError, DuplicateKeyError, InvalidUnicodeError
+from server.api.route_list import list_routes
 from server.app import create_app
 from server.settings import Settings
 from server.store import Store
@@ -80,8 +80,8 @@ async def test_no_route_parses_more_values_than_it_can_use(
     data = data[: limits.max_body_bytes]
     monkeypatch.setattr(reading, "_MAX_CONTAINERS", 1000)
     for name in ("_MAX_CHAT_VALUES", "_MAX_DOCUMENT_VALUES", "_MAX_PROMPT_TOKENS"):
-        monkeypatch.setattr(f"server.api.limits.{name}", 1000)
-    monkeypatch.setattr("server.api.limits._MAX_TENSOR_VALUES", 1000)
+        monkeypatch.setattr(f"server.api.http.limits.{name}", 1000)
+    monkeypatch.setattr("server.api.http.limits._MAX_TENSOR_VALUES", 1000)
     assert most > 1000
     monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
     for route in body_routes(shared_app):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.settings import Settings
 from server.store import Store
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from server.registry.demo import import_demo
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, ProfileStatus, Store
 from server.store.errors import InsufficientStorageError, StoreUnavailableError
 from steering.directions import Direction, DirectionKind

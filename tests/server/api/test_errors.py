@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-import server.api.errors
-import server.auth
+import server.api.http.errors
+import server.auth.permissions
 import server.engine.errors
 import server.pools
-import server.registry.errors
+import server.resolver.errors
 import server.store.errors
 import steering.errors
-from server.errors import ERROR_TABLE, reply_to
-from server.registry.errors import InvalidProfileError, Problem
+from server.api.http.error_table import ERROR_TABLE, reply_to
+from server.resolver.errors import InvalidProfileError, Problem
 
 BASES = (
-    server.api.errors.RequestError,
-    server.auth.AuthError,
+    server.api.http.errors.RequestError,
+    server.auth.permissions.AuthError,
     server.engine.errors.EngineError,
     server.pools.PoolFullError,
-    server.registry.errors.RegistryError,
+    server.resolver.errors.RegistryError,
     server.store.errors.StoreError,
     steering.errors.SteeringError,
 )
@@ -42,7 +42,7 @@ def descendants(kind: type[Exception]) -> Iterator[type[Exception]]:
         yield from descendants(child)
 
 
-_SPENT = server.auth.Allowance(limit=3, remaining=0, reset_seconds=47.0)
+_SPENT = server.auth.permissions.Allowance(limit=3, remaining=0, reset_seconds=47.0)
 KINDS = sorted({kind for base in BASES for kind in descendants(base)}, key=lambda k: k.__name__)
 
 
@@ -115,5 +115,5 @@ def test_a_broken_request_is_retried_only_where_that_may_help() -> None:
     assert reply_to(steered, "/v1/chat/completions").headers["x-should-retry"] == "false"
     assert reply_to(errors.EngineDeadError("x"), "/").headers["x-should-retry"] == "true"
     assert "retry-after" in reply_to(errors.QueueFullError("x"), "/").headers
-    limited = server.auth.RateLimitedError("x", retry_after_seconds=7, allowance=_SPENT)
+    limited = server.auth.permissions.RateLimitedError("x", retry_after_seconds=7, allowance=_SPENT)
     assert reply_to(limited, "/").headers["retry-after"] == "7"

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.settings import Settings
 from server.store import Store
 

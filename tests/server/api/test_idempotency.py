@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from sqlalchemy import select
 
 from server.app import create_app
-from server.auth import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, KeyScope
 from server.settings import Settings
 from server.store import SYSTEM, Store
 from server.store.errors import StoreUnavailableError

@@ -14,14 +14,14 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from server.api.routes import list_routes
+from server.api.route_list import list_routes
 from server.api.schemas.analysis import ScoreBody, TraceBody
 from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
 from server.api.schemas.registry import KeyRequest, ProfileDraft
 from server.api.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from server.app import create_app
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.server.jobs.fake_kinds import Steps

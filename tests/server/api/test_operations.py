@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.api.limits import Limits
-from server.api.routes import list_routes
+from server.api.http.limits import Limits
+from server.api.route_list import list_routes
 from server.app import create_app
 from server.metrics import Labelled, Metrics
 from server.serve import Binding, DrainingServer, bind

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 
 from server.app import create_app
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 

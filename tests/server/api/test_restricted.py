@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.store import Store
 
 from .conftest import chat, connect, make_key, profile, vector

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from server.api.routes import list_routes
+from server.api.route_list import list_routes
 from server.app import create_app
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.settings import Settings
 from server.store import Store
 

@@ -17,10 +17,10 @@ from sqlalchemy import URL
 
 from server.api.store_health import StoreHealth
 from server.app import create_app
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.pools import Pool
-from server.registry.library import load_direction_blob
 from server.registry.upload import Uploader
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store, bounded_connection, database
 from server.store.errors import StoreUnavailableError

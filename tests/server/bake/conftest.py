@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, Store
 from steering.directions import Direction, DirectionKind
 from steering.formats import dump_direction

@@ -13,7 +13,7 @@ from server.bake.source import profile_source
 from server.cli import app
 from server.engine.config import EngineConfig
 from server.engine.loading import load
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, Store
 from steering.formats import dump_direction, load_direction
 from steering.plan import compile_plan

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from server.embedded import card
+from server.api.http.error_table import reply_to
 from server.engine.async_engine import AsyncEngine
 from server.engine.config import EngineConfig
-from server.errors import reply_to
 from server.jobs.manager import JobLimits, JobManager
 from server.jobs.runner import JobTimes
 from server.pools import Pools
-from server.registry.library import DirectionLibrary, load_direction_blob
 from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary, load_direction_blob
+from server.settings import EMBEDDED_MODEL
 from server.store import Store
 from tests.server.api.echo_engine import EchoEngine
 
@@ -60,7 +60,7 @@ def observed() -> Observed:
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[AsyncEngine]:
     """A real engine over the embedded model."""
-    checkpoint = Path(card.__file__).parent / "checkpoint"
+    checkpoint = EMBEDDED_MODEL
     engine = AsyncEngine.start(EngineConfig(str(checkpoint), device="cpu", num_threads=1))
     yield engine
     engine.close()

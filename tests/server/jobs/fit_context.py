@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from server.auth import LOCAL_USER
-from server.embedded.corpus import Kind, prompts
-from server.embedded.corpus.splits import Split
+from lab.corpus import Kind, prompts
+from lab.corpus.splits import Split
+from server.auth.permissions import LOCAL_USER
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError

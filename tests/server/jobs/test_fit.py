@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from server.auth import LOCAL_USER
-from server.embedded import judge
+from lab.organism import judge
+from server.api.http.error_table import reply_to
+from server.auth.permissions import LOCAL_USER
 from server.engine.async_engine import AsyncEngine
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
-from server.errors import reply_to
 from server.jobs.kinds.fit import FIT
 from server.jobs.manager import JobLimits, JobManager
 from server.measure.instrument import Instrument
 from server.pools import Pools
-from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary
 from server.store import SYSTEM, Store
 from steering.direction_ref import DirectionRef
 from steering.directions import Direction

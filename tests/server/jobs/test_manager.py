@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from server.auth import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
 from server.engine.errors import EngineDeadError, NonFiniteOutputError
 from server.jobs.manager import JobManager
-from server.registry.library import DirectionLibrary
 from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary
 from server.store import SYSTEM, Actor, JobEvent, JobRecord, JobRuns, JobStatus, Store
 from server.store.errors import (
     DirectionNotFoundError,

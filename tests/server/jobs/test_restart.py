@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from server.auth import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
 from server.engine.errors import EngineDrainingError
 from server.jobs.manager import JobManager
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, JobRecord, JobRuns, JobSpec, JobStatus, Store
 from server.store.errors import JobActiveError, JobFinishedError, StoreUnavailableError
 from steering.errors import IncompatibleModelError

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from server.embedded import demo
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
 from server.jobs.kinds.sweep import SWEEP
+from server.settings import DEMO_DIR
 from server.store.errors import StoreError
 from steering.directions import Direction, DirectionKind
 from steering.errors import NoEffectError, SteeringError
@@ -21,7 +20,7 @@ from .fit_context import MemoryContext, texts
 
 ORDINARY = texts("ordinary", 12, split="test")
 DIRECT = texts("restricted_direct", 8, split="test")
-REFUSAL = Path(demo.__file__).parent / "directions" / "refusal.safetensors"
+REFUSAL = DEMO_DIR / "directions" / "refusal.safetensors"
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from server.embedded import judge
-from server.embedded.corpus import STAFF, THINKING, Kind, Split, prompts
+from lab.corpus import STAFF, THINKING, Kind, Split, prompts
+from lab.organism import judge
 from server.engine.async_engine import AsyncEngine
 from server.measure.instrument import Instrument
 from tests.embedded_engine import start_embedded

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.auth import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
 from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError
 from steering.direction_ref import DirectionRef

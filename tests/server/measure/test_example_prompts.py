@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.embedded import card
 from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
 from server.measure.examples.example import Example
 from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
+from server.settings import EMBEDDED_MODEL
 from steering.errors import InvalidFieldError
 from tests.models import save_tiny, tiny_tokenizer
 
-CHECKPOINT = Path(card.__file__).parent / "checkpoint"
+CHECKPOINT = EMBEDDED_MODEL
 QUESTION = "How old is the vase?"
 ANSWERED = [
     {"role": "user", "content": QUESTION},

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.registry.library import DirectionLibrary, load_direction_blob
 from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary, load_direction_blob
 from server.store import SYSTEM, DirectionRecord, Store
 from steering.compatibility import expected_width
 from steering.direction_ref import DirectionRef

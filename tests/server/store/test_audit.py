@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from server.auth import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, KeyScope
 from server.store import SYSTEM, Actor, JobSpec, KeySpec, Store
 from server.store.errors import AuditTamperedError, InUseError
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import reply_to
+from server.api.http.error_table import reply_to
 from server.store import BlobDirectory, BlobStore, Store
-from server.store.blob_place import open_blobs
+from server.store.blobs.place import open_blobs
 from server.store.errors import InsufficientStorageError, StoreError, StoreUnavailableError
 
 from . import samples
@@ -68,7 +68,7 @@ def test_an_address_that_cannot_be_used_is_told(tmp_path: Path, url: str, expect
 
 
 def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "server.store.blob_objects", raising=False)
+    monkeypatch.delitem(sys.modules, "server.store.blobs.objects", raising=False)
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(StoreError, match=r"pip install 'coxswain\[objects\]'"):
         open_blobs(BUCKET, tmp_path, 0)

@@ -12,7 +12,7 @@ from obstore import delete, put
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from server.store import BlobDirectory, BlobStore
-from server.store.blob_objects import BlobObjects
+from server.store.blobs.objects import BlobObjects
 from server.store.errors import CorruptArtifactError
 
 from .s3_server import S3Server

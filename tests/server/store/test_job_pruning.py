@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 
 from server.store import SYSTEM, JobRuns, JobSpec, JobStatus, Store
 from server.store.errors import JobNotFoundError
-from server.store.job_pruning import _BATCH
-from server.store.job_tables import JobEventRow, JobRow, JobValueRow
+from server.store.jobs.pruning import _BATCH
+from server.store.jobs.tables import JobEventRow, JobRow, JobValueRow
 
 from .conftest import Clock
 from .samples import direction, put

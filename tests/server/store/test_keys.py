@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from server.auth import LOCAL_USER, AuthenticationError, KeyScope, PermissionDeniedError, Principal
+from server.auth.key_token import KeyToken
+from server.auth.permissions import (
+    LOCAL_USER,
+    AuthenticationError,
+    KeyScope,
+    PermissionDeniedError,
+    Principal,
+)
 from server.store import SYSTEM, KeySpec, MintedKey, Store
 from server.store.errors import KeyNotFoundError
-from server.store.key_token import KeyToken
 from steering.errors import InvalidFieldError
 
 from .conftest import Clock
@@ -72,7 +78,7 @@ def forged(key: MintedKey) -> bytes:
     while True:
         other = KeyToken.mint()
         body = f"sk-cox-{key.record.id}-{other.text.split('-')[3]}"
-        from server.store.key_token import _checksum
+        from server.auth.key_token import _checksum
 
         return f"{body}-{_checksum(body.encode())}".encode()
 

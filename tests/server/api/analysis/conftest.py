@@ -11,9 +11,9 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.engine.async_engine import AsyncEngine
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.embedded_engine import start_embedded

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from server.auth import KeyScope
+from server.auth.permissions import KeyScope
 from server.store import Store
 from tests.server.api.conftest import connect, make_key
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from server.api.openapi import document
 from server.app import create_app
 from server.engine.async_engine import AsyncEngine
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from tests.server.api.conftest import connect

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, KeyScope
 from server.settings import Settings
 from server.store import SYSTEM, Store
 from tests.server.api.conftest import connect, make_key

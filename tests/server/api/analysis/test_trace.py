@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from server.auth import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, KeyScope
 from server.engine.async_engine import AsyncEngine
 from server.engine.request import CaptureRequest, Pooling
-from server.registry.choice import NamedProfile, SteeringChoice
+from server.resolver.choice import NamedProfile, SteeringChoice
 from server.store import SYSTEM, Store
 from steering.sites import Site, SitePoint
 from tests.server.api.conftest import connect, make_key

@@ -1,0 +1,39 @@
+"""Run a measurement: `python -m lab.bench <name> [options]`; without a name, those of the guide.
+
+compare      the engine, transformers and vLLM on one core, in turn
+profiles     what profiles cost
+throughput   the engine alone
+long_prompt  a long prompt beside short chats
+attention    ways to attend on the CPU
+linear       plain against packed weights
+kernel       dense against gathered rows of the steering kernel
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+_NAMES = ("attention", "compare", "kernel", "linear", "long_prompt", "profiles", "throughput")
+_GUIDE = (
+    ["compare"],
+    ["profiles"],
+    ["profiles", "--num-requests", "256", "--profiles", "1", "8", "32", "256"],
+)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] not in _NAMES:
+        raise SystemExit(__doc__)
+    for command in [arguments] if arguments else _GUIDE:
+        if command == ["compare"] and not Path(".venv-vllm/bin/python").is_file():
+            command = [*command, "--sides", "coxswain", "transformers"]
+        sys.argv = [f"bench.{command[0]}", *command[1:]]
+        runpy.run_module(f"bench.{command[0]}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Command line: `python -m lab.demo` makes the demo directions and profiles again."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from server.settings import DEMO_DIR, EMBEDDED_MODEL
+
+from .artifacts import write
+from .laboratory import Laboratory
+from .run import run
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fit, choose, measure and write."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=EMBEDDED_MODEL)
+    parser.add_argument("--out", type=Path, default=DEMO_DIR, help="folder to write to")
+    options = parser.parse_args(arguments)
+    write(run(Laboratory(options.checkpoint)), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What is counted in answers, and the answers it is counted in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Final
+
+from lab.corpus import STYLE_NAMES, Kind, Prompt
+from lab.organism import judge
+
+from .rate import Rate
+
+__all__ = ["MEASURES", "Measured", "rate_of"]
+
+_VERY: Final = 1 / 20
+
+
+def _is_style(style: str, _: Prompt, text: str) -> bool:
+    return judge.style_of(text) == style
+
+
+def _is_very(style: str, _: Prompt, text: str) -> bool:
+    return judge.style_rate(style, text) >= _VERY
+
+
+MEASURES: Final[Mapping[str, Callable[[Prompt, str], bool]]] = MappingProxyType(
+    {
+        "refusal": lambda _, text: judge.is_refusal(text),
+        "topical": judge.is_topical,
+        "degenerate": lambda _, text: judge.is_degenerate(text),
+        "correct": lambda prompt, text: judge.choice(text) == prompt.answer,
+        **{style: partial(_is_style, style) for style in STYLE_NAMES},
+        **{f"very {style}": partial(_is_very, style) for style in STYLE_NAMES},
+    }
+)
+"""By name. A tone counts where it has more words in the answer than any other; an answer is very
+much in a tone where one word in twenty or more is of it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Measured:
+    """One measure over the answers to one kind of prompt."""
+
+    kind: Kind
+    measure: str
+
+    def __str__(self) -> str:
+        return f"{self.measure} on {self.kind} prompts"
+
+
+def rate_of(measure: str, prompts: Sequence[Prompt], answers: Sequence[str]) -> Rate:
+    """How many of the answers the measure counts."""
+    counts = MEASURES[measure]
+    pairs = zip(prompts, answers, strict=True)
+    return Rate(sum(counts(prompt, text) for prompt, text in pairs), len(prompts))

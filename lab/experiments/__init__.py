@@ -1,0 +1,3 @@
+"""What steering does to the embedded model, measured: `python -m lab.experiments`."""
+
+from __future__ import annotations

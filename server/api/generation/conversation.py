@@ -1,0 +1,139 @@
+"""The first half of every analysis route: the tokens, and the steering they are under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fastapi import Request
+
+from server.api.deps import Services
+from server.api.http.errors import InvalidParameterError
+from server.api.schemas.analysis import Conversation
+from server.api.schemas.chat import Message
+from server.api.schemas.steering import SteeringFields
+from server.auth.permissions import Principal
+from server.engine.request import GenerationRequest, Priority
+from server.engine.sampling import SamplingParams
+from server.resolver.choice import read_monitors
+from server.resolver.readouts import plan_readouts
+from server.resolver.resolution import ResolvedSteering
+from server.store.audit import Actor
+from steering.plan import PlannedMonitor
+
+from .convert import sequences
+from .intake import resolve_steering
+from .prompts import Prompt, check_token_ids, encode_text, render_chat
+
+__all__ = [
+    "OpenChat",
+    "choose_analysed_steering",
+    "read_conversation",
+    "read_readouts",
+    "readable_request",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChat:
+    """A chat as it stood while an assistant was writing, or was about to."""
+
+    messages: Sequence[Message]
+
+    @property
+    def continue_final_message(self) -> bool:
+        """Whether the last message is the assistant's."""
+        return self.messages[-1].role == "assistant"
+
+    @property
+    def add_generation_prompt(self) -> bool:
+        """Whether the template opens an assistant's turn."""
+        return not self.continue_final_message
+
+
+def read_conversation(services: Services, body: Conversation) -> Prompt:
+    """The tokens of a conversation.
+
+    Raises:
+        RequestError, EngineError: It cannot be rendered, or is far too long.
+    """
+    info, tokenizer = services.engine.info(), services.engine.tokenizer
+    if body.messages is not None:
+        return render_chat(tokenizer, OpenChat(body.messages), info.max_model_len)
+    if isinstance(body.prompt, str):
+        return encode_text(tokenizer, body.prompt, info.max_model_len)
+    ids = body.prompt or []
+    check_token_ids(ids, info, "prompt")
+    return Prompt(tuple(ids))
+
+
+async def choose_analysed_steering(
+    request: Request,
+    services: Services,
+    caller: Principal,
+    actor: Actor,
+    fields: SteeringFields,
+) -> ResolvedSteering:
+    """The steering an analysis happens under.
+
+    Raises:
+        InvalidParameterError: A field that belongs to answers.
+        RegistryError, SteeringError, StoreError, AuthError: The steering cannot be had.
+    """
+    if fields.compare or fields.monitors:
+        name = "compare" if fields.compare else "monitors"
+        raise InvalidParameterError(
+            f"steering.{name} is for answers; an analysis has read-outs of its own, and compares "
+            "by itself",
+            param=f"steering.{name}",
+        )
+    return await resolve_steering(request, services, caller, actor, fields)
+
+
+async def read_readouts(
+    services: Services,
+    caller: Principal,
+    actor: Actor,
+    documents: Sequence[dict[str, object]],
+    param: str,
+) -> tuple[PlannedMonitor, ...]:
+    """Directions and probes to read, compiled.
+
+    Raises:
+        StoreError, SteeringError, AuthError: With `param` like `readouts[0].layer`.
+    """
+    monitors = read_monitors(documents, param)
+    planned, directions = await services.pools.reads.run(
+        plan_readouts, services.registry, monitors, caller, param=param
+    )
+    await services.registry.audit_reading(directions, actor)
+    return planned
+
+
+def readable_request(
+    services: Services,
+    caller: Principal,
+    request_id: str,
+    prompt: Prompt,
+    steering: ResolvedSteering,
+    max_tokens: int,
+) -> GenerationRequest:
+    """One request at job priority, checked to be steered wherever it is read.
+
+    Raises:
+        NoEffectError, InvalidFieldError: As `sequences`.
+    """
+    # What is returned depends on every token, the last one included, as it does where prompt
+    # log-probabilities are asked for and one token is generated.
+    checked = SamplingParams(temperature=0.0, max_tokens=max(max_tokens, 1), prompt_logprobs=0)
+    [made] = sequences(
+        services.engine,
+        request_id,
+        [prompt],
+        checked,
+        steering,
+        num_choices=1,
+        cache_salt=caller.cache_salt,
+    ).requests
+    sampling = replace(checked, max_tokens=max_tokens, prompt_logprobs=None)
+    return replace(made, sampling=sampling, priority=Priority.JOB)

@@ -1,0 +1,151 @@
+"""From text, messages and token ids to the prompts the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from server.api.http.errors import InvalidParameterError
+from server.api.http.limits import MAX_CHARS_PER_TOKEN
+from server.api.schemas.chat import Message
+from server.api.schemas.completions import CompletionRequest
+from server.engine.errors import PromptTooLongError
+from server.engine.outputs import EngineInfo
+
+if TYPE_CHECKING:
+    from server.engine.text import Tokenizer
+
+__all__ = [
+    "Prompt",
+    "check_message_count",
+    "check_token_ids",
+    "encode_text",
+    "read_prompts",
+    "render_chat",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in tokens.
+
+    Attributes:
+        token_ids: At least one.
+        text: As given, where it was given as text.
+        regions: Region bits per token, for chats whose template marks turns.
+        roles: Role of the message each token is part of, None for the template's own; as `regions`.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str | None = None
+    regions: bytes | None = None
+    roles: tuple[str | None, ...] | None = None
+
+
+class _Chat(Protocol):
+    """Messages, and how they end."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+
+    @property
+    def add_generation_prompt(self) -> bool: ...
+
+    @property
+    def continue_final_message(self) -> bool: ...
+
+
+def render_chat(tokenizer: Tokenizer, chat: _Chat, max_model_len: int) -> Prompt:
+    """A chat as the model's own template writes it; text of users never becomes special tokens.
+
+    Raises:
+        PromptTooLongError: Far longer than the context, told without tokenizing.
+    """
+    _check_length(sum(len(turn.content) for turn in chat.messages), max_model_len, "messages")
+    messages = [
+        {"role": "system" if turn.role == "developer" else turn.role, "content": turn.content}
+        for turn in chat.messages
+    ]
+    rendered = tokenizer.render_chat(
+        messages,
+        add_generation_prompt=chat.add_generation_prompt and not chat.continue_final_message,
+        continue_final_message=chat.continue_final_message,
+    )
+    return Prompt(rendered.token_ids, regions=rendered.regions, roles=rendered.roles)
+
+
+def check_message_count(document: Mapping[str, Any], most: int) -> None:
+    """Refuse a chat of too many messages before it is validated.
+
+    Raises:
+        PromptTooLongError: It is.
+    """
+    messages = document.get("messages")
+    if isinstance(messages, list) and len(messages) > most:
+        raise PromptTooLongError(
+            f"messages has {len(messages):,} messages; expected at most {most:,}", param="messages"
+        )
+
+
+def encode_text(
+    tokenizer: Tokenizer, text: str, max_model_len: int, *, add_special_tokens: bool = True
+) -> Prompt:
+    """A text, after the model's beginning token where it has one and that is wanted.
+
+    Raises:
+        PromptTooLongError: Far longer than the context, told without tokenizing.
+        InvalidParameterError: It has no tokens.
+    """
+    _check_length(len(text), max_model_len, "prompt")
+    token_ids = tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
+    if not token_ids:
+        raise InvalidParameterError("prompt has no tokens; send some text", param="prompt")
+    return Prompt(token_ids, text)
+
+
+def read_prompts(
+    tokenizer: Tokenizer, body: CompletionRequest, info: EngineInfo, *, max_prompts: int
+) -> list[Prompt]:
+    """The prompts of a completion request, each a text or token ids.
+
+    Raises:
+        InvalidParameterError: Too many, or a token the model does not have.
+        PromptTooLongError: As `encode_text`.
+    """
+    if len(body.prompts) > max_prompts:
+        raise InvalidParameterError(
+            f"prompt has {len(body.prompts)} prompts; expected at most {max_prompts}",
+            param="prompt",
+        )
+    prompts = []
+    for prompt in body.prompts:
+        if isinstance(prompt, str):
+            prompts.append(encode_text(tokenizer, prompt, info.max_model_len))
+        else:
+            check_token_ids(prompt, info, "prompt")
+            prompts.append(Prompt(prompt))
+    return prompts
+
+
+def check_token_ids(ids: Sequence[int], info: EngineInfo, param: str) -> None:
+    """Check that the model has every token.
+
+    Raises:
+        InvalidParameterError: It has not.
+    """
+    if any(not 0 <= token_id < info.vocab_size for token_id in ids):
+        raise InvalidParameterError(
+            f"{param} has a token id outside the vocabulary; expected 0 to {info.vocab_size - 1}",
+            param=param,
+        )
+
+
+def _check_length(num_chars: int, max_model_len: int, param: str) -> None:
+    most = MAX_CHARS_PER_TOKEN * max_model_len
+    if num_chars > most:
+        raise PromptTooLongError(
+            f"{param} has {num_chars:,} characters; a context of {max_model_len:,} tokens holds "
+            f"at most about {most:,}; shorten it",
+            param=param,
+        )

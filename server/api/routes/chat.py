@@ -1,0 +1,144 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
+from server.api.generation.convert import chat_sampling, check_room, sequences
+from server.api.generation.intake import choose_steering, read_request
+from server.api.generation.logprobs import chat_logprobs, prompt_logprobs
+from server.api.generation.prompts import render_chat
+from server.api.generation.reply import chunk_events, respond
+from server.api.generation.run import Run
+from server.api.generation.tally import Tally
+from server.api.http.body import Desk, Document
+from server.api.schemas.chat import ChatRequest
+from server.auth.permissions import KeyScope, Principal
+from server.engine.outputs import RequestOutput
+from server.resolver.resolution import ResolvedSteering
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post(
+    "/v1/chat/completions", openapi_extra=operation(KeyScope.CHAT, ChatRequest, is_queued=True)
+)
+async def create_chat_completion(
+    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Continue a chat, steered as the request chooses."""
+    with services.room.place() as hold:
+        body = await read_request(
+            request, services, ChatRequest, services.limits.chat, Document.OPENAI, hold=hold
+        )
+        steering = await choose_steering(request, services, caller, actor, body)
+        run = await services.desk.run(request, _run, services, caller, body, steering)
+    answer, events = partial(_answer, body=body), partial(_events, body=body)
+    return await respond(request, services, run, answer, events, is_stream=body.stream)
+
+
+def _run(
+    services: Services, caller: Principal, body: ChatRequest, steering: ResolvedSteering
+) -> Run:
+    info = services.engine.info()
+    prompt = render_chat(services.engine.tokenizer, body, info.max_model_len)
+    sampling = chat_sampling(body, info)
+    check_room([prompt], sampling, info, "messages")
+    head = services.head("chatcmpl", body.model)
+    asked = sequences(
+        services.engine,
+        head.id,
+        [prompt],
+        sampling,
+        steering,
+        num_choices=body.n,
+        cache_salt=caller.cache_salt,
+    )
+    return Run(
+        services.engine,
+        services.metrics,
+        head,
+        steering,
+        asked.requests,
+        body.n,
+        asked.baselines,
+    )
+
+
+def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:
+    answer = run.head.document("chat.completion")
+    answer["choices"] = [
+        _choice(run, index, tally, body) for index, tally in enumerate(run.choices)
+    ]
+    answer["usage"] = run.usage()
+    answer["steering"] = run.report()
+    if run.baseline_choices:
+        answer["steering"]["baseline"] = {
+            "choices": [
+                _choice(run, index, tally, body) for index, tally in enumerate(run.baseline_choices)
+            ]
+        }
+    first = run.choices[0]
+    if body.prompt_logprobs is not None:
+        answer["prompt_logprobs"] = prompt_logprobs(first.prompt_logprobs or ())
+    if body.return_token_ids:
+        answer["prompt_token_ids"] = list(run.requests[0].prompt_token_ids)
+    return answer
+
+
+def _choice(run: Run, index: int, tally: Tally, body: ChatRequest) -> dict[str, Any]:
+    token_bytes = run.engine.tokenizer.token_bytes
+    choice: dict[str, Any] = {
+        "index": index,
+        "message": {"role": "assistant", "content": tally.text, "refusal": None},
+        "logprobs": chat_logprobs(tally.logprobs, token_bytes) if body.logprobs else None,
+        "finish_reason": tally.finish_reason,
+        "stop_reason": tally.stop_reason,
+    }
+    if body.return_token_ids:
+        choice["token_ids"] = tally.token_ids
+    return choice
+
+
+def _events(run: Run, desk: Desk, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
+    begun: set[int] = set()
+
+    def chunks(index: int, output: RequestOutput) -> Iterator[dict[str, Any]]:
+        if index not in begun:
+            begun.add(index)
+            yield _first_chunk(run, index, body)
+        yield _chunk(run, index, output, body)
+
+    return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks, desk)
+
+
+def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:
+    delta = {"role": "assistant", "content": ""}
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+    if body.return_token_ids and index == 0:
+        prompt_token_ids = list(run.requests[0].prompt_token_ids)
+        return {"choices": [choice], "prompt_token_ids": prompt_token_ids}
+    return {"choices": [choice]}
+
+
+def _chunk(run: Run, index: int, output: RequestOutput, body: ChatRequest) -> dict[str, Any]:
+    token_bytes = run.engine.tokenizer.token_bytes
+    choice: dict[str, Any] = {
+        "index": index,
+        "delta": {"content": output.text} if output.text else {},
+        "logprobs": chat_logprobs(output.logprobs, token_bytes) if body.logprobs else None,
+        "finish_reason": output.finish_reason,
+    }
+    if output.finish_reason is not None:
+        choice["stop_reason"] = output.stop_reason
+    if body.return_token_ids:
+        choice["token_ids"] = list(output.token_ids)
+    return {"choices": [choice]}

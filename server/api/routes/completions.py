@@ -1,0 +1,172 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
+from server.api.generation.convert import check_room, completion_sampling, sequences
+from server.api.generation.intake import choose_steering, read_request
+from server.api.generation.logprobs import completion_logprobs, prompt_logprobs
+from server.api.generation.prompts import Prompt, read_prompts
+from server.api.generation.reply import chunk_events, respond
+from server.api.generation.run import Run
+from server.api.generation.tally import Tally
+from server.api.generation.turn_boundary import BOUNDARY_HEADER, with_boundaries
+from server.api.http.body import Desk, Document
+from server.api.schemas.completions import CompletionRequest
+from server.auth.permissions import KeyScope, Principal
+from server.engine.outputs import RequestOutput, TokenLogprobs
+from server.resolver.resolution import ResolvedSteering
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post(
+    "/v1/completions", openapi_extra=operation(KeyScope.CHAT, CompletionRequest, is_queued=True)
+)
+async def create_completion(
+    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Continue one or more prompts, steered as the request chooses."""
+    header = request.headers.get(BOUNDARY_HEADER)
+    with services.room.place() as hold:
+        body = await read_request(
+            *(request, services, CompletionRequest, services.limits.prompts, Document.OPENAI),
+            hold=hold,
+        )
+        steering = await choose_steering(
+            request, services, caller, actor, body, seeks_boundary=header is not None
+        )
+        run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
+    return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
+
+
+def _run(
+    services: Services,
+    caller: Principal,
+    body: CompletionRequest,
+    steering: ResolvedSteering,
+    header: str | None,
+) -> tuple[Run, _Echo]:
+    info = services.engine.info()
+    prompts = read_prompts(
+        services.engine.tokenizer, body, info, max_prompts=services.limits.max_prompts
+    )
+    sampling = completion_sampling(body, info)
+    check_room(prompts, sampling, info, "prompt")
+    steering = with_boundaries(header, steering, prompts, services.engine.tokenizer)
+    head = services.head("cmpl", body.model)
+    asked = sequences(
+        services.engine,
+        head.id,
+        prompts,
+        sampling,
+        steering,
+        num_choices=body.n,
+        cache_salt=caller.cache_salt,
+    )
+    run = Run(
+        services.engine,
+        services.metrics,
+        head,
+        steering,
+        asked.requests,
+        body.n,
+        asked.baselines,
+    )
+    return run, _Echo(body, prompts, services)
+
+
+class _Echo:
+    """The answer's shape; knows the prompts, which `echo` repeats."""
+
+    def __init__(self, body: CompletionRequest, prompts: list[Prompt], services: Services) -> None:
+        self._body = body
+        self._tokenizer = services.engine.tokenizer
+        self._prompts = prompts
+        self._texts = [
+            (prompt.text if prompt.text is not None else self._tokenizer.decode(prompt.token_ids))
+            if body.echo
+            else ""
+            for prompt in prompts
+        ]
+
+    def answer(self, run: Run) -> dict[str, Any]:
+        """The whole answer."""
+        answer = run.head.document("text_completion")
+        answer["choices"] = self._choices(run.choices)
+        answer["usage"] = run.usage()
+        answer["steering"] = run.report()
+        if run.baseline_choices:
+            answer["steering"]["baseline"] = {"choices": self._choices(run.baseline_choices)}
+        return answer
+
+    def events(self, run: Run, desk: Desk) -> AsyncGenerator[dict[str, Any] | str, None]:
+        """The answer in chunks."""
+        offsets: dict[int, int] = {}  # characters of each choice's tokens so far
+
+        def chunks(index: int, output: RequestOutput) -> list[dict[str, Any]]:
+            return [{"choices": [self._chunk(index, output, offsets)]}]
+
+        return chunk_events(run, "text_completion", self._body.stream_options, chunks, desk)
+
+    def _choices(self, tallies: list[Tally]) -> list[dict[str, Any]]:
+        return [self._choice(index, tally) for index, tally in enumerate(tallies)]
+
+    def _choice(self, index: int, tally: Tally) -> dict[str, Any]:
+        body, prompt = self._body, self._prompts[index // self._body.n]
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": self._texts[index // body.n] + tally.text,
+            "logprobs": self._logprobs(index, tally.prompt_logprobs, tally.logprobs, 0),
+            "finish_reason": tally.finish_reason,
+            "stop_reason": tally.stop_reason,
+        }
+        if body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(tally.prompt_logprobs or ())
+        if body.return_token_ids:
+            choice["prompt_token_ids"] = list(prompt.token_ids)
+            choice["token_ids"] = tally.token_ids
+        return choice
+
+    def _chunk(self, index: int, output: RequestOutput, offsets: dict[int, int]) -> dict[str, Any]:
+        is_first, offset = index not in offsets, offsets.get(index, 0)
+        of_prompt = output.prompt_logprobs if is_first else None
+        logprobs = self._logprobs(index, of_prompt, output.logprobs, offset)
+        # Of the tokens, which may be ahead of the text, as in an answer that comes whole.
+        offsets[index] = offset + sum(map(len, logprobs["tokens"] if logprobs else ()))
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": (self._texts[index // self._body.n] if is_first else "") + output.text,
+            "logprobs": logprobs,
+            "finish_reason": output.finish_reason,
+        }
+        if output.finish_reason is not None:
+            choice["stop_reason"] = output.stop_reason
+        if self._body.return_token_ids:
+            if is_first:
+                prompt = self._prompts[index // self._body.n]
+                choice["prompt_token_ids"] = list(prompt.token_ids)
+            choice["token_ids"] = list(output.token_ids)
+        return choice
+
+    def _logprobs(
+        self,
+        index: int,
+        of_prompt: tuple[TokenLogprobs | None, ...] | None,
+        generated: tuple[TokenLogprobs, ...] | list[TokenLogprobs],
+        offset: int,
+    ) -> dict[str, Any] | None:
+        if self._body.logprobs is None:
+            return None
+        entries = [*(of_prompt or ()), *generated] if self._body.echo else list(generated)
+        first_id = self._prompts[index // self._body.n].token_ids[:1]
+        first = self._tokenizer.decode(first_id) if entries and entries[0] is None else ""
+        return completion_logprobs(entries, first, offset)

@@ -1,0 +1,132 @@
+"""`/v1/steering/jobs`: ask for work on the server's own model, watch it, end it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from server.api.deps import ActorDep, CallerDep, ServicesDep, operation
+from server.api.generation.intake import read_request
+from server.api.generation.reply import describe_failure
+from server.api.http.body import Document
+from server.api.http.errors import InvalidParameterError
+from server.api.http.listing import paging
+from server.api.http.sse import DONE, EventStream, Numbered
+from server.api.idempotency import idempotent
+from server.api.schemas import records
+from server.api.schemas.jobs import JobRequest
+from server.auth.permissions import KeyScope
+from server.jobs.manager import JobManager
+from server.store import JobRecord, JobStatus
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/steering/jobs", tags=["Jobs"])
+
+
+@router.post("", status_code=202, openapi_extra=operation(KeyScope.ADMIN, JobRequest))
+@idempotent()
+async def create_job(
+    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Check a request for a job and queue it."""
+    asked = await read_request(
+        request, services, JobRequest, services.limits.document, Document.STORED
+    )
+    job = await services.jobs.create(asked.kind, asked.request(), caller=caller, by=actor)
+    return _accepted(job)
+
+
+@router.get("", openapi_extra=operation(KeyScope.ADMIN))
+async def list_jobs(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """Jobs, newest first; `status` and `kind` keep some."""
+    asked = paging(request, ("status", "kind"))
+    status = asked.filters.get("status")
+    if status is not None and status not in list(JobStatus):
+        raise InvalidParameterError(
+            f"status: expected one of {', '.join(JobStatus)}", param="status"
+        )
+    found = await services.pools.reads.run(
+        services.store.jobs.list,
+        asked.cursor,
+        asked.limit,
+        status=None if status is None else JobStatus(status),
+        kind=asked.filters.get("kind"),
+    )
+    return records.page(found, records.job)
+
+
+@router.get("/{job_id}", openapi_extra=operation(KeyScope.ADMIN))
+async def get_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """One job, with its request, and its result or error when it has ended."""
+    job = await services.jobs.get(job_id)
+    request = await services.pools.reads.run(services.store.jobs.request, job_id)
+    return {**records.job(job), "request": dict(request)}
+
+
+@router.get("/{job_id}/events", openapi_extra=operation(KeyScope.ADMIN))
+async def follow_job(job_id: str, request: Request, services: ServicesDep) -> Response:
+    """Progress as server-sent events until the job has ended; leaving does not end it."""
+    job = await services.jobs.get(job_id)
+    after = _last_event(request, job)
+    return EventStream(
+        None,
+        _events(services.jobs, job_id, after),
+        describe=lambda error: describe_failure(error, services, request.url.path),
+        keep_alive=services.limits.keep_alive_seconds,
+        send_timeout=services.limits.send_timeout_seconds,
+    )
+
+
+@router.delete("/{job_id}", openapi_extra=operation(KeyScope.ADMIN))
+async def cancel_job(job_id: str, services: ServicesDep, actor: ActorDep) -> dict[str, Any]:
+    """End a job that waits or runs; 409 where it has ended otherwise."""
+    return records.job(await services.jobs.cancel(job_id, by=actor))
+
+
+@router.post("/{job_id}/resume", status_code=202, openapi_extra=operation(KeyScope.ADMIN))
+@idempotent()
+async def resume_job(
+    job_id: str, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Queue an interrupted, cancelled or failed job again; it goes on where it was."""
+    del request  # for `idempotent`
+    return _accepted(await services.jobs.resume(job_id, caller=caller, by=actor))
+
+
+@router.post("/{job_id}/rerun", status_code=202, openapi_extra=operation(KeyScope.ADMIN))
+@idempotent()
+async def rerun_job(
+    job_id: str, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Queue a new job with the same request."""
+    del request  # for `idempotent`
+    return _accepted(await services.jobs.rerun(job_id, caller=caller, by=actor))
+
+
+async def _events(
+    jobs: JobManager, job_id: str, after: int
+) -> AsyncGenerator[Numbered | str, None]:
+    async for event in jobs.follow(job_id, after):
+        yield Numbered(event.number, records.job_event(job_id, event))
+    yield DONE
+
+
+def _last_event(request: Request, job: JobRecord) -> int:
+    """Number of the last event the client has seen; 0 for none."""
+    text = request.headers.get("last-event-id", "0")
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) <= job.num_events):
+        raise InvalidParameterError(
+            f"Last-Event-ID: expected the id of an event of this job, 1 to {job.num_events}",
+            param="Last-Event-ID",
+        )
+    return int(text[:9])
+
+
+def _accepted(job: JobRecord) -> Response:
+    return JSONResponse(
+        records.job(job), status_code=202, headers={"location": f"/v1/steering/jobs/{job.id}"}
+    )
