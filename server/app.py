@@ -32,24 +32,7 @@ from .api.http.limits import Limits, Room
 from .api.http.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
 from .api.key_gate import KeysGate
 from .api.route_list import list_routes, methods_of
-from .api.routes import (
-    aliases,
-    audit,
-    capabilities,
-    chat,
-    cliff,
-    completions,
-    directions,
-    heads,
-    health,
-    jobs,
-    keys,
-    models,
-    profiles,
-    score,
-    tokenize,
-    trace,
-)
+from .api.routes import ROUTERS
 from .api.store_health import StoreHealth
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
@@ -69,12 +52,6 @@ from .store.errors import InsufficientStorageError
 
 __all__ = ["check_exposure", "create_app", "serve"]
 
-_ROUTERS: Final = (
-    *(chat, completions, models, tokenize),
-    *(directions, profiles, aliases, jobs, keys, audit),
-    *(trace, score, cliff, heads),
-    *(health, capabilities, openapi),
-)
 _MAX_LOGGED_CHARS: Final = 256
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 _log = structlog.get_logger(__name__)
@@ -104,8 +81,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.services = services
-    for module in _ROUTERS:
-        app.include_router(module.router)
+    for router in (*ROUTERS, openapi.router):
+        app.include_router(router)
     answer = _answer(app, services)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _pass_on)

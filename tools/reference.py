@@ -5,20 +5,19 @@ python -m tools.reference
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 
-import server.api
 from coxswain_client.cli import main as coxctl
-from server.api.deps import SCOPE_KEY
+from server.api import openapi
 from server.api.http import error_table as errors
 from server.api.http.errors import RequestError
+from server.api.route_list import list_routes
+from server.api.routes import ROUTERS
 from server.auth.permissions import AuthError
 from server.cli import app as coxswain
 from server.engine.errors import EngineError
@@ -77,17 +76,11 @@ def _commands(name: str, command: Any) -> Iterator[Row]:  # typer has a click of
 
 def routes() -> Iterator[Row]:
     """Method, path, scope and meaning of every route."""
-    found = []
-    for module in pkgutil.iter_modules(server.api.__path__, "server.api."):
-        router = getattr(importlib.import_module(module.name), "router", None)
-        for route in getattr(router, "routes", ()):
-            if isinstance(route, APIRoute):
-                scope = (route.openapi_extra or {}).get(SCOPE_KEY, "")
-                found += [
-                    (f"`{method} {route.path}`", f"`{scope}`", _summary(route.endpoint.__doc__))
-                    for method in route.methods or ()
-                ]
-    yield from sorted(found, key=lambda row: (row[0].split(" ")[1], row[0]))
+    app = FastAPI(openapi_url=None)
+    for router in (*ROUTERS, openapi.router):
+        app.include_router(router)
+    for route in list_routes(app):
+        yield f"`{route.method} {route.path}`", f"`{route.scope}`", _summary(route.summary)
 
 
 def error_codes() -> Iterator[Row]:
