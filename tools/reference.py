@@ -16,8 +16,7 @@ from coxswain_client.cli import main as coxctl
 from server.api import openapi
 from server.api.http import error_table as errors
 from server.api.http.errors import RequestError
-from server.api.route_list import list_routes
-from server.api.routes import ROUTERS
+from server.api.route_list import ROUTERS, list_routes
 from server.auth.permissions import AuthError
 from server.cli import app as coxswain
 from server.engine.errors import EngineError

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Match
 from starlette.types import Scope
 
 from .deps import QUEUED_KEY, SCOPE_KEY
+from .routes import (
+    aliases,
+    audit,
+    capabilities,
+    chat,
+    cliff,
+    completions,
+    directions,
+    heads,
+    health,
+    jobs,
+    keys,
+    models,
+    profiles,
+    score,
+    tokenize,
+    trace,
+)
 
-__all__ = ["RouteInfo", "list_routes", "methods_of"]
+__all__ = ["ROUTERS", "RouteInfo", "list_routes", "methods_of"]
+
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    *(chat.router, completions.router, models.router, tokenize.router),
+    *(directions.router, profiles.router, aliases.router, jobs.router),
+    *(keys.router, audit.router),
+    *(trace.router, score.router, cliff.router, heads.router),
+    *(health.router, capabilities.router),
+)
+"""Every route but those that show the document of all of them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
