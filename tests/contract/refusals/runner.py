@@ -18,7 +18,7 @@ from server.app import create_app
 from server.engine.errors import EngineDrainingError
 from server.engine.outputs import CaptureResult, ScoreResult
 from server.engine.request import CaptureRequest, ScoreRequest
-from server.registry.library import load_direction_blob
+from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from steering.directions import Direction, DirectionKind
