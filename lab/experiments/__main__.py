@@ -1,4 +1,4 @@
-"""Command line: `python -m lab.experiments [name ...]` measures and writes results and their page."""
+"""Command line: `python -m lab.experiments [name ...]` measures and writes results and a page."""
 
 from __future__ import annotations
 
