@@ -4,8 +4,9 @@
 
 Every token is steered by one of R profiles of rank one, the tokens of a profile lying together.
 Each way is timed in turn on one thread: all rows at once, rows gathered for each token, and rows
-gathered for each block of tokens, as in a step unlike the last one. `token_blocks` chooses by what
-is printed last: the time of a token and row by tokens in the block, over that without a gather.
+gathered for each block of tokens, as in a step unlike the last one. Printed last are the `PRICES`
+by which `steering/runtime/selection.py` chooses: the time of a token and row by tokens in the
+block, over that without a gather.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from dataclasses import replace
 import torch
 
 from steering.runtime.kernel import LowRankRows, low_rank
-from steering.runtime.selection import Selection
-from steering.runtime.token_blocks import BLOCK
+from steering.runtime.selection import BLOCK, Selection
 
 REPEATS = 15
 TOKENS = (32, 256, 2048)

@@ -125,7 +125,7 @@ class SteeringPlan:
             gains = np.stack(columns, axis=1)
         return gains * self._openness(context) if self.latches else gains
 
-    def is_settled(self, start: int, context: PositionContext) -> bool:
+    def has_final_gains(self, start: int, context: PositionContext) -> bool:
         """Whether every position from `start` on has the same gains, whatever becomes known."""
         is_constant = self.generated_gains is not None and not self.latches
         return is_constant and start >= context.num_prompt_tokens

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from .readouts import CaptureRead, GateRead, MonitorRead, Readouts
-from .runtime import SteeringRuntime
+from .runtime import SteeringRuntime, StepOutcome
 from .step import StepRow
-from .step_outcome import StepOutcome
 
 __all__ = [
     "CaptureRead",

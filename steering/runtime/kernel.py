@@ -16,9 +16,11 @@ from torch import Tensor
 from .selection import Selection
 
 __all__ = [
+    "GateRows",
     "LowRankRows",
     "combine",
     "diagonal",
+    "gate_values",
     "low_rank",
     "project",
     "restore_norm",
@@ -49,6 +51,29 @@ class LowRankRows:
     high: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class GateRows:
+    """The token gates of a table's rows; float32 [R] unless said otherwise.
+
+    Attributes:
+        read: Unit vectors, or weights of probes, [R, d].
+        bias: Bias of each probe; 0 for a vector.
+        threshold: Threshold in units of the row's score.
+        sign: 1 where the gate opens above the threshold, -1 where it opens below.
+        steepness: k of a soft gate, 0 for a hard one; None where all are hard.
+        is_cosine: [R] bool, rows scored by cosine; None where there are none.
+        is_probability: [R] bool, rows scored by probability; None where there are none.
+    """
+
+    read: Tensor
+    bias: Tensor
+    threshold: Tensor
+    sign: Tensor
+    steepness: Tensor | None
+    is_cosine: Tensor | None
+    is_probability: Tensor | None
+
+
 def project(
     hidden: Tensor, rows: Tensor, selection: Selection, bias: Tensor | None = None
 ) -> Tensor:
@@ -56,6 +81,7 @@ def project(
     blocks, columns = _in_blocks(hidden, selection), selection.rows(rows).mT
     if bias is None:
         return torch.bmm(blocks, columns)
+    # One kernel launch in place of two: a step launches this at every point of every layer.
     return torch.baddbmm(selection.of_rows(bias), blocks, columns)
 
 
@@ -83,7 +109,7 @@ def low_rank(
         if rows.clip is not None:
             low, high = rank_selection.of_rows(rows.low), rank_selection.of_rows(rows.high)
             y = y + rank_selection.of_rows(rows.clip) * torch.clamp(z, low, high)
-        y = _gated(y, rank_selection)
+        y = _times_gains(y, rank_selection)
         result = combine(result, y, rows.write, rank_selection)
     if shift is not None and shift_selection is not None:
         result = combine(result, shift_selection.gains, shift, shift_selection)
@@ -103,7 +129,7 @@ def turn(hidden: Tensor, read: Tensor, target: Tensor, selection: Selection) -> 
     z = flat.view(*flat.shape[:2], -1, 2)  # [B, b, K, 2]
     length = z.norm(dim=3, keepdim=True)
     y = (length * selection.of_rows(target) - z).flatten(2)
-    return combine(hidden, _gated(y, pairs), read, pairs)
+    return combine(hidden, _times_gains(y, pairs), read, pairs)
 
 
 def restore_norm(before: Tensor, after: Tensor, active: Tensor) -> Tensor:
@@ -114,10 +140,34 @@ def restore_norm(before: Tensor, after: Tensor, active: Tensor) -> Tensor:
     return torch.where(active[:, None], after * ratio, after)
 
 
+def gate_values(hidden: Tensor, rows: GateRows, selection: Selection) -> Tensor:
+    """How far each row's gate is open on each token, from 0 to 1, shaped as the selection's gains.
+
+    hidden [T, d] float32. With e = sign (score - threshold), a hard gate is 1[e > 0] and a soft
+    one 1 / (1 + exp(-k e)). What stands where a row does not act on a token means nothing.
+    """
+    score = project(hidden, rows.read, selection, rows.bias)
+    if rows.is_cosine is not None:
+        length = hidden.norm(dim=1).view(*selection.blocks, 1)
+        cosine = torch.where(length > 0, score / length, torch.zeros_like(score))
+        score = torch.where(selection.of_rows(rows.is_cosine), cosine, score)
+    if rows.is_probability is not None:
+        is_probability = selection.of_rows(rows.is_probability)
+        score = torch.where(is_probability, torch.sigmoid(score), score)
+    excess = selection.of_rows(rows.sign) * (score - selection.of_rows(rows.threshold))
+    hard = (excess > 0).to(torch.float32)
+    if rows.steepness is None:
+        return hard
+    steepness = selection.of_rows(rows.steepness)
+    return torch.where(steepness > 0, torch.sigmoid(steepness * excess), hard)
+
+
 def _in_blocks(hidden: Tensor, selection: Selection) -> Tensor:
     return hidden.view(*selection.blocks, hidden.shape[1])
 
 
-def _gated(y: Tensor, selection: Selection) -> Tensor:
-    # A product alone would turn the infinity of a row that is not this token's into NaN.
+def _times_gains(y: Tensor, selection: Selection) -> Tensor:
+    # Tokens of a block meet rows that are not theirs, at gain 0. Where such a row overflows on the
+    # token, inf * 0 is NaN and would spread to a request that never asked for it: filled, not
+    # multiplied away.
     return (y * selection.gains).masked_fill_(selection.rests, 0.0)

@@ -1,9 +1,8 @@
-"""One lane of one point in one step: its table, and which of its rows act on which token."""
+"""One lane of one point in one step: which rows of its table act on which token, and its gates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,32 +11,15 @@ from torch import Tensor
 
 from steering.operations import EditForm
 
-from .gate_log import GateLog
-from .gate_rows import GateRows, gate_values, gated
-from .kernel import diagonal, low_rank, restore_norm, turn
+from .kernel import GateRows, diagonal, gate_values, low_rank, restore_norm, turn
 from .selection import Selection
 from .tables import LaneTable
 
-__all__ = ["LaneGains", "LaneStep"]
+__all__ = ["GateLog", "LaneStep"]
 
-
-@dataclass(frozen=True, eq=False)
-class LaneGains:
-    """Gains of a lane's rows of V and C (`ranks`), and of its other rows."""
-
-    ranks: Selection | None
-    rows: Selection | None
-
-    @cached_property
-    def acts(self) -> Tensor:
-        """[T] whether any row acts on the token."""
-        found = [s.acts.any(dim=2).flatten() for s in (self.ranks, self.rows) if s is not None]
-        return torch.stack(found).any(dim=0)
-
-    def to(self, device: torch.device) -> LaneGains:
-        """The same on another device; does not wait for either."""
-        moved = (s if s is None else s.to(device) for s in (self.ranks, self.rows))
-        return LaneGains(*moved)
+_Columns = NDArray[np.int64]
+_Tokens = NDArray[np.int64]
+_Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +27,18 @@ class LaneStep:
     """A lane's table with this step's selections.
 
     Attributes:
-        table: The lane's.
-        gains: Before gates, on the device where these are decided: the lane's own without gates.
+        table: The lane's table.
+        ranks: Gains of the rows of V and C, or None where the table has none.
+        rows: Gains of the other rows, or None where the table has none.
         active: [T] tokens whose norm is restored, on the lane's device; None where none is.
+
+    Until `decide` the gains are those before gates, on the device where gates are decided: the
+    lane's own without gates.
     """
 
     table: LaneTable
-    gains: LaneGains
+    ranks: Selection | None
+    rows: Selection | None
     active: Tensor | None
 
     @property
@@ -59,19 +46,27 @@ class LaneStep:
         """Whether its tokens have gates."""
         return self.table.lane.gate_point is not None
 
-    def decide(self, hidden: Tensor, log: GateLog) -> LaneGains:
-        """The gains after the gates, which read hidden [T, d] float32."""
-        table, gains = self.table, self.gains
-        return LaneGains(
-            _decided(gains.ranks, table.rank_gates, table.rank_columns, hidden, log),
-            _decided(gains.rows, table.gates, table.columns, hidden, log),
+    def decide(self, hidden: Tensor, log: GateLog) -> LaneStep:
+        """The same lane with its gains after the gates, which read hidden [T, d] float32."""
+        table = self.table
+        return LaneStep(
+            table,
+            _decided(self.ranks, table.rank_gates, table.rank_columns, hidden, log),
+            _decided(self.rows, table.gates, table.columns, hidden, log),
+            self.active,
         )
 
-    def apply(self, hidden: Tensor, gains: LaneGains) -> Tensor:
-        """Edit hidden [T, d] float32; returns a new tensor."""
-        table, rows = self.table, gains.rows
+    def gains_to(self, device: torch.device) -> LaneStep:
+        """The same lane with its gains on another device; does not wait for either."""
+        ranks = None if self.ranks is None else self.ranks.to(device)
+        rows = None if self.rows is None else self.rows.to(device)
+        return LaneStep(self.table, ranks, rows, self.active)
+
+    def apply(self, hidden: Tensor) -> Tensor:
+        """Edit hidden [T, d] float32; returns a new tensor. A lane with gates is decided first."""
+        table, rows = self.table, self.rows
         if table.lane.form is EditForm.LOW_RANK:
-            result = low_rank(hidden, table.rows, gains.ranks, table.shift, rows)
+            result = low_rank(hidden, table.rows, self.ranks, table.shift, rows)
         elif table.lane.form is EditForm.DIAGONAL:
             assert rows is not None
             assert table.scale is not None
@@ -84,14 +79,65 @@ class LaneStep:
             result = turn(hidden, table.read, table.target, rows)
         if self.active is None:
             return result
-        active = self.active & gains.acts if self.has_gates else self.active
+        # A token whose gates are all closed keeps every bit, which rescaling would not promise.
+        active = self.active & self._acts() if self.has_gates else self.active
         return restore_norm(hidden, result, active)
+
+    def _acts(self) -> Tensor:
+        """[T] whether any row acts on the token."""
+        found = [s.acts.any(dim=2).flatten() for s in (self.ranks, self.rows) if s is not None]
+        return torch.stack(found).any(dim=0)
+
+
+class GateLog:
+    """The token gates decided in one forward; filled by hooks, read after the forward.
+
+    It keeps the decided lanes that act later in the forward, and the gates' values for the answer.
+    An intervention acts at several layers; of its gates there, a token's largest value counts.
+    """
+
+    def __init__(self) -> None:
+        self._decided: dict[LaneStep, LaneStep] = {}
+        self._noted: dict[Selection, tuple[_Columns, Tensor]] = {}
+
+    def decide_early(self, lane: LaneStep, hidden: Tensor) -> None:
+        """Decide a lane that acts later in the forward than its gates read; `take` gives it."""
+        self._decided[lane] = lane.decide(hidden, self)
+
+    def take(self, lane: LaneStep) -> LaneStep:
+        """What became of a lane that was decided early, its gains on the lane's device."""
+        return self._decided.pop(lane).gains_to(lane.table.device)
+
+    def note(self, selection: Selection, columns: _Columns, values: Tensor) -> None:
+        """Remember values shaped as the selection's gains; stays on the device.
+
+        `columns` has the gain column of each row that the selection selects from.
+        """
+        if selection in self._noted:
+            values = self._noted[selection][1].maximum(values)
+        self._noted[selection] = (columns, values)
+
+    def values(self, num_tokens: int) -> tuple[_Columns, _Values]:
+        """Gain columns [n] that have gates, ascending, and the value of each on the edited tokens.
+
+        The values are [num_tokens, n], zero where a gate was not asked. Waits for the device.
+        """
+        found = [
+            _by_column(selection, columns, values.cpu().numpy())
+            for selection, (columns, values) in self._noted.items()
+        ]
+        columns = np.unique(np.concatenate([own for _, own, _ in found]))
+        result = np.zeros((num_tokens, len(columns)), dtype=np.float32)
+        for tokens, own, values in found:
+            cells = tokens, np.searchsorted(columns, own)
+            result[cells] = np.maximum(result[cells], values)
+        return columns, result
 
 
 def _decided(
     selection: Selection | None,
     gates: GateRows | None,
-    columns: NDArray[np.int64],
+    columns: _Columns,
     hidden: Tensor,
     log: GateLog,
 ) -> Selection | None:
@@ -99,4 +145,17 @@ def _decided(
         return selection
     values = gate_values(hidden, gates, selection)
     log.note(selection, columns, values)
-    return gated(selection, values)
+    # `where`, because a value means nothing, NaN included, where the row does not act.
+    return selection.with_gains(torch.where(selection.acts, selection.gains * values, 0.0))
+
+
+def _by_column(
+    selection: Selection, columns: _Columns, values: _Values
+) -> tuple[_Tokens, _Columns, _Values]:
+    """Token, column and value wherever a row acts; of a column's rows all have one value."""
+    acts = selection.acts.cpu().numpy()  # [B, b, K]
+    index = None if selection.index is None else selection.index.cpu().numpy()
+    of_place = columns[None] if index is None else columns[index]  # [B, K]
+    blocks, tokens, places = np.nonzero(acts)
+    rows = selection.first + blocks * acts.shape[1] + tokens
+    return rows, of_place[blocks, places], values[acts]

@@ -1,9 +1,11 @@
-"""The owner of live steering: which edits are on the device, and what acts in this step."""
+"""The owner of live steering: which edits are on the device, what acts in a step, what acted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,13 +16,85 @@ from steering.hooks import hooked_point
 from steering.plan import PlannedIntervention, SteeringPlan
 from steering.sites import Site, SitePoint
 
-from .gate_log import GateLog
+from .lane_step import GateLog
 from .readouts import Readouts
 from .step import StepEdits, StepRow, gain_matrix, prepare
-from .step_outcome import StepOutcome
 from .tables import PackedTables, pack
 
-__all__ = ["SteeringRuntime"]
+__all__ = ["SteeringRuntime", "StepOutcome"]
+
+_Mask = NDArray[np.bool_]
+_Gains = NDArray[np.float32]
+
+_HALF: Final = 0.5
+
+
+class StepOutcome:
+    """Tokens of one step by row of the batch; the first question about gates waits for the device.
+
+    To be asked after the forward.
+    """
+
+    def __init__(
+        self,
+        gains: _Gains,
+        tables: PackedTables,
+        log: GateLog | None = None,
+        edited: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Take what a step was prepared from.
+
+        Args:
+            gains: [T, columns] before the gates of tokens.
+            tables: Whose columns these are.
+            log: Filled by the forward; None where no token has a gate.
+            edited: Rows of the batch that the log's rows are; None means all of them.
+        """
+        self._gains = gains
+        self._tables = tables
+        self._log = log
+        self._edited = edited
+
+    @cached_property
+    def steered(self) -> _Mask:
+        """[T] whether some intervention acted with a gain other than zero."""
+        acts = self._gains != 0
+        columns, values = self._values
+        acts[:, columns] &= values != 0
+        steered: _Mask = acts.any(axis=1)
+        return steered
+
+    def opened(self, plan: SteeringPlan, start: int, stop: int) -> tuple[_Mask | None, ...]:
+        """Per intervention of a plan on rows [start, stop): where it was due and its gate open.
+
+        None for interventions whose tokens have no gates. A soft gate counts as open where it is
+        more than half open, which is beyond its threshold.
+        """
+        columns = self._tables.columns_of(plan)
+        return tuple(
+            self._opened(int(column), slice(start, stop)) if item.has_token_gate else None
+            for item, column in zip(plan.interventions, columns, strict=True)
+        )
+
+    def _opened(self, column: int, rows: slice) -> _Mask:
+        due: _Mask = self._gains[rows, column] != 0
+        columns, values = self._values
+        place = int(np.searchsorted(columns, column))
+        if place == len(columns) or columns[place] != column:
+            return np.zeros_like(due)  # acted on no token of the step
+        return due & (values[rows, place] > _HALF)
+
+    @cached_property
+    def _values(self) -> tuple[NDArray[np.int64], _Gains]:
+        """Columns [n] with gates, ascending, and their values on the rows of the batch, [T, n]."""
+        if self._log is None:
+            return np.zeros(0, dtype=np.int64), np.zeros((len(self._gains), 0), dtype=np.float32)
+        if self._edited is None:
+            return self._log.values(len(self._gains))
+        columns, values = self._log.values(len(self._edited))
+        spread = np.zeros((len(self._gains), len(columns)), dtype=np.float32)
+        spread[self._edited] = values
+        return columns, spread
 
 
 @dataclass(slots=True)
@@ -31,18 +105,23 @@ class _Live:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What a step was prepared from, and what came of it; the next step's too if nothing changed.
+    """What a step was prepared from, and what came of it.
+
+    In decoding a step is mostly like the one before: the same requests, one token each, under gains
+    that no longer change. Then `rows_key` is equal, and gains, selections, uploads and the gathered
+    rows that selections keep all serve again. Where gains may change they are computed anew, and
+    the edits still serve where the gains came out equal.
 
     Attributes:
-        tables: As they were packed.
-        settled: Plan and number of tokens of each row, or None where gains may change.
+        tables: The tables as they were packed.
+        rows_key: Plan and number of tokens of each row of the batch; None where gains may change.
         gains: [T, columns].
-        edits: None where no gain is other than zero.
+        edits: What the hooks do; None where no gain is other than zero.
     """
 
     tables: PackedTables
-    settled: list[tuple[SteeringPlan | None, int]] | None
-    gains: NDArray[np.float32]
+    rows_key: list[tuple[SteeringPlan | None, int]] | None
+    gains: _Gains
     edits: StepEdits | None
 
 
@@ -119,7 +198,7 @@ class SteeringRuntime:
         read = frozenset() if readouts is None else readouts.points
         edited = frozenset() if self._edits is None else self._edits.points
         self._live_points = {}
-        # of two points behind one hook that of the earlier layer, which is the lower, is first
+        # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.
         for point in sorted(read | edited, key=lambda point: point.rank):
             self._live_points.setdefault(hooked_point(point), []).append(point)
         return outcome
@@ -167,8 +246,9 @@ class SteeringRuntime:
 
     def _prepared(self, rows: Sequence[StepRow]) -> _Prepared:
         """This step's; that of the last step when nothing changed, as in decoding."""
-        last, settled = self._last, _settled(rows)
-        if last and settled and (last.tables, last.settled) == (self._tables, settled):
+        last, rows_key = self._last, _rows_key(rows)
+        # Tables and plans compare by identity. The key holds the plans, so no id is used again.
+        if last and rows_key and (last.tables, last.rows_key) == (self._tables, rows_key):
             return last
         self._ensure_packed(rows)
         gains = gain_matrix(rows, self._tables)
@@ -176,7 +256,7 @@ class SteeringRuntime:
             edits = last.edits
         else:
             edits = prepare(gains, self._tables)
-        self._last = _Prepared(self._tables, settled, gains, edits)
+        self._last = _Prepared(self._tables, rows_key, gains, edits)
         return self._last
 
     def _forget_unused(self) -> None:
@@ -186,10 +266,10 @@ class SteeringRuntime:
             del self._live[key]
 
 
-def _settled(rows: Sequence[StepRow]) -> list[tuple[SteeringPlan | None, int]] | None:
+def _rows_key(rows: Sequence[StepRow]) -> list[tuple[SteeringPlan | None, int]] | None:
     found = []
     for row in rows:
-        if row.plan is not None and not row.plan.is_settled(row.start, row.context):
+        if row.plan is not None and not row.plan.has_final_gains(row.start, row.context):
             return None
         found.append((row.plan, row.stop - row.start))
     return found

@@ -1,4 +1,10 @@
-"""Which rows of a table act on which tokens, cut into blocks of tokens that share their rows."""
+"""How a step's tokens reach the rows that act on them: cut into blocks that share their rows.
+
+The tokens of a prompt lie together and use the same rows, so a block of them gathers those rows
+once and meets no others. Tokens that are decoded stand alone, a request's one token beside the
+next one's: each meets all rows of the step, or gathers its own where these are many. A worked
+example is in docs/architecture.md, "The runtime: lanes, rows and blocks".
+"""
 
 from __future__ import annotations
 
@@ -11,12 +17,73 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .token_blocks import price
+__all__ = ["BLOCK", "PRICES", "Selection", "TokenBlocks", "cut_tokens", "select"]
 
-__all__ = ["Selection", "select"]
+BLOCK: Final = 32
+"""Tokens in a block of a prompt."""
+
+# The unit of cost is one row for one token where nothing is gathered, that is d multiplications and
+# additions inside one large product. `python -m bench.kernel` prints these ratios: a row that is
+# gathered for one token is copied and then used once, by a product too thin for the processor; one
+# that is gathered for 32 tokens is copied for all of them together.
+PRICES: Final = {1: 30, BLOCK: 3}
+"""Cost of a gathered row and token, by tokens in the block that gathers it."""
+
+_SECOND_PART: Final = 4_000
+"""Cost of launching every operation of the step once more, for a second part."""
 
 _MOST_ROWS: Final = 0.5
 """Share of a table's rows from which all of them are taken, which saves gathering them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBlocks:
+    """Tokens [start, stop) in blocks of `size`, which divides their number."""
+
+    start: int
+    stop: int
+    size: int
+
+
+def cut_tokens(acts: NDArray[np.bool_]) -> tuple[TokenBlocks, ...]:
+    """Where single tokens end and blocks begin, at the least cost; one part or two.
+
+    The scheduler puts decoding requests before prompts, so one cut separates them. Every cut that
+    leaves a multiple of `BLOCK` behind it is priced, all of them at once.
+
+    Args:
+        acts: [T, C], whether a column's rows act on a token.
+    """
+    num_tokens = len(acts)
+    num_blocks = num_tokens // BLOCK
+    loose = num_tokens - num_blocks * BLOCK
+    if num_blocks < 2:
+        return (TokenBlocks(0, num_tokens, 1),)
+    starts = loose + BLOCK * np.arange(num_blocks + 1)  # of the blocks
+    cost = _single_cost(acts, starts) + _block_cost(acts[loose:], num_blocks)
+    cost[(starts > 0) & (starts < num_tokens)] += _SECOND_PART
+    start = int(starts[np.argmin(cost)])
+    parts = (TokenBlocks(0, start, 1), TokenBlocks(start, num_tokens, BLOCK))
+    return tuple(part for part in parts if part.start < part.stop)
+
+
+def _single_cost(acts: NDArray[np.bool_], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cost of tokens [0, stop) that meet all rows in use or gather their own, for each stop."""
+    most = np.append(0, np.maximum.accumulate(acts.sum(axis=1)))[stops]
+    in_any = np.append(0, np.logical_or.accumulate(acts, axis=0).sum(axis=1))[stops]
+    cost: NDArray[np.int64] = stops * np.minimum(in_any, most * PRICES[1])
+    return cost
+
+
+def _block_cost(acts: NDArray[np.bool_], num_blocks: int) -> NDArray[np.int64]:
+    """Cost of the blocks from the i-th on, for each i up to their number.
+
+    Every block is padded to the rows of the fullest, as one product over all of them asks.
+    """
+    in_block = acts.reshape(num_blocks, BLOCK, -1).any(axis=1).sum(axis=1)
+    most = np.maximum.accumulate(in_block[::-1])[::-1]
+    tokens = BLOCK * np.arange(num_blocks, 0, -1)
+    return np.append(tokens * most * PRICES[BLOCK], 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +124,14 @@ class Selection:
         """The blocks' rows of a table [R, ...]: [B, K, ...].
 
         Those of a selection that takes no more rows than the table has are gathered once and kept:
-        while nothing changes, as in decoding, a selection serves step after step.
+        while nothing changes, as in decoding, a selection serves step after step. A larger
+        selection is gathered anew each time, so that what is kept never exceeds the tables.
         """
         if self.index is None:
             return table[None]
         if self.index.numel() > len(table):
             return table[self.index]
-        if table not in self._kept:
+        if table not in self._kept:  # tensors hash by identity, and tables are never written to
             self._kept[table] = table[self.index]
         return self._kept[table]
 
@@ -104,7 +172,7 @@ def select(
     used = (gains != 0).reshape(-1, size, num_rows).any(axis=1)
     in_any = used.any(axis=0)
     in_block = max(int(used.sum(axis=1).max(initial=0)), 1)
-    if in_any.sum() <= in_block * price(size):
+    if in_any.sum() <= in_block * PRICES[size]:
         if in_any.mean() >= _MOST_ROWS:
             return Selection(_tensor(gains[None], device), None, first)
         size, used = num_tokens, in_any[None]
@@ -119,7 +187,10 @@ def _gathered(
     device: torch.device,
     first: int,
 ) -> Selection:
-    """Gains [B, b, R] of the rows each block uses, [B, R], in `most` places."""
+    """Gains [B, b, R] of the rows each block uses, [B, R], in `most` places.
+
+    A block's rows take its first places, in order; the places left over keep row 0 at gain 0.
+    """
     blocks, rows = np.nonzero(used)
     counts = np.bincount(blocks, minlength=len(used))
     places = np.arange(len(blocks)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -16,11 +16,9 @@ from steering.plan import SteeringPlan
 from steering.scopes import PositionContext
 from steering.sites import SitePoint
 
-from .gate_log import GateLog
-from .lane_step import LaneGains, LaneStep
-from .selection import Selection, select
+from .lane_step import GateLog, LaneStep
+from .selection import Selection, TokenBlocks, cut_tokens, select
 from .tables import LaneTable, PackedTables
-from .token_blocks import TokenBlocks, cut_tokens
 
 __all__ = ["StepEdits", "StepPart", "StepRow", "gain_matrix", "prepare"]
 
@@ -32,7 +30,7 @@ _FEW_TOKENS: Final = 0.5
 
 @dataclass(frozen=True, eq=False)
 class StepRow:
-    """One request's tokens in a step: positions [start, stop) of a plan, in batch order."""
+    """One request's tokens in a step: positions [start, stop) under its plan, or unsteered."""
 
     plan: SteeringPlan | None
     start: int
@@ -47,34 +45,34 @@ class StepPart:
     Attributes:
         tokens: Which, counted in the edited tokens.
         lanes: By point, in order; points without live edits are absent.
-        early: By point, lanes of later points whose gates read there.
+        later_gates: By point, lanes of later points whose gates read the activation there.
     """
 
     tokens: slice
     lanes: Mapping[SitePoint, tuple[LaneStep, ...]]
-    early: Mapping[SitePoint, tuple[LaneStep, ...]]
+    later_gates: Mapping[SitePoint, tuple[LaneStep, ...]]
 
     def apply(self, point: SitePoint, arrived: Tensor, log: GateLog) -> Tensor:
         """Edit its tokens [t, d] of any float dtype; returns a new tensor, or them where idle."""
-        lanes, early = self.lanes.get(point, ()), self.early.get(point, ())
-        if not lanes and not early:
+        lanes, later_gates = self.lanes.get(point, ()), self.later_gates.get(point, ())
+        if not lanes and not later_gates:
             return arrived
         work = arrived.to(torch.float32)
-        for lane in early:
-            log.hold(lane, lane.decide(work, log))
+        for lane in later_gates:
+            log.decide_early(lane, work)
         for lane in lanes:
-            work = lane.apply(work, _gains(lane, point, work, log))
+            work = _decided(lane, point, work, log).apply(work)
         return work.to(arrived.dtype) if lanes else arrived
 
 
 @dataclass(frozen=True, eq=False)
 class StepEdits:
-    """Everything the hooks need in one step.
+    """What the hooks do in one step.
 
     Attributes:
         parts: One after the other they are the edited tokens.
-        edited: Batch rows that are edited, or None when all are.
-        tokens: The same per device.
+        edited: Rows of the batch that are edited, ascending; None when all are.
+        tokens: `edited` on each device that edits; empty when all rows are.
     """
 
     parts: tuple[StepPart, ...]
@@ -84,7 +82,7 @@ class StepEdits:
     @cached_property
     def points(self) -> frozenset[SitePoint]:
         """Where something is edited, or read by a gate."""
-        return frozenset(point for part in self.parts for point in (*part.lanes, *part.early))
+        return frozenset(point for part in self.parts for point in (*part.lanes, *part.later_gates))
 
     @cached_property
     def has_gates(self) -> bool:
@@ -97,6 +95,7 @@ class StepEdits:
         if point not in self.points:
             return hidden
         rows = hidden.flatten(0, -2)
+        # Where few tokens are steered, only these go through float32 and the products.
         tokens = None if self.edited is None else self.tokens[hidden.device]
         arrived = rows if tokens is None else rows.index_select(0, tokens)
         edited = self._edited(point, arrived, log)
@@ -113,9 +112,9 @@ class StepEdits:
         return torch.cat(pieces) if any(point in part.lanes for part in self.parts) else arrived
 
 
-def _gains(lane: LaneStep, point: SitePoint, hidden: Tensor, log: GateLog) -> LaneGains:
+def _decided(lane: LaneStep, point: SitePoint, hidden: Tensor, log: GateLog) -> LaneStep:
     if not lane.has_gates:
-        return lane.gains
+        return lane
     return lane.decide(hidden, log) if lane.table.lane.gate_point == point else log.take(lane)
 
 
@@ -150,7 +149,7 @@ def prepare(gains: _Gains, tables: PackedTables) -> StepEdits | None:
 def _part(gains: _Gains, blocks: TokenBlocks, tables: PackedTables) -> StepPart:
     selector = _Selector(gains, blocks)
     lanes: dict[SitePoint, tuple[LaneStep, ...]] = {}
-    early: dict[SitePoint, tuple[LaneStep, ...]] = {}
+    later_gates: dict[SitePoint, tuple[LaneStep, ...]] = {}
     for point, point_tables in tables.lanes.items():
         live = tuple(step for table in point_tables if (step := selector.lane_step(table)))
         if live:
@@ -158,8 +157,8 @@ def _part(gains: _Gains, blocks: TokenBlocks, tables: PackedTables) -> StepPart:
         for lane in live:
             gate_point = lane.table.lane.gate_point
             if gate_point is not None and gate_point != point:
-                early[gate_point] = (*early.get(gate_point, ()), lane)
-    return StepPart(slice(blocks.start, blocks.stop), lanes, early)
+                later_gates[gate_point] = (*later_gates.get(gate_point, ()), lane)
+    return StepPart(slice(blocks.start, blocks.stop), lanes, later_gates)
 
 
 def _on_each(
@@ -185,11 +184,12 @@ class _Selector:
         if table.lane.restore_norm:
             mask = self._gains[:, columns].any(axis=1)
             active = torch.from_numpy(mask).to(table.device)
-        gains = LaneGains(
+        return LaneStep(
+            table=table,
             ranks=self._selection(table.rank_columns, table.gate_device),
             rows=self._selection(table.columns, table.gate_device),
+            active=active,
         )
-        return LaneStep(table, gains, active)
 
     def _selection(self, columns: NDArray[np.int64], device: torch.device) -> Selection | None:
         if not len(columns):

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steering.gates import Measure, Opens
 from steering.operations import Edit, EditForm
 from steering.plan import Lane, PlannedEdit, PlannedGate, PlannedIntervention, SteeringPlan
 from steering.sites import SitePoint
 
-from .gate_rows import GateRows, pack_gates
-from .kernel import LowRankRows
+from .kernel import GateRows, LowRankRows
 
 __all__ = ["LaneTable", "PackedTables", "pack"]
 
@@ -29,7 +29,7 @@ class LaneTable:
 
     Attributes:
         lane: Order and form.
-        device: Where its tensors are.
+        device: Device that holds its tensors.
         rows: V, C and phi (LOW_RANK), or None.
         rank_columns: Column of each row of `rows`.
         shift: b [S, d] (LOW_RANK, DIAGONAL), or None.
@@ -55,7 +55,7 @@ class LaneTable:
 
     @property
     def gate_device(self) -> torch.device:
-        """Where its gates are decided."""
+        """Device on which its gates are decided."""
         found = self.gates or self.rank_gates
         return self.device if found is None else found.read.device
 
@@ -143,12 +143,36 @@ def _pack_lane(
 
 
 def _pack_gates(gates: Sequence[PlannedGate | None], device: torch.device) -> GateRows | None:
-    present = [gate for gate in gates if gate is not None]
+    present = [planned for planned in gates if planned is not None]
     assert len(present) in (0, len(gates)), "a lane has gates on all of its rows or on none"
-    return pack_gates(present, device) if present else None
+    if not present:
+        return None
+    asked = [planned.gate for planned in present]
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32).to(device)
+
+    def flags(measure: Measure) -> Tensor | None:
+        found = [gate.measure is measure for gate in asked]
+        return torch.tensor(found).to(device) if any(found) else None
+
+    steepness = [gate.steepness or 0.0 for gate in asked]
+    return GateRows(
+        read=torch.stack([planned.vector for planned in present]).to(device),
+        bias=column([planned.bias for planned in present]),
+        threshold=column([gate.threshold for gate in asked]),
+        sign=column([1.0 if gate.opens is Opens.ABOVE else -1.0 for gate in asked]),
+        steepness=column(steepness) if any(steepness) else None,
+        is_cosine=flags(Measure.COSINE),
+        is_probability=flags(Measure.PROBABILITY),
+    )
 
 
 def _pack_rows(edits: Sequence[Edit], device: torch.device) -> LowRankRows:
+    """Rows of V and C; terms that no edit of the lane has are None, so the kernel leaves them out.
+
+    Most lanes need neither offset nor phi, and each term left out saves launches at every point.
+    """
     responses = [edit.response for edit in edits if edit.response is not None]
     is_scaled = any(bool((response.linear != 1).any()) for response in responses)
     is_clipped = any(bool(response.clip.any()) for response in responses)

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from steering.runtime import token_blocks
+from steering.runtime import selection
 
 __all__ = ["ADDRESSING", "prefer"]
 
@@ -23,6 +23,6 @@ ADDRESSING: Final = {
 
 def prefer(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Set the prices of `way`, and blocks that fit batches of tests."""
-    monkeypatch.setattr(token_blocks, "BLOCK", _BLOCK)
-    monkeypatch.setattr(token_blocks, "_PRICES", ADDRESSING[way])
-    monkeypatch.setattr(token_blocks, "_SECOND_PART", 0)
+    monkeypatch.setattr(selection, "BLOCK", _BLOCK)
+    monkeypatch.setattr(selection, "PRICES", ADDRESSING[way])
+    monkeypatch.setattr(selection, "_SECOND_PART", 0)
