@@ -5,11 +5,4 @@ from .detection import detect_layout
 from .layout import LayerModules, Layout
 from .write_matrix import WriteMatrix
 
-__all__ = [
-    "AttentionReader",
-    "FinalNorm",
-    "LayerModules",
-    "Layout",
-    "WriteMatrix",
-    "detect_layout",
-]
+__all__ = ["AttentionReader", "FinalNorm", "LayerModules", "Layout", "WriteMatrix", "detect_layout"]

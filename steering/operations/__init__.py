@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .compile import OPERATION_KINDS, compile_edit
-from .context import OperationContext
-from .edit import Edit, EditForm
+from .edit import Edit, EditForm, OperationContext
 
 __all__ = ["OPERATION_KINDS", "Edit", "EditForm", "OperationContext", "compile_edit"]

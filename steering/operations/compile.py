@@ -11,14 +11,9 @@ from steering.directions import DirectionKind
 from steering.errors import IncompatibleOperationError, NonFiniteError
 from steering.interventions import Operation
 
-from .additive import add
-from .context import OperationContext
-from .edit import Edit
-from .heads import scale_heads
-from .projection import ablate, clamp, set_projection
-from .rank_one import rank_one
-from .rotation import rotate, rotate_to
-from .transport import diagonal, transport
+from .edit import Edit, OperationContext
+from .maps import diagonal, rotate, rotate_to, scale_heads, transport
+from .vector_ops import ablate, add, clamp, rank_one, set_projection
 
 __all__ = ["OPERATION_KINDS", "compile_edit"]
 

@@ -1,14 +1,20 @@
-"""The numeric form every operation compiles to, at one layer of one site."""
+"""The numeric form every operation compiles to, at one layer of one site, and what it is made from."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+import torch
 from torch import Tensor
 
-__all__ = ["Edit", "EditForm", "Response"]
+from steering.directions import DirectionKind
+from steering.interventions import Intervention
+from steering.sites import SitePoint
+
+__all__ = ["Edit", "EditForm", "OperationContext", "Response", "identity_response"]
 
 
 class EditForm(IntEnum):
@@ -93,3 +99,34 @@ class Edit:
         phi = self.response
         extra = () if phi is None else (phi.linear, phi.clip)
         return tuple(tensor for tensor in (*own, *extra) if tensor is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class OperationContext:
+    """One intervention at one point.
+
+    Attributes:
+        intervention: What is asked.
+        kind: Kind of its direction.
+        tensors: The direction's tensors there, float32 CPU.
+        point: Layer and site.
+        width: d, of the site.
+        head_dim: Width of one head, for `scale_heads`.
+        resid_norm: Mean activation norm at the point for the unit `resid`; None if not measured.
+        write_bias_mean: Mean of the bias of the matrix that writes to the point; 0 without one.
+    """
+
+    intervention: Intervention
+    kind: DirectionKind
+    tensors: Mapping[str, Tensor]
+    point: SitePoint
+    width: int
+    head_dim: int
+    resid_norm: float | None
+    write_bias_mean: float
+
+
+def identity_response(rank: int) -> Response:
+    """phi(z) = z for `rank` rows."""
+    zero = torch.zeros(rank)
+    return Response(torch.ones(rank), zero, zero, zero)

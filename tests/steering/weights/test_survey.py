@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from steering.operations import Edit
-from steering.operations.context import identity_response
+from steering.operations.edit import identity_response
 from steering.sites import Site, SitePoint
 from steering.weights import (
     CentredWeightsError,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steering.operations import Edit
-from steering.operations.context import identity_response
+from steering.operations.edit import identity_response
 from steering.sites import Site, SitePoint
 from steering.weights import GainedEdit, Survival, WriteTensor, rosi
 from steering.weights.blocks import blocks

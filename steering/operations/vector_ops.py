@@ -1,4 +1,4 @@
-"""Operations on the component along a unit direction."""
+"""Operations on an activation along a direction: add, ablate, set, clamp and rank-one injection."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
-from steering.errors import InvalidFieldError
+from steering.errors import InvalidFieldError, SiteUnavailableError
+from steering.interventions import StrengthUnit
+from steering.sites import Site
 
-from .context import OperationContext, identity_response
-from .edit import Edit, Response
+from .edit import Edit, OperationContext, Response, identity_response
 
-__all__ = ["ablate", "clamp", "orthonormal", "set_projection", "unit_rows"]
+__all__ = ["ablate", "add", "clamp", "orthonormal", "rank_one", "set_projection", "unit_rows"]
 
 
 def unit_rows(context: OperationContext) -> Tensor:
@@ -111,5 +112,55 @@ def _low_rank(
         offset=offset,
         response=response,
         write=write,
+        restore_norm=bool(context.intervention.restore_norm),
+    )
+
+
+def add(context: OperationContext) -> Edit:
+    """h' = h + g v: activation addition, contrastive activation addition, control vectors.
+
+    With unit `raw` v is the vector as stored; with `resid` it is the normalised vector times the
+    mean norm of activations at the point, so that strength is a dose.
+
+    Raises:
+        SiteUnavailableError: Unit `resid` where no norm was measured.
+
+    Source: Turner et al. 2023, arXiv:2308.10248; Rimsky et al. 2023, arXiv:2312.06681.
+    """
+    vector = context.tensors["vector"]
+    if context.intervention.unit is StrengthUnit.RESID:
+        if context.resid_norm is None:
+            raise SiteUnavailableError(
+                f"unit is 'resid', but no norm was measured at {context.point.site.value!r} of "
+                f"layer {context.point.layer}; use 'raw'",
+                param="unit",
+            )
+        vector = vector / vector.norm() * context.resid_norm
+    return Edit(shift=vector, restore_norm=bool(context.intervention.restore_norm))
+
+
+def rank_one(context: OperationContext) -> Edit:
+    """y' = y + g (mean(y) - mean(c)) s: the weight edit W' = W + g s w^T of ROSI, served per token.
+
+    s is the unit direction, w the mean of the rows of W (not normalised), c the bias of W, and
+    y = W x + c. Exact for y at `attn_out`, `mlp_out` and `embed`, because w^T x = mean(W x). The
+    push has the sign of mean(y) of that token, which nothing in the construction fixes.
+
+    Raises:
+        SiteUnavailableError: At any other site.
+
+    Source: ROSI, arXiv:2508.20766, equation 6.
+    """
+    if context.point.site not in (Site.ATTN_OUT, Site.MLP_OUT, Site.EMBED):
+        raise SiteUnavailableError(
+            f"site is {context.point.site.value!r} for 'rank_one', which edits what a write matrix "
+            "puts out; expected 'attn_out', 'mlp_out' or 'embed'",
+            param="site",
+        )
+    return Edit(
+        read=torch.full((1, context.width), 1.0 / context.width),
+        offset=torch.tensor([context.write_bias_mean]),
+        response=identity_response(1),
+        write=unit_rows(context),
         restore_norm=bool(context.intervention.restore_norm),
     )
