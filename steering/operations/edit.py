@@ -1,4 +1,4 @@
-"""The numeric form every operation compiles to, at one layer of one site, and what it is made from."""
+"""The numeric form that every operation compiles to at one point, and what it is compiled from."""
 
 from __future__ import annotations
 

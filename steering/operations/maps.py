@@ -1,4 +1,4 @@
-"""Operations that map an activation: affine maps, rotations in a plane, scales of attention heads."""
+"""Operations that map an activation: affine maps, turns in a plane, scales of attention heads."""
 
 from __future__ import annotations
 
