@@ -1,11 +1,12 @@
-"""Safetensors files: checked before they are parsed, and written byte for byte the same."""
+"""Safetensors files: checked before they are parsed, and written the same byte for byte."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import safetensors
@@ -18,7 +19,13 @@ from steering.tensor_bytes import tensor_bytes
 
 from .bounds import FileBounds, check_shape, check_tensor_name
 
-__all__ = ["SafetensorsFile", "read_safetensors", "write_safetensors"]
+__all__ = [
+    "SafetensorsFile",
+    "TensorPiece",
+    "read_safetensors",
+    "safetensors_parts",
+    "write_safetensors",
+]
 
 _DTYPE_NAMES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
@@ -38,6 +45,30 @@ class SafetensorsFile:
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPiece:
+    """A tensor about to be written; its bytes are made when it is its turn.
+
+    Attributes:
+        name: Its name in the file.
+        dtype: Its dtype as safetensors names it.
+        shape: Its shape.
+        num_bytes: Length of its data.
+        read: Gives the data, in one part or several.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    num_bytes: int
+    read: Callable[[], Iterator[bytes]]
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element; 8 for a tensor without any."""
+        return self.num_bytes // (math.prod(self.shape) or 1) or 8
 
 
 def read_safetensors(data: bytes, bounds: FileBounds | None = None) -> SafetensorsFile:
@@ -78,30 +109,56 @@ def read_safetensors(data: bytes, bounds: FileBounds | None = None) -> Safetenso
 def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """The one file of these tensors and strings: equal input gives equal bytes, on any machine.
 
-    The library's own writer orders metadata by a randomised hash, so its bytes cannot address
-    content. Here the header is sorted and padded to eight bytes, and tensors of wider dtypes
-    come first, as its reader recommends for alignment.
-
     Raises:
         UnsupportedDtypeError: A tensor is not F32, F16 or BF16.
     """
-    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
-    chunks: list[bytes] = []
-    offset = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+    pieces = []
+    for name, tensor in sorted(tensors.items()):
         if tensor.dtype not in _DTYPE_NAMES:
             _refuse_dtype(name, str(tensor.dtype))
-        chunk = tensor_bytes(tensor)
-        header[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + len(chunk)],
+        data = tensor_bytes(tensor)
+        pieces.append(
+            TensorPiece(
+                name=name,
+                dtype=_DTYPE_NAMES[tensor.dtype],
+                shape=tuple(tensor.shape),
+                num_bytes=len(data),
+                read=partial(iter, (data,)),
+            )
+        )
+    return b"".join(safetensors_parts(pieces, metadata))
+
+
+def safetensors_parts(
+    pieces: Iterable[TensorPiece], metadata: Mapping[str, str]
+) -> Iterator[bytes]:
+    """A safetensors file part by part, in which the data of one piece at a time is in memory.
+
+    The library's own writer orders metadata by a randomised hash, so its bytes cannot address
+    content. Here the header is sorted by name and padded to eight bytes. Tensors of wider dtypes
+    come first, so that each is aligned as its reader recommends; of one width they keep the order
+    of `pieces`.
+    """
+    ordered = sorted(pieces, key=lambda piece: -piece.item_bytes)
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    offset = 0
+    for piece in ordered:
+        stop = offset + piece.num_bytes
+        header[piece.name] = {
+            "dtype": piece.dtype,
+            "shape": list(piece.shape),
+            "data_offsets": [offset, stop],
         }
-        chunks.append(chunk)
-        offset += len(chunk)
+        offset = stop
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(_PREFIX_BYTES, "little") + text + b"".join(chunks)
+    yield len(text).to_bytes(_PREFIX_BYTES, "little") + text
+    for piece in ordered:
+        written = 0
+        for part in piece.read():
+            written += len(part)
+            yield part
+        assert written == piece.num_bytes, f"{piece.name} had another size"
 
 
 def _read_header(data: bytes, bounds: FileBounds | None) -> tuple[dict[str, Any], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .checkpoint_files import CheckpointFiles
-from .copy_metadata import copy_metadata
 from .errors import (
     CentredWeightsError,
     CheckpointError,
@@ -12,16 +11,13 @@ from .errors import (
     TiedEmbeddingsError,
     WeightEditError,
 )
-from .fold import GainedEdit, fold_bias, fold_weight
-from .foldable import WRITE_SITES, check_foldable, edits_by_point
+from .fold import WRITE_SITES, GainedEdit, check_foldable, edits_by_point, fold_bias, fold_weight
+from .matrix_edits import amplify, mean_row, orthogonalize, rosi, rosi_calibrated
 from .output_folder import check_output, output_folder
-from .projection import amplify, orthogonalize
-from .rank_one import mean_row, rosi, rosi_calibrated
 from .survey import WeightNorms, refuse_centred, survey
-from .survival import Survival
-from .weight_edits import UntiedEmbedding, WeightEdits
+from .weight_edits import Survival, UntiedEmbedding, WeightEdits
+from .write_checkpoint import copy_metadata, write_weights
 from .write_tensor import WriteTensor, locate_write_tensors
-from .write_weights import write_weights
 
 __all__ = [
     "WRITE_SITES",

@@ -9,11 +9,10 @@ from typing import Final
 
 from steering.sites import SitePoint
 
-from .blocks import blocks
 from .checkpoint_files import CheckpointFiles
 from .errors import CentredWeightsError
-from .fold import GainedEdit, fold_weight
-from .rank_one import mean_row
+from .fold import GainedEdit, blocks, fold_weight
+from .matrix_edits import mean_row
 from .write_tensor import WriteTensor
 
 __all__ = ["WeightNorms", "refuse_centred", "survey"]

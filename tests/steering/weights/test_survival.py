@@ -9,8 +9,8 @@ from steering.operations import Edit
 from steering.operations.edit import identity_response
 from steering.sites import Site, SitePoint
 from steering.weights import GainedEdit, Survival, WriteTensor, rosi
-from steering.weights.blocks import blocks
-from steering.weights.survival import edit_stored
+from steering.weights.fold import blocks
+from steering.weights.weight_edits import edit_stored
 
 POINT = SitePoint(0, Site.MLP_OUT)
 D, D_IN = 64, 96
@@ -87,7 +87,7 @@ def test_parts_add_up() -> None:
 
 
 def test_blocks_cover_every_column_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steering.weights.blocks._BLOCK_ITEMS", D * 10)
+    monkeypatch.setattr("steering.weights.fold._BLOCK_ITEMS", D * 10)
     widths = [block.shape for block in blocks(W)]
     assert widths == [(D, 10)] * 9 + [(D, 6)]
     stored = torch.stack([W, W.flip(1)])
