@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lab.corpus import THINKING
 from steering.analysis import Cliff, align_right, measure_cliff, score_table, sigmoid
-from steering.fit.probe import fit_probe
+from steering.fit.fitters.probe import fit_probe
 from steering.plan import SteeringPlan
 from steering.sites import Site, SitePoint
 

@@ -16,7 +16,7 @@ from lab.demo.measures import Measured
 from lab.demo.variant import use
 from steering.directions import Direction
 from steering.fit import fit_gaussian_transport, fit_mean_difference
-from steering.fit.linear_act import fit_linear_act
+from steering.fit.fitters.linear_act import fit_linear_act
 from steering.plan import Steer
 from steering.sites import Site
 

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from .activations import ActivationPair
-from .angular_plane import fit_angular_plane
-from .bootstrap import bootstrap_cosine, bootstrap_separation
-from .candidate import Candidate
-from .gaussian_transport import fit_gaussian_transport
-from .interval import Interval
-from .iti_heads import fit_iti_heads
-from .layers import combine_layers
-from .leace import fit_leace
-from .linear_act import fit_linear_act
-from .mean_centring import fit_mean_centring
-from .mean_difference import fit_mean_difference
+from .activations import ActivationPair, SampleCounts
+from .fitted import combine_layers
+from .fitters.angular_plane import fit_angular_plane
+from .fitters.gaussian_transport import fit_gaussian_transport
+from .fitters.iti_heads import fit_iti_heads
+from .fitters.leace import fit_leace
+from .fitters.linear_act import fit_linear_act
+from .fitters.means import fit_mean_centring, fit_mean_difference
+from .fitters.null_space import fit_null_space
+from .fitters.pca import PooledPca, fit_pair_pca, fit_pca, pooled_pca
+from .fitters.probe import fit_probe
 from .methods import METHODS, Method, find_method
-from .null_space import fit_null_space
 from .number_range import POSITIVE
 from .options import Option
-from .pair_pca import fit_pair_pca
-from .pca import PooledPca, fit_pca, pooled_pca
-from .probe import fit_probe
 from .receipt import Damage, DataSummary, Receipt
-from .sample_counts import SampleCounts
 from .selection import (
+    Candidate,
     Rejection,
     Selection,
     select_by_effect,
     select_by_log_odds,
     select_by_separation,
 )
-from .separation import Separation, measure_separation, midpoint
+from .separation import (
+    Interval,
+    Separation,
+    bootstrap_cosine,
+    bootstrap_separation,
+    measure_separation,
+    midpoint,
+)
 
 __all__ = [
     "METHODS",

@@ -1,8 +1,9 @@
-"""Two sets of activations taken at one point of a model."""
+"""Two sets of activations, taken at one point of a model or at several layers."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Self
@@ -10,10 +11,11 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
-from steering.errors import FitError, NonFiniteError, ShapeMismatchError
+from steering.errors import FitError, NonFiniteError, ShapeMismatchError, SteeringError
 from steering.tensor_bytes import tensor_bytes
 
-__all__ = ["MIN_SAMPLES", "ActivationPair"]
+__all__ = ["MIN_SAMPLES", "ActivationPair", "SampleCounts", "joint_digest", "pairs_by_layer"]
+
 
 MIN_SAMPLES: Final = 2
 """Fewest samples of one set from which anything is fitted; use many more."""
@@ -99,3 +101,63 @@ class ActivationPair:
         spread = float(((source.var() + target.var()) / 2).sqrt())
         gap = float(target.mean() - source.mean())
         return gap / spread if spread > 0 else float("inf")
+
+
+def pairs_by_layer(
+    positive: Mapping[int, Tensor], negative: Mapping[int, Tensor], *, min_layers: int = 1
+) -> dict[int, ActivationPair]:
+    """Both sets layer by layer, in ascending order.
+
+    Raises:
+        FitError: Too few layers, or not the same layers or samples in every one.
+        SteeringError: Tensors that are not two finite matrices of one width; names the layer.
+    """
+    if set(positive) != set(negative) or len(positive) < min_layers:
+        raise FitError(
+            f"positive has layers {sorted(positive)} and negative {sorted(negative)}; expected the "
+            f"same ones, at least {min_layers}",
+            param="positive",
+        )
+    pairs = {}
+    for layer in sorted(positive):
+        try:
+            pairs[layer] = ActivationPair.of(
+                negative[layer], positive[layer], names=("negative", "positive")
+            )
+        except SteeringError as error:
+            raise error.under(f"layers.{layer}") from None
+    shapes = {(pair.source.shape, pair.target.shape) for pair in pairs.values()}
+    if len(shapes) != 1:
+        raise FitError(
+            f"the layers differ in samples or width: {sorted(map(str, shapes))}; expected the same "
+            "prompts at every layer",
+            param="positive",
+        )
+    return pairs
+
+
+def joint_digest(pairs: Mapping[int, ActivationPair]) -> str:
+    """SHA-256 over the layers and their data."""
+    state = hashlib.sha256()
+    for layer, pair in sorted(pairs.items()):
+        state.update(f"{layer}\0{pair.digest}\0".encode())
+    return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """What is known of activations before any is read.
+
+    Attributes:
+        num_positive: Samples of the one set.
+        num_negative: Samples of the other.
+        width: Of a sample.
+        num_layers: Layers they are read at.
+        num_heads: Query heads of a layer.
+    """
+
+    num_positive: int
+    num_negative: int
+    width: int
+    num_layers: int
+    num_heads: int

@@ -17,20 +17,18 @@ from steering.fields import check_keys, require, shown
 from steering.interventions import Operation
 from steering.sites import Site
 
-from .angular_plane import fit_angular_plane
-from .gaussian_transport import fit_gaussian_transport
-from .iti_heads import check_held_out, check_top_k, fit_iti_heads
-from .layers import combine_layers
-from .leace import fit_leace
-from .linear_act import fit_linear_act
-from .mean_centring import fit_mean_centring
-from .mean_difference import fit_mean_difference
-from .null_space import fit_null_space
+from .activations import SampleCounts
+from .fitted import combine_layers
+from .fitters.angular_plane import fit_angular_plane
+from .fitters.gaussian_transport import fit_gaussian_transport
+from .fitters.iti_heads import check_held_out, check_top_k, fit_iti_heads
+from .fitters.leace import fit_leace
+from .fitters.linear_act import fit_linear_act
+from .fitters.means import fit_mean_centring, fit_mean_difference
+from .fitters.null_space import fit_null_space
+from .fitters.pca import check_rank, fit_pair_pca, fit_pca
+from .fitters.probe import fit_probe
 from .options import Option, options_of
-from .pair_pca import fit_pair_pca
-from .pca import check_rank, fit_pca
-from .probe import fit_probe
-from .sample_counts import SampleCounts
 
 __all__ = ["METHODS", "Method", "find_method"]
 

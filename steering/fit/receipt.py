@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .candidate import Candidate
-from .interval import Interval
-from .selection import Selection
+from .selection import Candidate, Selection
+from .separation import Interval
 
 __all__ = ["Damage", "DataSummary", "Receipt"]
 

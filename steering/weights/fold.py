@@ -113,7 +113,6 @@ def _constant(edit: Edit) -> Tensor:
 
 
 WRITE_SITES: Final = (Site.ATTN_OUT, Site.MLP_OUT, Site.EMBED)
-
 """Sites whose activation is the output of a write matrix."""
 
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "amplify",
-    "mean_row",
-    "orthogonalize",
-    "rosi",
-    "rosi_calibrated",
-    "unit",
-]
+__all__ = ["amplify", "mean_row", "orthogonalize", "rosi", "rosi_calibrated", "unit"]
 
 
 def unit(direction: Tensor) -> Tensor:

@@ -15,12 +15,7 @@ from .checkpoint_files import CheckpointFiles
 from .fold import GainedEdit, blocks, fold_bias, fold_weight
 from .write_tensor import WriteTensor
 
-__all__ = [
-    "Survival",
-    "UntiedEmbedding",
-    "WeightEdits",
-    "edit_stored",
-]
+__all__ = ["Survival", "UntiedEmbedding", "WeightEdits", "edit_stored"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,7 @@ from .checkpoint_files import INDEX_FILE
 from .shard import FLOAT_DTYPES, Shard, piece_of, write_shard
 from .weight_edits import Survival, WeightEdits
 
-__all__ = [
-    "copy_metadata",
-    "write_weights",
-]
+__all__ = ["copy_metadata", "write_weights"]
 
 
 def write_weights(edits: WeightEdits, folder: Path) -> dict[SitePoint, Survival]:

@@ -14,7 +14,7 @@ from steering.operations import OPERATION_KINDS
 from steering.sites import Site
 from tests.source_tree import ROOT
 
-from .applied import applied
+from .fitters.applied import applied
 
 NUM_HEADS, WIDTH = 2, 8
 LAYERS = (1, 2, 4)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steering.errors import FitError
-from steering.fit.gaussian_map import gaussian_map
+from steering.fit.fitters.gaussian_transport import gaussian_map
 
 from .gaussians import geometric_map
 

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
+from steering.fit.activations import ActivationPair
+from steering.fit.fitted import fitted_direction
+from steering.fit.number_range import NumberRange
 from steering.sites import Site
-
-from .activations import ActivationPair
-from .fitted import fitted_direction
-from .number_range import NumberRange
 
 __all__ = ["fit_linear_act"]
 

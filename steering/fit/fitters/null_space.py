@@ -9,11 +9,10 @@ from torch import Tensor
 
 from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError, ShapeMismatchError
+from steering.fit.activations import ActivationPair
+from steering.fit.fitted import fitted_direction, require_gap
+from steering.fit.number_range import POSITIVE, SHARE
 from steering.sites import Site
-
-from .activations import ActivationPair
-from .fitted import fitted_direction, require_gap
-from .number_range import POSITIVE, SHARE
 
 __all__ = ["fit_null_space"]
 

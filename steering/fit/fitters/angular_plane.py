@@ -9,10 +9,9 @@ from torch import Tensor
 
 from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError
+from steering.fit.activations import ActivationPair, joint_digest, pairs_by_layer
 from steering.sites import Site
 
-from .activations import ActivationPair
-from .layer_sets import joint_digest, pairs_by_layer
 from .pca import oriented
 
 __all__ = ["fit_angular_plane"]

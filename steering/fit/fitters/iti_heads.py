@@ -12,11 +12,10 @@ from torch import Tensor
 
 from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError
+from steering.fit.activations import MIN_SAMPLES, ActivationPair, joint_digest, pairs_by_layer
+from steering.fit.number_range import POSITIVE, SHARE
 from steering.sites import Site
 
-from .activations import MIN_SAMPLES, ActivationPair
-from .layer_sets import joint_digest, pairs_by_layer
-from .number_range import POSITIVE, SHARE
 from .probe import logistic_regression
 
 __all__ = ["check_held_out", "check_top_k", "fit_iti_heads"]

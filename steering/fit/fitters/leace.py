@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
+from steering.fit.activations import ActivationPair
+from steering.fit.fitted import fitted_direction, require_gap
 from steering.sites import Site
-
-from .activations import ActivationPair
-from .fitted import fitted_direction, require_gap
 
 __all__ = ["fit_leace"]
 

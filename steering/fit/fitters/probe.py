@@ -10,12 +10,11 @@ from torch import Tensor
 
 from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError
+from steering.fit.activations import ActivationPair
+from steering.fit.fitted import fitted_direction
+from steering.fit.number_range import POSITIVE
+from steering.fit.separation import FloatArray
 from steering.sites import Site
-
-from .activations import ActivationPair
-from .fitted import fitted_direction
-from .number_range import POSITIVE
-from .separation import FloatArray
 
 __all__ = ["fit_probe", "logistic_regression"]
 

@@ -1,0 +1,1 @@
+"""The fitting methods: each a pure function from two sets of activations to a `Direction`."""
