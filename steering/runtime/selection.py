@@ -23,7 +23,7 @@ BLOCK: Final = 32
 """Tokens in a block of a prompt."""
 
 # The unit of cost is one row for one token where nothing is gathered, that is d multiplications and
-# additions inside one large product. `python -m bench.kernel` prints these ratios: a row that is
+# additions inside one large product. `python -m lab.bench.kernel` prints these ratios: a row that is
 # gathered for one token is copied and then used once, by a product too thin for the processor; one
 # that is gathered for 32 tokens is copied for all of them together.
 PRICES: Final = {1: 30, BLOCK: 3}
