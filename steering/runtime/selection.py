@@ -22,10 +22,10 @@ __all__ = ["BLOCK", "PRICES", "Selection", "TokenBlocks", "cut_tokens", "select"
 BLOCK: Final = 32
 """Tokens in a block of a prompt."""
 
-# The unit of cost is one row for one token where nothing is gathered, that is d multiplications and
-# additions inside one large product. `python -m lab.bench.kernel` prints these ratios: a row that is
-# gathered for one token is copied and then used once, by a product too thin for the processor; one
-# that is gathered for 32 tokens is copied for all of them together.
+# The unit of cost is one row for one token where nothing is gathered: d multiplications and
+# additions inside one large product. A row gathered for one token is copied and then used once, by
+# a product too thin for the processor; one gathered for 32 tokens is copied for all of them
+# together. `python -m lab.bench.kernel` prints these ratios.
 PRICES: Final = {1: 30, BLOCK: 3}
 """Cost of a gathered row and token, by tokens in the block that gathers it."""
 
