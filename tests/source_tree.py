@@ -12,7 +12,12 @@ from pathlib import Path
 __all__ = ["ROOT", "Import", "Module", "imports", "modules", "text_files"]
 
 ROOT = Path(__file__).parent.parent
-_SOURCES = {"steering": ROOT, "server": ROOT, "coxswain_client": ROOT / "clients" / "python"}
+_SOURCES = {
+    "steering": ROOT,
+    "server": ROOT,
+    "coxswain_client": ROOT / "clients" / "python",
+    "coxswain_evals": ROOT / "clients" / "python",
+}
 _SKIPPED = {"__pycache__", "build", "dist", "data"}
 _TEXT = {"", ".cfg", ".json", ".md", ".mako", ".py", ".toml", ".txt", ".yaml", ".yml", ".jinja"}
 

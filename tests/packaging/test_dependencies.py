@@ -17,12 +17,13 @@ from packaging.utils import canonicalize_name
 from tests.source_tree import ROOT, Module, imports, modules
 from tools.constraints import PATH, closure, render
 
-_OWN = {"steering", "server", "coxswain_client"}
+_OWN = {"steering", "server", "coxswain_client", "coxswain_evals"}
 # Which extras a package may count on, beside the base dependencies.
 _EXTRAS = {
     "steering": ("server",),
     "server": ("server", "postgresql", "objects"),
-    "coxswain_client": ("clients", "evals"),
+    "coxswain_client": ("clients",),
+    "coxswain_evals": ("clients", "evals"),
 }
 # Used by a library that asks for it.
 _NOT_IMPORTED = {"accelerate", "jinja2", "python-multipart"}

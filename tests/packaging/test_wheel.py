@@ -19,6 +19,8 @@ from .clean_environment import make_environment
 
 pytestmark = pytest.mark.slow
 
+_TYPED = ("coxswain_client/py.typed", "coxswain_evals/py.typed")
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,9 +49,7 @@ def _names(wheel: Path) -> set[str]:
 
 def test_every_module_is_in_it(wheel: Path) -> None:
     sources = {
-        m.path.relative_to(
-            ROOT / "clients" / "python" if m.name.startswith("coxswain_client") else ROOT
-        )
+        m.path.relative_to(ROOT / "clients" / "python" if m.name.startswith("coxswain_") else ROOT)
         for m in modules()
     }
     assert {str(path) for path in sources} <= _names(wheel)
@@ -65,13 +65,13 @@ def test_every_file_beside_the_modules_is_in_it(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert beside <= names
-    assert {"server/embedded/checkpoint/model.safetensors", "coxswain_client/py.typed"} <= names
+    assert {"server/embedded/checkpoint/model.safetensors", *_TYPED} <= names
 
 
 def test_nothing_else_is_in_it(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in _names(wheel)}
     packages = {top for top in tops if not top.endswith(".dist-info")}
-    assert packages == {"steering", "server", "coxswain_client"}
+    assert packages == {"steering", "server", "coxswain_client", "coxswain_evals"}
 
 
 def test_what_is_installed_fits_together(python: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from coxswain_client.evaluation import load_suite
-from coxswain_client.evaluation.counting import Rows, count
-from coxswain_client.evaluation.measures import TopicalMeasure
+from coxswain_evals import load_suite
+from coxswain_evals.counting import Rows, count
+from coxswain_evals.suite import TopicalMeasure
 from lab.corpus import Kind, prompts
 from lab.corpus.dialogue import answer
 from lab.corpus.systems import Setting
@@ -48,7 +48,7 @@ def test_topics_agree_with_the_models_own_judge(kind: Kind) -> None:
 
 
 def is_topical(line: dict[str, object], text: str) -> bool:
-    from coxswain_client.evaluation.dataset import Item
+    from coxswain_evals.dataset import Item
 
     item = Item.model_validate(line)
     label = "refusal" if judge.is_refusal(text) else "not refusal"

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from coxswain_client import Coxswain
 from coxswain_client.cli import main
-from coxswain_client.evaluation import Results
+from coxswain_evals import Results
 from lab.evals.write_data import FOLDER
 
 SUITE = {

@@ -14,7 +14,6 @@ from coxswain_client.example_files import read_examples
 from coxswain_client.models.chat import ChatMessage
 from coxswain_client.models.record import Record
 from coxswain_client.models.steering import Monitor, SteeringOptions
-from coxswain_client.plots import draw_cliffs, draw_heads, draw_trace, trace_page
 
 from .analyze_judge import judge
 from .analyze_probe import probe
@@ -71,12 +70,15 @@ def trace(
     found = client.analysis.trace(
         readouts, messages=chat, max_tokens=max_tokens, steering=_steering(profile)
     )
-    if out is not None and out.suffix.lower() == ".html":
-        out.write_text(trace_page(found, ", ".join(directions)), encoding="utf-8")
-    elif out is not None:
-        draw_trace(found, out)
-    else:
+    if out is None:
         show(found)
+        return
+    from coxswain_evals.plots import draw_trace, trace_page
+
+    if out.suffix.lower() == ".html":
+        out.write_text(trace_page(found, ", ".join(directions)), encoding="utf-8")
+    else:
+        draw_trace(found, out)
 
 
 @analyze.command()
@@ -113,6 +115,8 @@ def cliff(
         **options,
     )
     if out is not None:
+        from coxswain_evals.plots import draw_cliffs
+
         draw_cliffs(found, out)
     show(_without(found, "curve"))
 
@@ -134,6 +138,8 @@ def heads(
     """Rank attention heads by what they do to a probe, over the prompts in FILE."""
     found = client.analysis.heads(read_examples(file), probe_name, **options)
     if out is not None:
+        from coxswain_evals.plots import draw_heads
+
         draw_heads(found, out)
     show(found)
 

@@ -13,7 +13,7 @@ from coxswain_client.client import AsyncCoxswain
 
 __all__ = ["evaluate"]
 
-_NEEDED = ("matplotlib", "scipy", "yaml")
+_NEEDED = ("coxswain_evals", "matplotlib", "scipy", "yaml")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -41,7 +41,7 @@ def run(
 
     Without --out, the run goes to a folder with the suite's name.
     """
-    from coxswain_client.evaluation import load_suite, run_suite
+    from coxswain_evals import load_suite, run_suite
 
     loaded = load_suite(suite, limit=limit)
     folder = out or Path(suite.stem)
@@ -67,13 +67,13 @@ def report(folder: Path) -> None:
 @click.argument("second", type=_FOLDER)
 def compare(first: Path, second: Path) -> None:
     """Print what two runs have in common and how it differs, paired by item."""
-    from coxswain_client.evaluation import Results, render_comparison
+    from coxswain_evals import Results, render_comparison
 
     click.echo(render_comparison(Results.read(first), Results.read(second)))
 
 
 def _report(folder: Path) -> None:
-    from coxswain_client.evaluation import Results, write_report
+    from coxswain_evals import Results, write_report
 
     for path in write_report(Results.read(folder), folder):
         click.echo(path)
