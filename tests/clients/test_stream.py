@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -51,6 +52,30 @@ async def test_events_arrive_in_order() -> None:
     assert chunks[-1].steering is not None
     assert chunks[-1].steering.profile == "cheerful"
     assert chunks[-1].usage is not None
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+async def test_lines_end_and_events_are_kept_alive_as_the_standard_says(end: str) -> None:
+    """A blank line after an event with an id is no event; U+2028 in a text ends no line."""
+    separated = _chunk("Gla\u2028d")
+    lines = ["id: 1", f"data: {json.dumps(separated, ensure_ascii=False)}", "", ": keep-alive", ""]
+    lines += ["event: chunk", f"data: {json.dumps(_chunk('ly!'))}", "", "data: [DONE]", "", ""]
+
+    def wire() -> Wire:
+        headers = {"content-type": "text/event-stream; charset=utf-8"}
+        return Wire(httpx.Response(200, headers=headers, content=end.join(lines).encode()))
+
+    chunks = await _read(wire(), wire())
+    assert [chunk.text for chunk in chunks] == ["Gla\u2028d", "ly!"]
+
+
+def test_an_answer_that_is_no_stream_is_said_to_be_none() -> None:
+    wire = Wire(httpx.Response(200, html="<p>Welcome!</p>"))
+    with (
+        Coxswain(transport=wire).stream_chat("Hi", model="t") as chunks,
+        pytest.raises(APIConnectionError, match=r"no stream: .*'text/html'"),
+    ):
+        list(chunks)
 
 
 def test_a_stream_asks_for_usage() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from .call import Call
 from .errors import APIConnectionError, APIStreamError, transport_error
@@ -20,19 +20,13 @@ _DONE = "[DONE]"
 _CUT = "the stream ended before its closing event"
 
 
-def _data(line: str) -> str | None:
-    """The data of a line, or None for comments, other fields and blank lines."""
-    name, colon, value = line.partition(":")
-    return value.removeprefix(" ") if colon and name == "data" else None
-
-
-def _event(call: Call[_T], data: str) -> _T:
+def _read(call: Call[_T], event: ServerSentEvent) -> _T:
     """The value of one event.
 
     Raises:
         APIStreamError: The event reports a fault.
     """
-    document = json.loads(data)
+    document = event.json()
     if "error" in document:
         raise APIStreamError(document["error"])
     return call.read(document)
@@ -69,12 +63,13 @@ class Stream(Generic[_T]):
     def __iter__(self) -> Iterator[_T]:
         assert self._response is not None, "a stream is read inside its with block"
         try:
-            for line in self._response.iter_lines():
-                data = _data(line)
-                if data == _DONE:
+            for event in EventSource(self._response).iter_sse():
+                if event.data == _DONE:
                     return
-                if data is not None:
-                    yield _event(self._call, data)
+                if event.data:  # a keep-alive after an event with an id arrives as one without data
+                    yield _read(self._call, event)
+        except SSEError as error:
+            raise APIConnectionError(f"the answer is no stream: {error}") from error
         except httpx.TransportError as error:
             raise transport_error(error) from error
         raise APIConnectionError(_CUT)
@@ -103,12 +98,14 @@ class AsyncStream(Generic[_T]):
     async def __aiter__(self) -> AsyncIterator[_T]:
         assert self._response is not None, "a stream is read inside its async with block"
         try:
-            async for line in self._response.aiter_lines():
-                data = _data(line)
-                if data == _DONE:
-                    return
-                if data is not None:
-                    yield _event(self._call, data)
+            async with aclosing(EventSource(self._response).aiter_sse()) as events:
+                async for event in events:
+                    if event.data == _DONE:
+                        return
+                    if event.data:
+                        yield _read(self._call, event)
+        except SSEError as error:
+            raise APIConnectionError(f"the answer is no stream: {error}") from error
         except httpx.TransportError as error:
             raise transport_error(error) from error
         raise APIConnectionError(_CUT)
