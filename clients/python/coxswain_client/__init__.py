@@ -24,8 +24,7 @@ from .errors import (
     UnsupportedMediaError,
 )
 from .models.access import AuditEvent, Key, NewKey
-from .models.chat import ChatChunk, ChatCompletion, ChatMessage
-from .models.completion import Completion
+from .models.generation import ChatChunk, ChatCompletion, ChatMessage, Completion
 from .models.jobs import Job, JobEvent
 from .models.registry import Alias, Direction, Model, PlanReport, Profile
 from .models.steering import AppliedSteering, Gate, Intervention, Monitor, SteeringOptions

@@ -10,10 +10,12 @@ from uuid import uuid4
 
 import httpx
 from httpx_retries import Retry
+from pydantic import BaseModel
 
-__all__ = ["Call", "below"]
+__all__ = ["Call", "below", "read_as"]
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +72,12 @@ class Call(Generic[_T]):
 def below(path: str, *segments: str) -> str:
     """`path` and segments below it; what a segment holds never becomes more path."""
     return "/".join([path, *(quote(segment, safe="@") for segment in segments)])
+
+
+def read_as(kind: type[_M]) -> Callable[[httpx.Response], _M]:
+    """What reads the answer of a `Call` as one object of a kind."""
+
+    def read(response: httpx.Response) -> _M:
+        return kind.model_validate(response.json())
+
+    return read

@@ -8,10 +8,9 @@ import httpx
 
 from .resources.access import Audit, Keys
 from .resources.analysis import Analysis
-from .resources.directions import Directions
 from .resources.generation import Generation
 from .resources.jobs import AsyncJobs, Jobs
-from .resources.profiles import Aliases, Profiles
+from .resources.registry import Aliases, Directions, Profiles
 from .resources.server_info import ServerInfo
 from .sender import (
     DEFAULT_MAX_RETRIES,

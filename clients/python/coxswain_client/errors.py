@@ -52,7 +52,17 @@ __all__ = [
 
 
 class SteeringClientError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package.
+
+    Attributes:
+        code: Machine-readable name of the fault, where the server gave one; else None.
+        param: The request's field at fault, where the server named one; else None.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class APIConnectionError(SteeringClientError):
@@ -66,15 +76,13 @@ class APITimeoutError(SteeringClientError):
 class APIStreamError(SteeringClientError):
     """The server reported a fault after the stream had begun.
 
-    Attributes:
-        code: Machine-readable name of the fault, or None.
-        param: The request's field at fault, or None.
+    Args:
+        error: The `error` object of the event.
     """
 
     def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(str(error.get("message", "the server ended the stream with an error")))
-        self.code: str | None = error.get("code")
-        self.param: str | None = error.get("param")
+        message = str(error.get("message", "the server ended the stream with an error"))
+        super().__init__(message, code=error.get("code"), param=error.get("param"))
 
 
 class APIStatusError(SteeringClientError):
@@ -82,17 +90,14 @@ class APIStatusError(SteeringClientError):
 
     Attributes:
         status: HTTP status.
-        code: Machine-readable name of the fault, or None.
-        param: The request's field at fault, or None.
         request_id: What to quote to the server's operator, or None.
     """
 
     def __init__(self, response: httpx.Response) -> None:
         error = _error_object(response)
-        super().__init__(str(error.get("message") or f"HTTP status {response.status_code}"))
+        message = str(error.get("message") or f"HTTP status {response.status_code}")
+        super().__init__(message, code=error.get("code"), param=error.get("param"))
         self.status = response.status_code
-        self.code: str | None = error.get("code")
-        self.param: str | None = error.get("param")
         self.request_id: str | None = response.headers.get("x-request-id")
 
 

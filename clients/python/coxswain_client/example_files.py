@@ -13,14 +13,13 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import SteeringClientError
-from .example_item import ExampleItem
 
-__all__ = ["ExampleFileError", "read_examples", "read_pairs"]
+__all__ = ["ExampleFileError", "ExampleItem", "read_examples", "read_pairs"]
 
 _T = TypeVar("_T")
 _COLUMNS: Final = ("prompt", "text", "answer", "system")
@@ -30,6 +29,7 @@ _SHOWN: Final = 5
 _SHOWN_TEXT: Final = 60
 
 _Rows = Iterable[tuple[int, dict[str, str]]]
+_Text = Annotated[str, Field(min_length=1)]
 
 
 class ExampleFileError(SteeringClientError):
@@ -184,3 +184,51 @@ def _raise(path: Path, problems: list[str], *, is_empty: bool) -> None:
         more = len(problems) - _SHOWN
         tail = [f"... and {more} more lines"] if more > 0 else []
         raise ExampleFileError("\n".join([*problems[:_SHOWN], *tail]))
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: str
+    content: _Text
+
+
+class ExampleItem(BaseModel):
+    """What the user says, or a whole chat.
+
+    Attributes:
+        prompt: The user's message; `text` is another name for it.
+        answer: What the assistant said to it.
+        system: System prompt before it.
+        messages: All of the chat instead.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: _Text | None = None
+    text: _Text | None = None
+    answer: _Text | None = None
+    system: _Text | None = None
+    messages: Annotated[list[_Turn], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = [n for n in ("prompt", "text", "messages") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {' and '.join(given) or 'none of them'}; expected one of prompt, text and "
+                "messages"
+            )
+        if self.messages is not None and (self.answer or self.system):
+            raise ValueError("answer and system belong into messages")
+        return self
+
+    def document(self) -> str | list[dict[str, Any]]:
+        """As the server reads it: a text, or a list of messages."""
+        if self.messages is not None:
+            return [turn.model_dump() for turn in self.messages]
+        said = self.prompt or self.text or ""
+        if self.answer is None and self.system is None:
+            return said
+        turns = (("system", self.system), ("user", said), ("assistant", self.answer))
+        return [{"role": role, "content": text} for role, text in turns if text is not None]

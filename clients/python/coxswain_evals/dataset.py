@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coxswain_client.models.chat import ChatMessage
+from coxswain_client.models.generation import ChatMessage
 
 from .errors import SuiteError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coxswain_client.models.inside import Cliffs, Heads, Trace
+from coxswain_client.models.analysis import Cliffs, Heads, Trace
 from coxswain_evals.plots import PlotError, draw_cliffs, draw_heads, draw_trace, trace_page
 from coxswain_evals.plots.analysis import bound, shown
 from tests.clients.found_inside import CLIFFS, HEADS, TRACE

@@ -11,7 +11,7 @@ import click
 
 from coxswain_client.client import Coxswain
 from coxswain_client.example_files import read_examples
-from coxswain_client.models.chat import ChatMessage
+from coxswain_client.models.generation import ChatMessage
 from coxswain_client.models.record import Record
 from coxswain_client.models.steering import Monitor, SteeringOptions
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from coxswain_client.client import Coxswain
-from coxswain_client.models.chat import ChatMessage
+from coxswain_client.models.generation import ChatMessage
 
 from .output import show
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from coxswain_client.models.page import Page
+from coxswain_client.models.record import Page
 
 __all__ = ["every"]
 

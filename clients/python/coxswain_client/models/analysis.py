@@ -1,11 +1,26 @@
-"""What the server finds when it looks into known text."""
+"""What the server finds in known text and inside the model: scores, traces, cliffs, heads."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
 
 from .record import Record
 from .steering import AppliedSteering
 
-__all__ = ["Score", "ScoredToken"]
+__all__ = [
+    "AverageCliff",
+    "Cliffs",
+    "Heads",
+    "RankedHead",
+    "Readout",
+    "RolloutCliff",
+    "Score",
+    "ScoredToken",
+    "Trace",
+    "TracedToken",
+]
 
 
 class ScoredToken(Record):
@@ -52,3 +67,118 @@ class Score(Record):
     def kl(self) -> list[float]:
         """Of every distribution, in order; empty without steering."""
         return [kl for kl in (*(t.kl for t in self.tokens), self.next_kl) if kl is not None]
+
+
+class TracedToken(Record):
+    """One token of a trace.
+
+    Attributes:
+        id: Of the token.
+        text: What it adds.
+        scope: `prompt` or `generated`.
+        regions: Whose words it is part of (system, user, assistant, or template), then thinking or
+            answer; empty for plain text.
+    """
+
+    id: int
+    text: str
+    scope: str
+    regions: list[str]
+
+
+class Readout(Record):
+    """One direction or probe at one place: a score for each token.
+
+    Attributes:
+        scores: h . v / |v| of a vector, h . weight + bias of a probe; None for the last generated
+            token, which the model never reads.
+    """
+
+    direction: str
+    layer: int
+    site: str
+    bias: float
+    scores: list[float | None]
+
+
+class Trace(Record):
+    """Tokens, and the scores of every readout at each."""
+
+    tokens: list[TracedToken]
+    readouts: list[Readout]
+    finish_reason: str | None = None
+    steering: dict[str, Any]
+
+
+class RolloutCliff(Record):
+    """One rollout under a probe; scores are probabilities.
+
+    Attributes:
+        num_tokens: Up to where its answer begins.
+        thought: First token of the thought, and one past its last.
+        plateau: Mean score of the thought, its end left out; None without a thought.
+        final: Score of the last token before the answer.
+        cliff: plateau - final.
+        curve: Score of every token, where asked for.
+    """
+
+    num_tokens: int
+    thought: list[int]
+    plateau: float | None
+    final: float
+    cliff: float | None
+    curve: list[float] | None = None
+
+
+class AverageCliff(Record):
+    """The mean of a set of rollouts, aligned where their thoughts end.
+
+    Attributes:
+        curve: Resampled from the longest rollout's first to its last token.
+        longest: Tokens of the longest.
+    """
+
+    num_conversations: int
+    curve: list[float]
+    longest: int
+    plateau: float | None
+    final: float
+    cliff: float | None
+
+
+class Cliffs(Record):
+    """A set of rollouts; `ranking` orders them by `cliff` (largest first) and `final`."""
+
+    conversations: list[RolloutCliff]
+    average: AverageCliff
+    ranking: dict[str, list[int]]
+
+
+class RankedHead(Record):
+    """An attention head and its score; `direct` and `folded` of an attribution."""
+
+    layer: int
+    head: int
+    score: float
+    direct: float | None = None
+    folded: float | None = None
+
+
+class Heads(Record):
+    """Heads against a probe, the strongest suppressor first.
+
+    Attributes:
+        selected: Layer and head of the first few per cent.
+        random: As many others, drawn by the seed.
+        probability: Mean probability of the probe: base, without selected, without random.
+        profile: The draft saved, where asked for.
+        direction: What it scales heads by.
+    """
+
+    method: str
+    heads: list[RankedHead]
+    selected: list[list[int]]
+    random: list[list[int]] = Field(default_factory=list)
+    probability: dict[str, float] | None = None
+    profile: str | None = None
+    direction: str | None = None

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import httpx
-
-from coxswain_client.call import Call, below
+from coxswain_client.call import Call, below, read_as
 from coxswain_client.endpoint import Endpoint, Resource
 from coxswain_client.models.access import AuditEvent, Key, NewKey
-from coxswain_client.models.page import Page
+from coxswain_client.models.record import Page
 from coxswain_client.sender import AsyncSender, Sender
 
 __all__ = ["Audit", "Keys"]
@@ -33,17 +31,17 @@ def _create(name: str, scopes: Sequence[str], **limits: Any) -> Call[NewKey]:
             ISO 8601 text.
     """
     body = {"name": name, "scopes": list(scopes), **limits}
-    return Call("POST", _KEYS, _read_new, json=body, is_kept=True)
+    return Call("POST", _KEYS, read_as(NewKey), json=body, is_kept=True)
 
 
 def _list(*, limit: int | None = None, cursor: str | None = None) -> Call[Page[Key]]:
     """All keys, revoked ones too, a page at a time."""
-    return Call("GET", _KEYS, _read_page, params={"limit": limit, "cursor": cursor})
+    return Call("GET", _KEYS, read_as(Page[Key]), params={"limit": limit, "cursor": cursor})
 
 
 def _revoke(key_id: str) -> Call[Key]:
     """End a key for good, at once."""
-    return Call("DELETE", below(_KEYS, key_id), _read)
+    return Call("DELETE", below(_KEYS, key_id), read_as(Key))
 
 
 def _list_events(
@@ -51,23 +49,7 @@ def _list_events(
 ) -> Call[Page[AuditEvent]]:
     """Events, newest first, a page at a time; `action` keeps one kind."""
     params = {"action": action, "limit": limit, "cursor": cursor}
-    return Call("GET", _AUDIT, _read_events, params=params)
-
-
-def _read(response: httpx.Response) -> Key:
-    return Key.model_validate(response.json())
-
-
-def _read_new(response: httpx.Response) -> NewKey:
-    return NewKey.model_validate(response.json())
-
-
-def _read_page(response: httpx.Response) -> Page[Key]:
-    return Page[Key].model_validate(response.json())
-
-
-def _read_events(response: httpx.Response) -> Page[AuditEvent]:
-    return Page[AuditEvent].model_validate(response.json())
+    return Call("GET", _AUDIT, read_as(Page[AuditEvent]), params=params)
 
 
 class Keys(Resource[_S]):

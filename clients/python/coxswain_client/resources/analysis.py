@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import httpx
-
-from coxswain_client.call import Call
+from coxswain_client.call import Call, read_as
 from coxswain_client.endpoint import Endpoint, Resource
-from coxswain_client.models.analysis import Score
-from coxswain_client.models.chat import ChatMessage
-from coxswain_client.models.inside import Cliffs, Heads, Trace
+from coxswain_client.models.analysis import Cliffs, Heads, Score, Trace
+from coxswain_client.models.generation import ChatMessage
 from coxswain_client.models.steering import Monitor, SteeringOptions
 from coxswain_client.sender import AsyncSender, Sender
 
@@ -42,7 +39,7 @@ def _score(
         continuation=continuation,
         steering=steering,
     )
-    return Call("POST", f"{_PATH}/score", _read_score, json=body)
+    return Call("POST", f"{_PATH}/score", read_as(Score), json=body)
 
 
 def _trace(
@@ -70,7 +67,7 @@ def _trace(
         max_tokens=max_tokens,
         steering=steering,
     )
-    return Call("POST", f"{_PATH}/trace", _read_trace, json=body)
+    return Call("POST", f"{_PATH}/trace", read_as(Trace), json=body)
 
 
 def _cliff(
@@ -96,7 +93,7 @@ def _cliff(
         steering=steering,
         **options,
     )
-    return Call("POST", f"{_PATH}/cliff", _read_cliffs, json=body)
+    return Call("POST", f"{_PATH}/cliff", read_as(Cliffs), json=body)
 
 
 def _heads(
@@ -118,27 +115,11 @@ def _heads(
     """
     items = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
     body = _given(prompts=items, probe=probe, method=method, profile=profile, **options)
-    return Call("POST", f"{_PATH}/heads", _read_heads, json=body)
+    return Call("POST", f"{_PATH}/heads", read_as(Heads), json=body)
 
 
 def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _read_trace(response: httpx.Response) -> Trace:
-    return Trace.model_validate(response.json())
-
-
-def _read_cliffs(response: httpx.Response) -> Cliffs:
-    return Cliffs.model_validate(response.json())
-
-
-def _read_heads(response: httpx.Response) -> Heads:
-    return Heads.model_validate(response.json())
-
-
-def _read_score(response: httpx.Response) -> Score:
-    return Score.model_validate(response.json())
 
 
 class Analysis(Resource[_S]):

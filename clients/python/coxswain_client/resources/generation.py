@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from coxswain_client.call import Call
+from coxswain_client.call import Call, read_as
 from coxswain_client.endpoint import Endpoint, Resource, StreamEndpoint
-from coxswain_client.models.chat import ChatChunk, ChatCompletion, ChatMessage
-from coxswain_client.models.completion import Completion
+from coxswain_client.models.generation import ChatChunk, ChatCompletion, ChatMessage, Completion
 from coxswain_client.models.steering import Intervention, SteeringOptions
 from coxswain_client.sender import AsyncSender, Sender
 
@@ -65,11 +64,7 @@ def _chat(
     """
     chosen = _steering(profile, strength, interventions, steering)
     body = _chat_body(messages, {"model": model, **chosen, **sampling})
-    return Call("POST", "/v1/chat/completions", _read_chat, json=body)
-
-
-def _read_chat(response: Any) -> ChatCompletion:
-    return ChatCompletion.model_validate(response.json())
+    return Call("POST", "/v1/chat/completions", read_as(ChatCompletion), json=body)
 
 
 def _stream_chat(
@@ -102,11 +97,7 @@ def _complete(
     """Continue text: one prompt or several, as text or as token ids; arguments as for `chat`."""
     chosen = _steering(profile, strength, interventions, steering)
     body = {"model": model, "prompt": prompt, **chosen, **sampling}
-    return Call("POST", "/v1/completions", _read_completion, json=body)
-
-
-def _read_completion(response: Any) -> Completion:
-    return Completion.model_validate(response.json())
+    return Call("POST", "/v1/completions", read_as(Completion), json=body)
 
 
 class Generation(Resource[_S]):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-import httpx
-
-from coxswain_client.call import Call, below
+from coxswain_client.call import Call, below, read_as
 from coxswain_client.endpoint import Endpoint, Resource, StreamEndpoint
 from coxswain_client.errors import (
     APIConnectionError,
@@ -17,7 +15,7 @@ from coxswain_client.errors import (
     SteeringClientError,
 )
 from coxswain_client.models.jobs import Job, JobEvent
-from coxswain_client.models.page import Page
+from coxswain_client.models.record import Page
 from coxswain_client.sender import AsyncSender, Sender
 
 __all__ = ["AsyncJobs", "Jobs"]
@@ -43,7 +41,7 @@ def _create(kind: str, **request: Any) -> Call[Job]:
         kind: Such as `fit`.
         request: What that kind reads.
     """
-    return Call("POST", _PATH, _read, json={"kind": kind, **request}, is_kept=True)
+    return Call("POST", _PATH, read_as(Job), json={"kind": kind, **request}, is_kept=True)
 
 
 def _list(
@@ -55,12 +53,12 @@ def _list(
 ) -> Call[Page[Job]]:
     """Jobs, newest first, a page at a time; `status` and `kind` keep some."""
     params = {"status": status, "kind": kind, "limit": limit, "cursor": cursor}
-    return Call("GET", _PATH, _read_page, params=params)
+    return Call("GET", _PATH, read_as(Page[Job]), params=params)
 
 
 def _retrieve(job_id: str) -> Call[Job]:
     """One job with its request, and its result or error once it has ended."""
-    return Call("GET", below(_PATH, job_id), _read)
+    return Call("GET", below(_PATH, job_id), read_as(Job))
 
 
 def _events(job_id: str, *, after: int = 0) -> Call[JobEvent]:
@@ -71,25 +69,17 @@ def _events(job_id: str, *, after: int = 0) -> Call[JobEvent]:
 
 def _cancel(job_id: str) -> Call[Job]:
     """End a job that waits or runs."""
-    return Call("DELETE", below(_PATH, job_id), _read)
+    return Call("DELETE", below(_PATH, job_id), read_as(Job))
 
 
 def _resume(job_id: str) -> Call[Job]:
     """Queue a job again that did not succeed; it goes on where it was."""
-    return Call("POST", below(_PATH, job_id, "resume"), _read, is_kept=True)
+    return Call("POST", below(_PATH, job_id, "resume"), read_as(Job), is_kept=True)
 
 
 def _rerun(job_id: str) -> Call[Job]:
     """Queue a new job with the same request."""
-    return Call("POST", below(_PATH, job_id, "rerun"), _read, is_kept=True)
-
-
-def _read(response: httpx.Response) -> Job:
-    return Job.model_validate(response.json())
-
-
-def _read_page(response: httpx.Response) -> Page[Job]:
-    return Page[Job].model_validate(response.json())
+    return Call("POST", below(_PATH, job_id, "rerun"), read_as(Job), is_kept=True)
 
 
 class _Jobs(Resource[_S]):

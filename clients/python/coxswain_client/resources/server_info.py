@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from coxswain_client.call import Call
+from coxswain_client.call import Call, read_as
 from coxswain_client.endpoint import Endpoint, Resource
-from coxswain_client.models.chat import ChatMessage
-from coxswain_client.models.page import Page
+from coxswain_client.models.generation import ChatMessage
+from coxswain_client.models.record import Page
 from coxswain_client.models.registry import Model, Tokens
 from coxswain_client.sender import AsyncSender, Sender
 
@@ -21,7 +21,7 @@ _S = TypeVar("_S", bound=Sender | AsyncSender)
 
 def _models() -> Call[Page[Model]]:
     """Every name a request's `model` may have: the model, and the model under each profile."""
-    return Call("GET", "/v1/models", _read_models)
+    return Call("GET", "/v1/models", read_as(Page[Model]))
 
 
 def _capabilities() -> Call[dict[str, Any]]:
@@ -50,15 +50,7 @@ def _tokenize(
     body: dict[str, Any] = {"messages": list(messages)}
     if prompt is not None:
         body = {"prompt": prompt, "add_special_tokens": add_special_tokens}
-    return Call("POST", "/v1/tokenize", _read_tokens, json=body)
-
-
-def _read_tokens(response: httpx.Response) -> Tokens:
-    return Tokens.model_validate(response.json())
-
-
-def _read_models(response: httpx.Response) -> Page[Model]:
-    return Page[Model].model_validate(response.json())
+    return Call("POST", "/v1/tokenize", read_as(Tokens), json=body)
 
 
 def _read_object(response: httpx.Response) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from coxswain_client.client import AsyncCoxswain
-from coxswain_client.models.chat import ChatCompletion, ChatMessage
+from coxswain_client.models.generation import ChatCompletion, ChatMessage
 from coxswain_evals.arm import Arm, check_applied
 from coxswain_evals.concurrency import each
 from coxswain_evals.errors import DoseError

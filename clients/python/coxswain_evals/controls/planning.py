@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from coxswain_client.client import AsyncCoxswain
-from coxswain_client.models.chat import ChatMessage
+from coxswain_client.models.generation import ChatMessage
 from coxswain_evals.arm import Arm, Role
 from coxswain_evals.errors import DoseError
 from coxswain_evals.suite import Addition, Suite, Treatment

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from coxswain_client.models.inside import Cliffs, Heads, Readout, Trace, TracedToken
+from coxswain_client.models.analysis import Cliffs, Heads, Readout, Trace, TracedToken
 
 from .figure_file import save_figure
 

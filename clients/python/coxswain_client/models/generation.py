@@ -1,4 +1,4 @@
-"""Chats."""
+"""Chats and continued text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ __all__ = [
     "ChatMessage",
     "Choice",
     "ChunkChoice",
+    "Completion",
+    "CompletionChoice",
     "Delta",
     "Message",
     "Usage",
@@ -100,3 +102,28 @@ class ChatChunk(Record):
     def text(self) -> str:
         """What it adds to the first choice."""
         return "".join(c.delta.content or "" for c in self.choices if c.index == 0)
+
+
+class CompletionChoice(Record):
+    """One of n continuations of one prompt."""
+
+    index: int
+    text: str
+    finish_reason: str
+    logprobs: dict[str, Any] | None = None
+
+
+class Completion(Record):
+    """Continuations of prompts."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+    steering: AppliedSteering
+
+    @property
+    def text(self) -> str:
+        """Of the first choice."""
+        return self.choices[0].text
