@@ -12,7 +12,7 @@ from graphlib import TopologicalSorter
 from .source_tree import ROOT, Import, Module, imports, modules
 
 _STEERING = {"torch", "numpy", "safetensors"}
-_CLIENT = {"httpx", "httpx_retries", "httpx_sse", "pydantic", "click"}
+_CLIENT = {"httpx", "httpx_retries", "httpx_sse", "pydantic", "typer"}
 _STATISTICS = {"scipy", "sklearn"}
 _EVALS = {"matplotlib", "numpy", "safetensors", "scipy", "yaml"}  # the extra of that name
 _READS_SETTINGS = {"server.app", "server.settings"}  # and the commands

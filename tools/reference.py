@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from fastapi import FastAPI
 
-from coxswain_client.cli import main as coxctl
+from coxswain_client.cli import app as coxctl
 from server.api import openapi
 from server.api.http import error_table as errors
 from server.api.http.errors import RequestError
@@ -58,7 +58,7 @@ def settings() -> Iterator[Row]:
 def commands() -> Iterator[Row]:
     """Usage and meaning of every command."""
     yield from _commands("coxswain", typer.main.get_command(coxswain))
-    yield from _commands("coxctl", coxctl)
+    yield from _commands("coxctl", typer.main.get_command(coxctl))
 
 
 def _commands(name: str, command: Any) -> Iterator[Row]:  # typer has a click of its own

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from typer.testing import CliRunner, Result
 
 from coxswain_client import Coxswain
-from coxswain_client.cli import main
+from coxswain_client.cli import app
 
 from .found_inside import CLIFFS, HEADS, TRACE
 from .wire import Wire, events
@@ -25,7 +25,7 @@ DONE = {**JOB, "status": "succeeded", "progress": 1.0}
 
 def run(wire: Wire, *arguments: str) -> Result:
     client = Coxswain(transport=wire, max_retries=0)
-    return CliRunner().invoke(main, ["analyze", *arguments], obj=client)
+    return CliRunner().invoke(app, ["analyze", *arguments], obj=client)
 
 
 @pytest.fixture

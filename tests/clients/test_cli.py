@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import httpx
-from click.testing import CliRunner, Result
+from typer.testing import CliRunner, Result
 
 from coxswain_client import Coxswain
-from coxswain_client.cli import main
+from coxswain_client.cli import app
 
 from .wire import CHAT, DIRECTION, PROFILE, Wire, events
 
@@ -19,7 +19,7 @@ _MODELS = {"data": [{"id": "tiny", "max_model_len": 64}, {"id": "tiny:calm", "pa
 
 def _run(wire: Wire, *arguments: str, text: str | None = None) -> Result:
     client = Coxswain(transport=wire, max_retries=0)
-    return CliRunner().invoke(main, list(arguments), obj=client, input=text)
+    return CliRunner().invoke(app, list(arguments), obj=client, input=text)
 
 
 def test_a_chat_is_printed_as_it_is_written() -> None:
@@ -130,6 +130,6 @@ def test_models_are_listed() -> None:
 
 def test_every_command_has_help() -> None:
     for command in ([], ["directions"], ["profiles"], ["aliases"], ["keys"]):
-        result = CliRunner().invoke(main, [*command, "--help"])
+        result = CliRunner().invoke(app, [*command, "--help"])
         assert result.exit_code == 0
         assert "Usage:" in result.output

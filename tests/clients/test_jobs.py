@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
+from typer.testing import CliRunner, Result
 
 from coxswain_client import (
     APIConnectionError,
@@ -19,7 +19,7 @@ from coxswain_client import (
     NotFoundError,
     UnprocessableError,
 )
-from coxswain_client.cli import main
+from coxswain_client.cli import app
 from tests.server.api.server_process import ServerProcess
 
 from .wire import Wire, events
@@ -45,7 +45,7 @@ def event(number: int, status: str = "running") -> dict[str, Any]:
 
 def run(wire: Wire, *arguments: str) -> Result:
     client = Coxswain(transport=wire, max_retries=0)
-    return CliRunner().invoke(main, list(arguments), obj=client)
+    return CliRunner().invoke(app, list(arguments), obj=client)
 
 
 def test_waiting_goes_on_after_the_last_event_when_the_stream_breaks() -> None:
@@ -223,7 +223,7 @@ def test_against_a_server(tmp_path: Path) -> None:
         assert client.jobs.cancel(job.id).status == "cancelled"
         assert client.jobs.wait(job.id, seen.append).is_final
         assert seen[-1].status == "cancelled"
-        resumed = CliRunner().invoke(main, ["jobs", "resume", job.id], obj=client)
+        resumed = CliRunner().invoke(app, ["jobs", "resume", job.id], obj=client)
         last = json.loads(resumed.stdout)["num_events"]
         assert last == seen[-1].number + 1
         client.jobs.cancel(job.id)
@@ -236,10 +236,10 @@ def test_against_a_server(tmp_path: Path) -> None:
         assert done.result["direction"] == "made@1"
         with pytest.raises(ConflictError, match="rerun"):
             client.jobs.resume(done.id)
-        again = CliRunner().invoke(main, ["jobs", "rerun", done.id, "--watch"], obj=client)
+        again = CliRunner().invoke(app, ["jobs", "rerun", done.id, "--watch"], obj=client)
         assert (again.exit_code, again.stdout) == (0, "made@1\n")
         assert client.jobs.list().data[0].rerun_of == done.id
-        listed = CliRunner().invoke(main, ["jobs", "list", "--json"], obj=client)
+        listed = CliRunner().invoke(app, ["jobs", "list", "--json"], obj=client)
         assert [j["status"] for j in json.loads(listed.stdout)] == [
             *("succeeded", "succeeded", "cancelled")
         ]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from typer.testing import CliRunner
 
 from coxswain_client import AsyncCoxswain, Coxswain
-from coxswain_client.cli import main
+from coxswain_client.cli import app
 from coxswain_client.errors import SteeringClientError
 from coxswain_evals import Results, run_suite, write_report
 from coxswain_evals.arm import Role
@@ -262,7 +262,7 @@ async def test_a_report_says_it_all_and_says_it_again(echo: AsyncCoxswain, tmp_p
     intervals = next(line for line in text.splitlines() if line.startswith("Brackets"))
     assert text == REPORT.format(fingerprint="f" * 64, intervals=intervals)
     before = {path: path.read_bytes() for path in written}
-    shown = CliRunner().invoke(main, ["eval", "report", str(folder)], obj=Coxswain())
+    shown = CliRunner().invoke(app, ["eval", "report", str(folder)], obj=Coxswain())
     assert shown.exit_code == 0, shown.output
     assert {path: path.read_bytes() for path in written} == before
     document = json.loads((folder / "results.json").read_text())
@@ -281,7 +281,7 @@ async def test_two_runs_are_compared_item_by_item(echo: AsyncCoxswain, tmp_path:
     )
     await run_suite(echo, loaded, tmp_path / "two")
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
-    shown = CliRunner().invoke(main, ["eval", "compare", *folders], obj=Coxswain())
+    shown = CliRunner().invoke(app, ["eval", "compare", *folders], obj=Coxswain())
     assert shown.exit_code == 0, shown.output
     [line] = [x for x in shown.output.splitlines() if x.startswith("| refusal | `no-op` |")]
     assert line.endswith("| 0.333 [0.0615, 0.792] n=3 | +0 [0, 0] p=1 | 3 |")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from typer.testing import CliRunner
 
 from coxswain_client import Coxswain
-from coxswain_client.cli import main
+from coxswain_client.cli import app
 from coxswain_evals import Results
 from lab.evals.write_data import FOLDER
 
@@ -38,7 +38,7 @@ def results(museum: str, tmp_path_factory: pytest.TempPathFactory) -> Results:
     command = ["--base-url", museum, "eval", "run", str(folder / "two.yaml")]
     with Coxswain(museum) as client:
         done = CliRunner().invoke(
-            main, [*command, "--out", str(folder / "run"), "--limit", "6"], obj=client
+            app, [*command, "--out", str(folder / "run"), "--limit", "6"], obj=client
         )
     assert done.exit_code == 0, done.output
     assert (folder / "run" / "report.md").exists()

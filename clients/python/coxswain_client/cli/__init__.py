@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .group import main
+from .app import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

@@ -5,63 +5,69 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import click
+import typer
 
 from coxswain_client.client import Coxswain
-from coxswain_client.example_files import read_examples
+from coxswain_client.example_files import ExampleFileError, read_examples
 from coxswain_client.models.generation import ChatMessage
 from coxswain_client.models.record import Record
 from coxswain_client.models.steering import Monitor, SteeringOptions
 
-from .analyze_judge import judge
-from .analyze_probe import probe
-from .out_file import OutFile
+from .options import (
+    argument,
+    client_of,
+    failure,
+    group,
+    in_file,
+    option,
+    out_file,
+    without_blanks,
+)
 from .output import show
+from .watching import finished_job, show_or_watch_new
 
 __all__ = ["analyze"]
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_PICTURE = OutFile(".png", ".svg")
-_PAGE = OutFile(".html", ".png", ".svg")
+analyze = group("Look inside the model: traces, refusal cliffs, attention heads.")
 
-
-@click.group()
-def analyze() -> None:
-    """Look inside the model: traces, refusal cliffs, attention heads."""
-
-
-analyze.add_command(judge)
-analyze.add_command(probe)
+_File = Annotated[Path, argument("FILE", exists=True, dir_okay=False)]
+_Picture = Annotated[
+    Path | None,
+    option("--out", **out_file(".png", ".svg"), help="Draw to a .png or .svg file as well."),
+]
+_Probe = Annotated[str, option("--probe", help="NAME or NAME@VERSION.")]
+_Profile = Annotated[str | None, option(help="Steer by it.")]
 
 
 @analyze.command()
-@click.argument("prompt", required=False)
-@click.option("--messages", type=_FILE, help="A chat as a JSON list of role and content.")
-@click.option("--direction", "directions", multiple=True, required=True, help="Repeatable.")
-@click.option("--layers", help="all, or layers such as 2,3; else where each was stored.")
-@click.option("--site", help="Read all of them here.")
-@click.option("--max-tokens", type=int, default=0, show_default=True, help="Generate first.")
-@click.option("--profile", help="Steer by it.")
-@click.option("--out", type=_PAGE, help="Draw to a .html, .png or .svg file instead.")
-@click.pass_obj
 def trace(
-    client: Coxswain,
-    /,
+    ctx: typer.Context,
+    prompt: Annotated[str | None, argument("PROMPT")] = None,
     *,
-    prompt: str | None,
-    messages: Path | None,
-    directions: Sequence[str],
-    layers: str | None,
-    site: str | None,
-    max_tokens: int,
-    profile: str | None,
-    out: Path | None,
+    messages: Annotated[
+        Path | None, in_file(help="A chat as a JSON list of role and content.")
+    ] = None,
+    directions: Annotated[list[str], option("--direction", help="Repeatable.")],
+    layers: Annotated[
+        str | None, option(help="all, or layers such as 2,3; else where each was stored.")
+    ] = None,
+    site: Annotated[str | None, option(help="Read all of them here.")] = None,
+    max_tokens: Annotated[int, option(help="Generate first.")] = 0,
+    profile: _Profile = None,
+    out: Annotated[
+        Path | None,
+        option(
+            **out_file(".html", ".png", ".svg"),
+            help="Draw to a .html, .png or .svg file instead.",
+        ),
+    ] = None,
 ) -> None:
     """Read directions and probes at every token of PROMPT, a chat's question, or of a chat."""
     if (prompt is None) == (messages is None):
-        raise click.UsageError("give PROMPT or --messages")
+        raise typer.BadParameter("give PROMPT or --messages")
+    client = client_of(ctx)
     chat = _chat(prompt) if messages is None else _messages(messages)
     places = _layers(client, layers)
     readouts: list[Monitor] = [
@@ -82,37 +88,32 @@ def trace(
 
 
 @analyze.command()
-@click.argument("file", type=_FILE)
-@click.option("--probe", "probe_name", required=True, help="NAME or NAME@VERSION.")
-@click.option("--layer", type=int, help="Read it here instead of where it was stored.")
-@click.option("--site", help="As --layer.")
-@click.option("--profile", help="Steer by it.")
-@click.option("--thinking-portion", type=float, help="Keep this share of each thought.")
-@click.option("--padding", type=click.Choice(["none", "zero"]), help="Zero is as published.")
-@click.option("--out", type=_PICTURE, help="Draw to a .png or .svg file as well.")
-@click.pass_obj
 def cliff(
-    client: Coxswain,
-    /,
-    *,
-    file: Path,
-    probe_name: str,
-    layer: int | None,
-    site: str | None,
-    profile: str | None,
-    out: Path | None,
-    **options: Any,
+    ctx: typer.Context,
+    file: _File,
+    probe: _Probe,
+    layer: Annotated[
+        int | None, option(help="Read it here instead of where it was stored.")
+    ] = None,
+    site: Annotated[str | None, option(help="As --layer.")] = None,
+    profile: _Profile = None,
+    thinking_portion: Annotated[
+        float | None, option(help="Keep this share of each thought.")
+    ] = None,
+    padding: Annotated[Literal["none", "zero"] | None, option(help="Zero is as published.")] = None,
+    out: _Picture = None,
 ) -> None:
     """Measure the refusal cliff of the rollouts in FILE: chats with thoughts, a line each.
 
     Prints plateau, final and cliff; with --out, the average curve as a picture too.
     """
-    found = client.analysis.cliff(
+    found = client_of(ctx).analysis.cliff(
         read_examples(file),
-        _readout(probe_name, layer, site),
+        _readout(probe, layer, site),
         steering=_steering(profile),
         curves=out is not None,
-        **options,
+        thinking_portion=thinking_portion,
+        padding=padding,
     )
     if out is not None:
         from coxswain_evals.plots import draw_cliffs
@@ -122,26 +123,109 @@ def cliff(
 
 
 @analyze.command()
-@click.argument("file", type=_FILE)
-@click.option("--probe", "probe_name", required=True, help="NAME or NAME@VERSION.")
-@click.option("--method", type=click.Choice(["attribution", "causal"]), default="attribution")
-@click.option("--percent", type=float, default=3.0, show_default=True, help="Of all heads.")
-@click.option("--gamma", type=float, default=0.0, show_default=True, help="Scale them by it.")
-@click.option("--fold/--no-fold", default=None, help="Through the final norm, or not.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random control.")
-@click.option("--save", "profile", help="Save the heads as a draft profile of this name.")
-@click.option("--out", type=_PICTURE, help="Draw to a .png or .svg file as well.")
-@click.pass_obj
 def heads(
-    client: Coxswain, /, *, file: Path, probe_name: str, out: Path | None, **options: Any
+    ctx: typer.Context,
+    file: _File,
+    probe: _Probe,
+    method: Annotated[Literal["attribution", "causal"], option()] = "attribution",
+    percent: Annotated[float, option(help="Of all heads.")] = 3.0,
+    gamma: Annotated[float, option(help="Scale them by it.")] = 0.0,
+    fold: Annotated[
+        bool | None, option("--fold/--no-fold", help="Through the final norm, or not.")
+    ] = None,
+    seed: Annotated[int, option(help="Of the random control.")] = 0,
+    save: Annotated[
+        str | None, option(help="Save the heads as a draft profile of this name.")
+    ] = None,
+    out: _Picture = None,
 ) -> None:
     """Rank attention heads by what they do to a probe, over the prompts in FILE."""
-    found = client.analysis.heads(read_examples(file), probe_name, **options)
+    found = client_of(ctx).analysis.heads(
+        read_examples(file),
+        probe,
+        method=method,
+        profile=save,
+        percent=percent,
+        gamma=gamma,
+        fold=fold,
+        seed=seed,
+    )
     if out is not None:
         from coxswain_evals.plots import draw_heads
 
         draw_heads(found, out)
     show(found)
+
+
+def _share(fraction: float) -> float:
+    if not 0 < fraction <= 1:
+        raise typer.BadParameter(f"{fraction} is not in the range 0<x<=1.")
+    return fraction
+
+
+@analyze.command()
+def judge(
+    ctx: typer.Context,
+    file: _File,
+    *,
+    probe: _Probe,
+    fraction: Annotated[float, option(callback=_share, help="Above 0 and at most 1.")],
+    rule: Annotated[
+        Literal["cliff", "final"],
+        option(help="Largest plateau - final first, or smallest final first, as published."),
+    ] = "cliff",
+    out: Annotated[Path, option(**out_file())],
+) -> None:
+    """Rank the rollouts in FILE (.jsonl, chats with thoughts) and write the first to --out.
+
+    Lines are copied as they are, the one to train on first. The server does it as a job.
+    """
+    if file.suffix.lower() != ".jsonl":
+        raise ExampleFileError(f"{file}: unknown kind of file; expected .jsonl")
+    client = client_of(ctx)
+    lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    job = client.jobs.create("cliff", conversations=read_examples(file), probe=probe)
+    result = finished_job(client, job.id).result or {}
+    count = min(len(lines), max(1, round(fraction * len(lines))))
+    chosen = result["ranking"][rule][:count]
+    out.write_text("".join(f"{lines[index]}\n" for index in chosen), encoding="utf-8")
+    rows = [result["conversations"][index] for index in chosen]
+    summary = {
+        "job": job.id,
+        "selected": count,
+        "of": len(lines),
+        "rule": rule,
+        "mean_cliff_selected": sum(row["cliff"] for row in rows) / count,
+        "mean_cliff": result["average"]["cliff"],
+    }
+    show(summary)
+
+
+@analyze.command()
+def probe(
+    ctx: typer.Context,
+    name: Annotated[str, argument("NAME")],
+    positive: Annotated[Path, in_file(help="Rollouts that refuse.")],
+    negative: Annotated[Path, in_file(help="Rollouts that comply.")],
+    layer: Annotated[int | None, option(help="By default the last.")] = None,
+    site: Annotated[str | None, option(help="By default final, after the last norm.")] = None,
+    validation: Annotated[float | None, option(help="Share held out; by default 0.2.")] = None,
+    l2: Annotated[float | None, option(help="Weight of the penalty; by default 1.")] = None,
+    seed: Annotated[int | None, option(help="Of the split.")] = None,
+    watch: Annotated[bool, option("--watch", help="Follow it to its end.")] = False,
+) -> None:
+    """Train a probe called NAME where thoughts have ended and answers would begin.
+
+    A line of a file is a chat whose last message is `<think> thought </think> answer`. Let both
+    files hold the same topics: against ordinary questions alone it learns the topic.
+    """
+    data = without_blanks(
+        positive=read_examples(positive), negative=read_examples(negative), validation=validation
+    )
+    options = without_blanks(layer=layer, site=site, l2=l2, seed=seed)
+    client = client_of(ctx)
+    job = client.jobs.create("cliff_probe", name=name, data=data, **options)
+    show_or_watch_new(client, job, is_watched=watch)
 
 
 def _readout(direction: str, layer: int | None, site: str | None) -> Monitor:
@@ -158,6 +242,7 @@ def _steering(profile: str | None) -> SteeringOptions | None:
 
 
 def _layers(client: Coxswain, text: str | None) -> Sequence[int | None]:
+    """The layers that are read; None stands for where a direction was stored."""
     if text is None:
         return [None]
     if text == "all":
@@ -165,7 +250,7 @@ def _layers(client: Coxswain, text: str | None) -> Sequence[int | None]:
     try:
         return [int(layer) for layer in text.split(",")]
     except ValueError:
-        raise click.BadParameter(
+        raise typer.BadParameter(
             f"{text!r}; expected all, or layers such as 2,3", param_hint="--layers"
         ) from None
 
@@ -175,17 +260,22 @@ def _chat(prompt: str | None) -> list[ChatMessage]:
 
 
 def _messages(path: Path) -> list[ChatMessage]:
+    """The chat in a JSON file.
+
+    Raises:
+        Exit: The file is not JSON, or no list.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise click.ClickException(f"{path} is not JSON: {error}") from None
+        raise failure(f"{path} is not JSON: {error}") from None
     if not isinstance(found, list):
-        raise click.ClickException(f"{path} is not a list of messages")
+        raise failure(f"{path} is not a list of messages")
     return found
 
 
 def _without(found: Record, name: str) -> dict[str, Any]:
-    """As JSON, less every member of that name."""
+    """The record as JSON, less every member of that name."""
 
     def pruned(value: Any) -> Any:
         if isinstance(value, Mapping):

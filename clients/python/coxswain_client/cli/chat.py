@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-import click
+import typer
 
 from coxswain_client.client import Coxswain
 from coxswain_client.models.generation import ChatMessage
 
+from .options import argument, client_of, option, without_blanks
 from .output import show
 
 __all__ = ["chat"]
 
 
-@click.command()
-@click.argument("text")
-@click.option("--profile", help="Profile, as NAME or NAME@VERSION; 'none' opts out of a default.")
-@click.option("--strength", type=float, help="Factor on the profile's strengths.")
-@click.option("--system", help="System message.")
-@click.option("--model", help="Name of the model; by default the one the server has loaded.")
-@click.option("--max-tokens", type=int, help="Most tokens of the answer.")
-@click.option("--temperature", type=float, help="0 takes the likeliest token.")
-@click.option("--seed", type=int, help="Makes the answer reproducible.")
-@click.option("--compare", is_flag=True, help="Print the unsteered answer first.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
-@click.pass_obj
 def chat(
-    client: Coxswain,
-    /,
-    *,
-    text: str,
-    profile: str | None,
-    strength: float | None,
-    system: str | None,
-    model: str | None,
-    compare: bool,
-    as_json: bool,
-    **sampling: float | None,
+    ctx: typer.Context,
+    text: Annotated[str, argument("TEXT")],
+    profile: Annotated[
+        str | None,
+        option(help="Profile, as NAME or NAME@VERSION; 'none' opts out of a default."),
+    ] = None,
+    strength: Annotated[float | None, option(help="Factor on the profile's strengths.")] = None,
+    system: Annotated[str | None, option(help="System message.")] = None,
+    model: Annotated[
+        str | None, option(help="Name of the model; by default the one the server has loaded.")
+    ] = None,
+    max_tokens: Annotated[int | None, option(help="Most tokens of the answer.")] = None,
+    temperature: Annotated[float | None, option(help="0 takes the likeliest token.")] = None,
+    seed: Annotated[int | None, option(help="Makes the answer reproducible.")] = None,
+    compare: Annotated[bool, option("--compare", help="Print the unsteered answer first.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
     """Ask TEXT, steered by a profile, and print the answer as it is written."""
+    client = client_of(ctx)
     turns: list[ChatMessage] = [] if system is None else [{"role": "system", "content": system}]
     turns.append({"role": "user", "content": text})
     options: dict[str, Any] = {
         "model": model or client.models().data[0].id,
         "profile": profile,
         "strength": strength,
-        **{name: value for name, value in sampling.items() if value is not None},
+        **without_blanks(max_tokens=max_tokens, temperature=temperature, seed=seed),
     }
     if not compare and not as_json:
         _print_stream(client, turns, options)
@@ -55,11 +50,11 @@ def chat(
     if as_json:
         show(answer)
         return
-    click.echo(f"unsteered: {answer.baseline_text}\nsteered:   {answer.text}")
+    typer.echo(f"unsteered: {answer.baseline_text}\nsteered:   {answer.text}")
 
 
 def _print_stream(client: Coxswain, turns: list[ChatMessage], options: dict[str, Any]) -> None:
     with client.stream_chat(turns, **options) as chunks:
         for chunk in chunks:
-            click.echo(chunk.text, nl=False)
-    click.echo()
+            typer.echo(chunk.text, nl=False)
+    typer.echo()

@@ -3,83 +3,86 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
+import typer
 
-from coxswain_client.client import Coxswain
 from coxswain_client.example_files import read_examples, read_pairs
 
-from .output import show
-from .watching import watch_job
+from .options import argument, client_of, in_file, option, without_blanks
+from .watching import show_or_watch_new
 
 __all__ = ["fit"]
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-
-@click.command()
-@click.argument("name")
-@click.option("--method", default="mean_difference", show_default=True, help="See capabilities.")
-@click.option("--positive", type=_FILE, help="Examples with the property: .jsonl or .csv.")
-@click.option("--negative", type=_FILE, help="Examples without it.")
-@click.option("--pairs", type=_FILE, help="Both, in pairs, instead.")
-@click.option("--system-prompt", help="Put before every example, and absent when serving.")
-@click.option("--token", help="last, post_instruction, mean, or an index.")
-@click.option("--validation", type=float, help="Share held out; by default 0.2.")
-@click.option("--site", help="By default resid_post.")
-@click.option("--layers", help="Layers such as 3,4 or 40-60%, all, select, or select:2,3,4.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
-@click.option("--seed", type=int, help="Of the split and of resampling.")
-@click.option("--requires", multiple=True, help="Scope that its use takes; repeatable.")
-@click.option("--watch", is_flag=True, help="Follow it to its end; prints the direction.")
-@click.pass_obj
-def fit(client: Coxswain, /, *, name: str, watch: bool, **given: Any) -> None:
+def fit(
+    ctx: typer.Context,
+    name: Annotated[str, argument("NAME")],
+    method: Annotated[str, option(help="See capabilities.")] = "mean_difference",
+    positive: Annotated[
+        Path | None, in_file(help="Examples with the property: .jsonl or .csv.")
+    ] = None,
+    negative: Annotated[Path | None, in_file(help="Examples without it.")] = None,
+    pairs: Annotated[Path | None, in_file(help="Both, in pairs, instead.")] = None,
+    system_prompt: Annotated[
+        str | None, option(help="Put before every example, and absent when serving.")
+    ] = None,
+    token: Annotated[str | None, option(help="last, post_instruction, mean, or an index.")] = None,
+    validation: Annotated[float | None, option(help="Share held out; by default 0.2.")] = None,
+    site: Annotated[str | None, option(help="By default resid_post.")] = None,
+    layers: Annotated[
+        str | None,
+        option(help="Layers such as 3,4 or 40-60%, all, select, or select:2,3,4."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, option("--option", metavar="KEY=VALUE", help="Repeatable.")
+    ] = None,
+    seed: Annotated[int | None, option(help="Of the split and of resampling.")] = None,
+    requires: Annotated[
+        list[str] | None, option(help="Scope that its use takes; repeatable.")
+    ] = None,
+    watch: Annotated[
+        bool, option("--watch", help="Follow it to its end; prints the direction.")
+    ] = False,
+) -> None:
     """Fit a direction called NAME from example prompts, on the server's own model.
 
     A line of a .jsonl file is a text, or an object with prompt or messages; a .csv file has a
     column prompt (or text), or conversation, role and content. The result with its receipt is in
     `coxctl jobs show`.
     """
-    data = _data(given)
-    request = {
-        "name": name,
-        "method": given["method"],
-        "site": given["site"],
-        "layers": _layers(given["layers"]),
-        "data": data,
-        "options": dict(map(_option, given["options"])),
-        "seed": given["seed"],
-        "requires": list(given["requires"]),
-    }
-    job = client.jobs.create("fit", **{k: v for k, v in request.items() if v not in (None, {}, [])})
-    if watch:
-        click.echo(job.id, err=True)
-        watch_job(client, job.id)
-    else:
-        show(job)
+    data = without_blanks(
+        **_examples(positive, negative, pairs),
+        token=int(token) if token and token.lstrip("-").isdecimal() else token,
+        system_prompt=system_prompt,
+        validation=validation,
+    )
+    request = without_blanks(
+        name=name,
+        method=method,
+        site=site,
+        layers=_layers(layers),
+        data=data,
+        options=dict(map(_option, options or ())),
+        seed=seed,
+        requires=requires,
+    )
+    client = client_of(ctx)
+    show_or_watch_new(client, client.jobs.create("fit", **request), is_watched=watch)
 
 
-def _data(given: Mapping[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    sides = [side for side in ("positive", "negative") if given[side] is not None]
-    if given["pairs"] is not None and not sides:
-        data["pairs"] = read_pairs(given["pairs"])
-    elif given["pairs"] is None and len(sides) == 2:
-        data = {side: read_examples(given[side]) for side in sides}
-    else:
-        raise click.UsageError("give --positive and --negative, or --pairs")
-    token = given["token"]
-    data["token"] = int(token) if token and token.lstrip("-").isdecimal() else token
-    data["system_prompt"] = given["system_prompt"]
-    data["validation"] = given["validation"]
-    return {key: value for key, value in data.items() if value is not None}
+def _examples(positive: Path | None, negative: Path | None, pairs: Path | None) -> dict[str, Any]:
+    """The examples in the files, as a fit's `data` takes them."""
+    if pairs is not None and positive is None and negative is None:
+        return {"pairs": read_pairs(pairs)}
+    if pairs is None and positive is not None and negative is not None:
+        return {"positive": read_examples(positive), "negative": read_examples(negative)}
+    raise typer.BadParameter("give --positive and --negative, or --pairs")
 
 
 def _layers(text: str | None) -> str | list[int] | dict[str, Any] | None:
-    """As the server reads it; None where it is not given."""
+    """A choice of layers as the server reads it; None where it is not given."""
     if text is None or text == "select":
         return text
     if text.startswith("select:"):
@@ -92,7 +95,7 @@ def _layers(text: str | None) -> str | list[int] | dict[str, Any] | None:
             return {"from": float(first) / 100, "to": float(last) / 100}
         return [int(layer) for layer in text.split(",")]
     except ValueError:
-        raise click.BadParameter(
+        raise typer.BadParameter(
             f"{text!r}; expected layers such as 3,4, a range of the depth such as 40-60%, all, "
             "select, or select: before any of these",
             param_hint="--layers",
@@ -103,7 +106,7 @@ def _option(text: str) -> tuple[str, Any]:
     """`key=value`; a value that is JSON is read as JSON, any other is a text."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise click.BadParameter(f"{text!r}; expected KEY=VALUE", param_hint="--option")
+        raise typer.BadParameter(f"{text!r}; expected KEY=VALUE", param_hint="--option")
     try:
         return key, json.loads(value)
     except ValueError:

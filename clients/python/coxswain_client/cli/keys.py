@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-import click
+import typer
 
-from coxswain_client.client import Coxswain
-
-from .output import show, show_table
-from .paging import every
+from .options import AsJson, argument, client_of, group, option, without_blanks
+from .output import all_pages, show, show_table
 
 __all__ = ["keys"]
 
 _COLUMNS = ("id", "name", "scopes", "default_profile", "requests_per_minute", "revoked_at")
 
-
-@click.group()
-def keys() -> None:
-    """API keys."""
+keys = group("API keys.")
 
 
 @keys.command()
-@click.argument("name")
-@click.option("--scope", "scopes", multiple=True, required=True, help="Repeatable.")
-@click.option("--profile", "profiles_allow", multiple=True, help="Only these; repeatable.")
-@click.option("--default-profile", help="Used by requests that choose none.")
-@click.option("--requests-per-minute", type=int, help="Its limit.")
-@click.option("--expires-at", help="Such as 2030-01-01T00:00:00Z.")
-@click.pass_obj
-def create(client: Coxswain, /, *, name: str, scopes: tuple[str, ...], **limits: Any) -> None:
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, argument("NAME")],
+    scopes: Annotated[list[str], option("--scope", help="Repeatable.")],
+    profiles: Annotated[
+        list[str] | None, option("--profile", help="Only these; repeatable.")
+    ] = None,
+    default_profile: Annotated[
+        str | None, option(help="Used by requests that choose none.")
+    ] = None,
+    requests_per_minute: Annotated[int | None, option(help="Its limit.")] = None,
+    expires_at: Annotated[str | None, option(help="Such as 2030-01-01T00:00:00Z.")] = None,
+) -> None:
     """Make a key called NAME and print it with its secret, which is shown this once."""
-    given = {
-        limit: list(value) if isinstance(value, tuple) else value
-        for limit, value in limits.items()
-        if value not in (None, ())
-    }
-    show(client.keys.create(name, scopes, **given))
+    limits = without_blanks(
+        profiles_allow=profiles,
+        default_profile=default_profile,
+        requests_per_minute=requests_per_minute,
+        expires_at=expires_at,
+    )
+    show(client_of(ctx).keys.create(name, scopes, **limits))
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
-def list_(client: Coxswain, *, as_json: bool) -> None:
+def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
     """All keys without their secrets."""
-    found = list(every(lambda cursor: client.keys.list(cursor=cursor)))
+    client = client_of(ctx)
+    found = list(all_pages(lambda cursor: client.keys.list(cursor=cursor)))
     show_table(found, _COLUMNS, as_json=as_json)
 
 
 @keys.command()
-@click.argument("key_id")
-@click.pass_obj
-def revoke(client: Coxswain, *, key_id: str) -> None:
+def revoke(ctx: typer.Context, key_id: Annotated[str, argument("KEY_ID")]) -> None:
     """End the key KEY_ID for good."""
-    show(client.keys.revoke(key_id))
+    show(client_of(ctx).keys.revoke(key_id))

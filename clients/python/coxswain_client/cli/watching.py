@@ -6,26 +6,38 @@ import json
 from time import monotonic, sleep
 from typing import Final
 
-import click
+import typer
 
 from coxswain_client.client import Coxswain
 from coxswain_client.errors import SteeringClientError
 from coxswain_client.models.jobs import Job, JobEvent
 
-__all__ = ["finished_job", "watch_job"]
+from .options import failure
+from .output import show
+
+__all__ = ["finished_job", "show_or_watch_new", "watch_job"]
 
 _PATIENCE_SECONDS: Final = 600.0  # a large model is loaded in minutes
 _PAUSE_SECONDS: Final = 2.0
+
+
+def show_or_watch_new(client: Coxswain, job: Job, *, is_watched: bool) -> None:
+    """Print a job that was just queued; or its id on standard error, then as `watch_job`."""
+    if is_watched:
+        typer.echo(job.id, err=True)
+        watch_job(client, job.id)
+    else:
+        show(job)
 
 
 def watch_job(client: Coxswain, job_id: str, *, after: int = 0) -> None:
     """Print a job's progress on standard error, then the direction it made, or its result.
 
     Raises:
-        ClickException: It did not succeed.
+        Exit: It did not succeed, which is said on standard error.
     """
     result = finished_job(client, job_id, after=after).result or {}
-    click.echo(result.get("direction") or json.dumps(result, indent=2, ensure_ascii=False))
+    typer.echo(result.get("direction") or json.dumps(result, indent=2, ensure_ascii=False))
 
 
 def finished_job(client: Coxswain, job_id: str, *, after: int = 0) -> Job:
@@ -34,27 +46,27 @@ def finished_job(client: Coxswain, job_id: str, *, after: int = 0) -> Job:
     A server that goes away is waited for.
 
     Raises:
-        ClickException: It did not succeed.
+        Exit: It did not succeed, which is said on standard error.
     """
-    shown = _Shown()
+    watcher = _Watcher()
     try:
-        job = client.jobs.wait(job_id, shown.take, after=after, on_away=shown.wait_for_server)
+        job = client.jobs.wait(job_id, watcher.take, after=after, on_away=watcher.wait_for_server)
     except SteeringClientError:
-        if shown.end is None:
+        if watcher.end is None:
             raise
-        raise _failure(job_id, shown.end.status, shown.end.message) from None
-    shown.say_back()
+        raise _failure(job_id, watcher.end.status, watcher.end.message) from None
+    watcher.say_back()
     if not job.has_succeeded:
         raise _failure(job.id, job.status, (job.error or {}).get("message") or job.message)
     return job
 
 
-class _Shown:
-    """What a watcher has been shown.
+class _Watcher:
+    """What has been printed of a job that is watched.
 
     Attributes:
-        end: The event that the job ended with badly, which is said once, by the error; None before
-            it has, and when the job goes on.
+        end: The event with which the job failed, which is printed once, by the error; None before
+            that, and when the job goes on.
     """
 
     def __init__(self) -> None:
@@ -77,7 +89,7 @@ class _Shown:
             return False
         if self._away_since is None:
             self._away_since = now
-            click.echo(f"the server went away ({error}); waiting for it", err=True)
+            typer.echo(f"the server went away ({error}); waiting for it", err=True)
         if now - self._away_since > _PATIENCE_SECONDS:
             return False
         sleep(_PAUSE_SECONDS)
@@ -87,13 +99,13 @@ class _Shown:
         """Say that the server is back, where it was away."""
         if self._away_since is not None:
             self._away_since = None
-            click.echo("the server is back", err=True)
+            typer.echo("the server is back", err=True)
 
 
-def _failure(job_id: str, status: str, message: str) -> click.ClickException:
+def _failure(job_id: str, status: str, message: str) -> typer.Exit:
     remedy = f": coxctl jobs resume {job_id}" if status == "interrupted" else ""
-    return click.ClickException(f"{job_id} {status}: {message}{remedy}")
+    return failure(f"{job_id} {status}: {message}{remedy}")
 
 
 def _print(event: JobEvent) -> None:
-    click.echo(f"{event.progress:4.0%} {event.message}", err=True)
+    typer.echo(f"{event.progress:4.0%} {event.message}", err=True)
