@@ -9,7 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from steering.errors import CoxswainError
 
 from .store.errors import StoreBusyError
 
@@ -21,16 +23,10 @@ _STORE_WAIT_SECONDS: Final = 5.0
 _BULK_WAIT_SECONDS: Final = 30.0
 
 
-class PoolFullError(Exception):
-    """Too much work of one sort waits already, or has waited too long.
+class PoolFullError(CoxswainError):
+    """Too much work of one sort waits already, or has waited too long."""
 
-    Attributes:
-        code: Stable machine-readable name; goes on the wire as `error.code`.
-        param: None: no field is at fault.
-    """
-
-    code: ClassVar[str] = "server_busy"
-    param: None = None
+    code = "server_busy"
 
 
 class Compute(Protocol):

@@ -1,31 +1,36 @@
-"""What can be wrong with steering, as types a caller can tell apart.
+"""The base of every error of this project, and what can be wrong with steering.
 
-SteeringError
-|-- InvalidFieldError           a field's value is not one of those allowed
-|-- ShapeMismatchError          a tensor has another shape than its site or kind asks for
-|-- UnsupportedDtypeError       a tensor's dtype is not F32, F16 or BF16
-|-- NonFiniteError              NaN or infinity in a tensor or a number
-|-- ZeroVectorError             a direction with (almost) no length
-|-- NormTooLargeError           a direction whose length would overflow the model's dtype
-|-- UnknownSiteError            no site has that name
-|-- SiteUnavailableError        the loaded model has no such site; says why
-|-- LayerOutOfRangeError        a layer the model does not have, or an empty selection
-|-- NotStoredThereError         a per-layer direction used at a layer or site it was not stored for
-|-- IncompatibleModelError      made for another model (fingerprint)
-|-- IncompatibleOperationError  this operation cannot use this kind of direction
-|-- NoEffectError               steering that would change nothing that is returned
-|-- FormatError                 a file that cannot be read as what it claims to be
-|   `-- UnsafeFormatError       a file that would need unpickling or code to read
-|-- UnsupportedArchitectureError  the model's structure cannot be mapped
-|-- SelfCheckError              the architecture map does not hold on the loaded model
-`-- FitError                    a direction cannot be fitted from this data
+CoxswainError
+`-- SteeringError
+    |-- InvalidFieldError           a field's value is not one of those allowed
+    |-- ShapeMismatchError          a tensor has another shape than its site or kind asks for
+    |-- UnsupportedDtypeError       a tensor's dtype is not F32, F16 or BF16
+    |-- NonFiniteError              NaN or infinity in a tensor or a number
+    |-- ZeroVectorError             a direction with (almost) no length
+    |-- NormTooLargeError           a direction whose length would overflow the model's dtype
+    |-- UnknownSiteError            no site has that name
+    |-- SiteUnavailableError        the loaded model has no such site; says why
+    |-- LayerOutOfRangeError        a layer the model does not have, or an empty selection
+    |-- NotStoredThereError         a per-layer direction used where it was not stored
+    |-- IncompatibleModelError      made for another model (fingerprint)
+    |-- IncompatibleOperationError  this operation cannot use this kind of direction
+    |-- NoEffectError               steering that would change nothing that is returned
+    |-- FormatError                 a file that cannot be read as what it claims to be
+    |   `-- UnsafeFormatError       a file that would need unpickling or code to read
+    |-- UnsupportedArchitectureError  the model's structure cannot be mapped
+    |-- SelfCheckError              the architecture map does not hold on the loaded model
+    `-- FitError                    a direction cannot be fitted from this data
+
+Request bodies, keys, the engine, the store, the registry and the weights have trees of their own on
+the same base, each drawn in the module that has it.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
+    "CoxswainError",
     "FitError",
     "FormatError",
     "IncompatibleModelError",
@@ -48,21 +53,21 @@ __all__ = [
 ]
 
 
-class SteeringError(ValueError):
-    """Steering that cannot be done as asked.
+class CoxswainError(Exception):
+    """A fault that a caller can tell apart from others, and name to its user.
 
     Attributes:
         code: Stable machine-readable name of the fault; goes on the wire as `error.code`.
-        param: Path of the offending field, for example `interventions[0].layers`.
+        param: Path of the field at fault, for example `interventions[0].layers`, or None.
     """
 
-    code: ClassVar[str] = "invalid_steering"
+    code: ClassVar[str] = "server_error"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
 
-    def under(self, prefix: str) -> SteeringError:
+    def under(self, prefix: str) -> Self:
         """Put the field's path below `prefix` and return this error, for re-raising."""
         if self.param is None:
             self.param = prefix
@@ -70,6 +75,17 @@ class SteeringError(ValueError):
             joint = "" if self.param.startswith("[") else "."
             self.param = f"{prefix}{joint}{self.param}"
         return self
+
+    def at(self, param: str) -> Self:
+        """Name the caller's own field `param` instead, and return this error, for re-raising."""
+        self.param = param
+        return self
+
+
+class SteeringError(CoxswainError, ValueError):
+    """Steering that cannot be done as asked."""
+
+    code = "invalid_steering"
 
 
 class InvalidFieldError(SteeringError):

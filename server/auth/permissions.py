@@ -13,7 +13,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Final
+
+from steering.errors import CoxswainError
 
 __all__ = [
     "LOCAL_USER",
@@ -38,19 +40,10 @@ class KeyScope(StrEnum):
     RESTRICTED = "restricted"  # use what requires it, such as edits that weaken refusals
 
 
-class AuthError(Exception):
-    """A caller may not do what it asks.
+class AuthError(CoxswainError):
+    """A caller may not do what it asks."""
 
-    Attributes:
-        code: Stable machine-readable name; goes on the wire as `error.code`.
-        param: The request's field at fault, or None.
-    """
-
-    code: ClassVar[str] = "auth_error"
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    code = "auth_error"
 
 
 class AuthenticationError(AuthError):

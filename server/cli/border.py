@@ -39,14 +39,10 @@ class Border(TyperGroup):
 
 def _status(error: Exception) -> int | None:
     # loads torch: not for --help
-    from server.engine.errors import EngineDeadError, EngineError
-    from server.resolver.errors import RegistryError
+    from server.engine.errors import EngineDeadError
     from server.serve import StartError
-    from server.store.errors import StoreError
-    from steering.errors import SteeringError
-    from steering.weights import WeightEditError
+    from steering.errors import CoxswainError
 
     if isinstance(error, EngineDeadError):
         return 1
-    given = (StartError, StoreError, RegistryError, EngineError, SteeringError, WeightEditError)
-    return 2 if isinstance(error, (*given, OSError)) else None
+    return 2 if isinstance(error, CoxswainError | StartError | OSError) else None

@@ -17,7 +17,7 @@ EngineError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from steering.errors import CoxswainError
 
 __all__ = [
     "EngineDeadError",
@@ -36,19 +36,10 @@ __all__ = [
 ]
 
 
-class EngineError(Exception):
-    """A request cannot be served.
+class EngineError(CoxswainError):
+    """A request cannot be served."""
 
-    Attributes:
-        code: Stable machine-readable name; goes on the wire as `error.code`.
-        param: The request's field at fault, or None.
-    """
-
-    code: ClassVar[str] = "server_error"
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    code = "server_error"
 
 
 class ModelLoadError(EngineError):

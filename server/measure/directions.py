@@ -88,7 +88,7 @@ class RequestDirections:
         try:
             return self._find(reference)
         except StoreError as error:
-            error.param = param
+            error.at(param)
             raise
 
     def _require(self, scopes: Iterable[str], param: str) -> None:

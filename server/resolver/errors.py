@@ -5,15 +5,18 @@ RegistryError
 |-- StrengthOutOfRangeError     a strength this key may not give
 |-- NothingToCompareError       a comparison of an answer that is not steered
 `-- InvalidProfileError         everything that is wrong with a profile, at once
+
+FormatError (of steering)
+|-- InvalidGgufError            an uploaded GGUF file is no control vector
+`-- InvalidSafetensorsError     an uploaded file is not safetensors
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from steering.errors import FormatError
+from steering.errors import CoxswainError, FormatError
 
 __all__ = [
     "InvalidGgufError",
@@ -27,19 +30,10 @@ __all__ = [
 ]
 
 
-class RegistryError(Exception):
-    """A choice of steering that cannot be honoured.
+class RegistryError(CoxswainError):
+    """A choice of steering that cannot be honoured."""
 
-    Attributes:
-        code: Stable machine-readable name; goes on the wire as `error.code`.
-        param: Path of the field at fault, or None.
-    """
-
-    code: ClassVar[str] = "invalid_steering"
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    code = "invalid_steering"
 
 
 class SteeringConflictError(RegistryError):

@@ -51,7 +51,7 @@ def direction_at(
     try:
         return find(reference)
     except StoreError as error:
-        error.param = f"{path}.direction"
+        error.at(f"{path}.direction")
         raise
 
 

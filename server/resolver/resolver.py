@@ -266,7 +266,7 @@ def _published(text: str, param: str, caller: Principal, view: RegistryView) -> 
     try:
         record = view.profile(text)
     except StoreError as error:
-        error.param = param
+        error.at(param)
         raise
     is_draft = record.status is ProfileStatus.DRAFT
     if is_draft and KeyScope.ADMIN not in caller.scopes:

@@ -34,7 +34,8 @@ StoreError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+
+from steering.errors import CoxswainError
 
 __all__ = [
     "AliasNotFoundError",
@@ -69,19 +70,10 @@ __all__ = [
 ]
 
 
-class StoreError(Exception):
-    """The store cannot do what was asked.
+class StoreError(CoxswainError):
+    """The store cannot do what was asked."""
 
-    Attributes:
-        code: Stable machine-readable name of the fault; goes on the wire as `error.code`.
-        param: Path of the offending field, or None.
-    """
-
-    code: ClassVar[str] = "store_error"
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    code = "store_error"
 
 
 class NotFoundError(StoreError):

@@ -10,6 +10,8 @@ WeightEditError
 
 from __future__ import annotations
 
+from steering.errors import CoxswainError
+
 __all__ = [
     "CentredWeightsError",
     "CheckpointError",
@@ -20,16 +22,13 @@ __all__ = [
 ]
 
 
-class WeightEditError(Exception):
+class WeightEditError(CoxswainError):
     """A checkpoint cannot be edited as asked.
 
-    Attributes:
-        param: The option or the field of an intervention at fault, or None.
+    `param` is the option or the field of an intervention at fault.
     """
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    code = "weight_edit_failed"
 
 
 class NotFoldableError(WeightEditError):

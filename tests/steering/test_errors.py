@@ -4,12 +4,12 @@ import inspect
 import re
 
 from steering import errors
-from steering.errors import SteeringError
+from steering.errors import CoxswainError, SteeringError
 
 CLASSES = [
     member
     for _, member in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(member, SteeringError)
+    if issubclass(member, CoxswainError)
 ]
 
 
@@ -22,3 +22,19 @@ def test_every_error_has_a_code_of_its_own() -> None:
 def test_the_tree_in_the_docstring_is_complete() -> None:
     drawn = re.findall(r"\b([A-Z]\w+Error)\b", errors.__doc__ or "")
     assert sorted(drawn) == sorted(error.__name__ for error in CLASSES)
+
+
+def test_errors_are_put_under_their_place() -> None:
+    assert SteeringError("m").under("a").param == "a"
+    assert SteeringError("m", param="b").under("a[0]").param == "a[0].b"
+    assert SteeringError("m", param="[1]").under("a").param == "a[1]"
+
+
+def test_errors_take_the_name_their_caller_gives_the_field() -> None:
+    assert SteeringError("m").at("a").param == "a"
+    assert SteeringError("m", param="name").at("a[0].direction").param == "a[0].direction"
+
+
+def test_a_wrong_steering_is_a_wrong_value() -> None:
+    assert issubclass(SteeringError, ValueError)
+    assert not issubclass(CoxswainError, ValueError)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steering.errors import InvalidFieldError, NonFiniteError, SteeringError
+from steering.errors import InvalidFieldError, NonFiniteError
 from steering.fields import (
     check_keys,
     int_list,
@@ -89,9 +89,3 @@ def test_windows_are_half_open_pairs() -> None:
         assert caught.value.param == "w"
     with pytest.raises(InvalidFieldError, match="expected integers"):
         window_list([[0, True]], "w")
-
-
-def test_errors_are_put_under_their_place() -> None:
-    assert SteeringError("m").under("a").param == "a"
-    assert SteeringError("m", param="b").under("a[0]").param == "a[0].b"
-    assert SteeringError("m", param="[1]").under("a").param == "a[1]"

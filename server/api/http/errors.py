@@ -27,8 +27,9 @@ RequestError
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
+from steering.errors import CoxswainError
 from steering.fields import shown
 
 __all__ = [
@@ -58,24 +59,10 @@ __all__ = [
 ]
 
 
-class RequestError(Exception):
-    """A request that cannot be taken as it is.
+class RequestError(CoxswainError):
+    """A request that cannot be taken as it is."""
 
-    Attributes:
-        code: Stable machine-readable name; goes on the wire as `error.code`.
-        param: Path of the field at fault, or None.
-    """
-
-    code: ClassVar[str] = "invalid_request"
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-
-    def under(self, param: str) -> Self:
-        """The same error of what stands in `param`."""
-        self.param = param if self.param is None else f"{param}.{self.param}"
-        return self
+    code = "invalid_request"
 
 
 class MalformedBodyError(RequestError):

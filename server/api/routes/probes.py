@@ -29,7 +29,7 @@ async def load_probe(
     try:
         direction = await services.pools.reads.run(registry.library.get, monitor.direction)
     except StoreError as error:
-        error.param = "probe"
+        error.at("probe")
         raise
     caller.require(*scopes_to_read(direction.requires), param="probe")
     planned = plan_probe(monitor, direction, registry.spec)

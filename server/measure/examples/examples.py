@@ -216,8 +216,7 @@ def _side(data: Mapping[str, Any], side: str, path: str) -> list[Example]:
     try:
         items = _items(require(data, side, noun=path), param)
     except InvalidFieldError as error:
-        error.param = param
-        raise
+        raise error.at(param) from None
     return [Example.parse(item, f"{param}[{index}]") for index, item in enumerate(items)]
 
 
