@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from .alignment import NUM_POINTS, AlignedMean, Padding, align_right, resample
-from .attribution import attribute_heads
-from .cliff import PLATEAU_TRIM, Cliff, ThoughtSpan, measure_cliff
-from .curve import score_table, sigmoid
-from .heads import Head, HeadScore, head_count, heads_direction, random_heads, rank_heads
-from .judge import JudgeRule, num_selected, rank_rollouts
+from .cliff import (
+    PLATEAU_TRIM,
+    Cliff,
+    JudgeRule,
+    ThoughtSpan,
+    measure_cliff,
+    num_selected,
+    rank_rollouts,
+)
+from .curves import NUM_POINTS, AlignedMean, Padding, align_right, resample, score_table, sigmoid
+from .heads import (
+    Head,
+    HeadScore,
+    attribute_heads,
+    head_count,
+    heads_direction,
+    random_heads,
+    rank_heads,
+)
 
 __all__ = [
     "NUM_POINTS",

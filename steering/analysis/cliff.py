@@ -1,8 +1,10 @@
-"""The refusal cliff of one rollout: how far the score falls between thought and answer."""
+"""The refusal cliff: how far a rollout's score falls between thought and answer, and its use."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -10,7 +12,16 @@ from numpy.typing import ArrayLike
 
 from steering.errors import InvalidFieldError
 
-__all__ = ["PLATEAU_TRIM", "Cliff", "ThoughtSpan", "measure_cliff"]
+__all__ = [
+    "PLATEAU_TRIM",
+    "Cliff",
+    "JudgeRule",
+    "ThoughtSpan",
+    "measure_cliff",
+    "num_selected",
+    "rank_rollouts",
+]
+
 
 PLATEAU_TRIM: Final = 3
 """Tokens at the end of a thought that do not count towards its plateau."""
@@ -77,3 +88,36 @@ def measure_cliff(curve: ArrayLike, thought: ThoughtSpan, *, trim: int = PLATEAU
     last = max(thought.stop - trim, thought.start + 1)
     plateau, final = float(scores[thought.start : last].mean()), float(scores[-1])
     return Cliff(plateau, final, plateau - final)
+
+
+class JudgeRule(StrEnum):
+    """What rollouts are ranked by.
+
+    `cliff`: plateau - s_T, largest first. `final`: s_T, smallest first, which is what the published
+    code does and the same order wherever the plateaus are equal.
+    """
+
+    CLIFF = "cliff"
+    FINAL = "final"
+
+
+def rank_rollouts(cliffs: Sequence[Cliff], rule: JudgeRule = JudgeRule.CLIFF) -> tuple[int, ...]:
+    """Indices of rollouts, the one to train on first; equal ones in the order given.
+
+    Source: Refusal Cliff, arXiv:2510.06036 (Cliff-as-a-Judge).
+    """
+    keys = [-c.cliff if rule is JudgeRule.CLIFF else c.final for c in cliffs]
+    return tuple(int(index) for index in np.argsort(keys, kind="stable"))
+
+
+def num_selected(count: int, fraction: float) -> int:
+    """How many of `count` rollouts a fraction in (0, 1] takes: rounded, at least one.
+
+    Raises:
+        InvalidFieldError: A fraction outside (0, 1].
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise InvalidFieldError(
+            f"fraction is {fraction:g}; expected more than 0 and at most 1", param="fraction"
+        )
+    return min(count, max(1, round(fraction * count)))

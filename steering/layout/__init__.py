@@ -2,7 +2,6 @@
 
 from .attention_reader import AttentionReader, FinalNorm
 from .detection import detect_layout
-from .layout import LayerModules, Layout
-from .write_matrix import WriteMatrix
+from .layout import LayerModules, Layout, WriteMatrix
 
 __all__ = ["AttentionReader", "FinalNorm", "LayerModules", "Layout", "WriteMatrix", "detect_layout"]

@@ -11,8 +11,7 @@ from steering.errors import UnsupportedArchitectureError
 from steering.sites import Site, SitePoint
 
 from .conventions import CONVENTIONS, FAMILY_CONVENTIONS, FAMILY_NOTES, TRUNKS, Convention
-from .layout import LayerModules, Layout
-from .write_matrix import WriteMatrix, is_conv1d
+from .layout import LayerModules, Layout, WriteMatrix, is_conv1d
 
 __all__ = ["detect_layout"]
 

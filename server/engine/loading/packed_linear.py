@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from steering.layout.write_matrix import is_conv1d
+from steering.layout.layout import is_conv1d
 
 __all__ = ["linear_weight_bytes", "pack_linear"]
 
