@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from steering.analysis import Cliff, ThoughtSpan, measure_cliff
+from steering.analysis import (
+    Cliff,
+    JudgeRule,
+    ThoughtSpan,
+    measure_cliff,
+    num_selected,
+    rank_rollouts,
+)
 from steering.errors import InvalidFieldError
 
 CURVE = [0.1, 0.1, 0.8, 0.9, 1.0, 0.2, 0.1, 0.3]  # prompt, thought of 4, template of 2
@@ -38,3 +45,39 @@ def test_a_thought_that_is_not_there_is_refused(thought: ThoughtSpan) -> None:
 def test_a_negative_trim_is_refused() -> None:
     with pytest.raises(InvalidFieldError, match="trim"):
         measure_cliff(CURVE, THOUGHT, trim=-1)
+
+
+def rollout(plateau: float, final: float) -> Cliff:
+    return Cliff(plateau, final, plateau - final)
+
+
+ROLLOUTS = [rollout(0.9, 0.8), rollout(0.9, 0.1), rollout(0.2, 0.05), rollout(0.9, 0.1)]
+
+
+def test_the_largest_cliff_comes_first_and_equal_ones_in_order() -> None:
+    assert rank_rollouts(ROLLOUTS) == (1, 3, 2, 0)
+
+
+def test_the_published_rule_looks_at_the_end_alone() -> None:
+    """The third has no cliff to speak of, and yet it is first."""
+    assert rank_rollouts(ROLLOUTS, JudgeRule.FINAL) == (2, 1, 3, 0)
+
+
+def test_the_rules_agree_on_equal_plateaus() -> None:
+    equal = [rollout(0.7, final) for final in (0.5, 0.1, 0.6, 0.3)]
+    assert rank_rollouts(equal) == rank_rollouts(equal, JudgeRule.FINAL)
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "expected"), [(10, 0.25, 2), (10, 0.01, 1), (10, 1.0, 10), (0, 0.5, 0)]
+)
+def test_a_fraction_is_rounded_and_takes_at_least_one(
+    count: int, fraction: float, expected: int
+) -> None:
+    assert num_selected(count, fraction) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5, -0.1])
+def test_other_fractions_are_refused(fraction: float) -> None:
+    with pytest.raises(InvalidFieldError, match="fraction"):
+        num_selected(10, fraction)
