@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["ROOT", "Import", "Module", "imports", "modules", "text_files"]
+__all__ = ["ROOT", "Import", "Module", "imports", "modules", "modules_needed", "text_files"]
 
 ROOT = Path(__file__).parent.parent
 _SOURCES = {
@@ -75,6 +75,17 @@ def modules(*packages: str) -> tuple[Module, ...]:
 def imports(module: Module) -> Iterator[Import]:
     """What a module imports, with relative imports resolved; `from a import b` gives `a.b`."""
     yield from _walk(module, module.tree, is_lazy=False, is_typing=False)
+
+
+def modules_needed(module: Module) -> set[str]:
+    """The project's other modules that it imports, for types alone or behind a function too."""
+    known = {m.name for m in modules()}
+    found = set()
+    for imported in imports(module):
+        # What is imported may be a module, or a name in one.
+        owner = imported.name if imported.name in known else imported.name.rpartition(".")[0]
+        found.add(owner)
+    return (found & known) - {module.name}
 
 
 def _walk(module: Module, node: ast.AST, *, is_lazy: bool, is_typing: bool) -> Iterator[Import]:

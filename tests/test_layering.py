@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
 
-from .source_tree import ROOT, Import, Module, imports, modules
+from .source_tree import ROOT, Import, Module, imports, modules, modules_needed
 
 _STEERING = {"torch", "numpy", "safetensors"}
 _CLIENT = {"httpx", "httpx_retries", "httpx_sse", "pydantic", "typer"}
@@ -24,6 +24,24 @@ _TORCH_FREE = [
     f"server.engine.{name}"
     for name in ("config", "engine", "errors", "outputs", "request", "sampling", "scheduler")
 ]
+# From the ground up: a floor imports nothing of the floors above it.
+_FLOORS = (
+    "steering",
+    "server.engine",
+    "server.store",
+    "server.registry",
+    "server.jobs",
+    "server.api",
+    "server.app",
+    "server.cli",
+)
+# What is left of the circles there were: (needs, needed). Nothing is added here.
+_MODULE_CIRCLES = {("steering.runtime.gate_log", "steering.runtime.lane_step")}
+_FOLDER_CIRCLES = {
+    *_MODULE_CIRCLES,
+    ("server.errors", "server.api"),
+    ("server.engine.request", "server.engine.sampler"),
+}
 _WEB = {"fastapi", "pydantic", "starlette", "uvicorn"}
 
 
@@ -141,15 +159,46 @@ def test_another_package_is_used_by_its_public_names() -> None:
     assert _offences(modules(), is_public) == []
 
 
+def _check_no_circle(graph: dict[str, set[str]], pending: set[tuple[str, str]]) -> None:
+    """Raises CycleError, which names the circle."""
+    TopologicalSorter(
+        {name: {n for n in needed if (name, n) not in pending} for name, needed in graph.items()}
+    ).prepare()
+
+
 def test_no_module_needs_itself() -> None:
-    """Neither at import nor behind a function; names under TYPE_CHECKING do not count."""
-    known = {m.name for m in modules()}
+    """Neither at import, nor behind a function, nor for types alone."""
+    _check_no_circle({m.name: modules_needed(m) for m in modules()}, _MODULE_CIRCLES)
+
+
+def test_no_folder_needs_itself() -> None:
+    """What stands in one folder, files and folders alike, is in an order too."""
     graph: dict[str, set[str]] = {}
     for module in modules():
-        edges = {i.name for i in imports(module) if not i.is_typing}
-        owners = {n if n in known else n.rpartition(".")[0] for n in edges}
-        graph[module.name] = (owners & known) - {module.name}
-    TopologicalSorter(graph).prepare()
+        for needed in modules_needed(module):
+            for above, below in _siblings(module.name, needed):
+                graph.setdefault(above, set()).add(below)
+    _check_no_circle(graph, _FOLDER_CIRCLES)
+
+
+def _siblings(name: str, needed: str) -> list[tuple[str, str]]:
+    """The two names in the folder where their ways part; none if one of them is that folder."""
+    ours, theirs = name.split("."), needed.split(".")
+    for depth, (our, their) in enumerate(zip(ours, theirs, strict=False)):
+        if our != their:
+            return [(".".join(ours[: depth + 1]), ".".join(theirs[: depth + 1]))] if depth else []
+    return []
+
+
+def test_no_arrow_points_up() -> None:
+    climbing = [
+        f"{module.name}: {found.name}"
+        for floor, name in enumerate(_FLOORS)
+        for module in _within(name)
+        for found in imports(module)
+        if _reaches(found, *_FLOORS[floor + 1 :])
+    ]
+    assert climbing == []
 
 
 def _loaded_by(*names: str) -> set[str]:
