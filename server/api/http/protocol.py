@@ -1,4 +1,14 @@
-"""uvicorn's HTTP protocol, bounded, with our error body where no application is reached."""
+"""uvicorn's HTTP protocol, bounded, with our error body where no application is reached.
+
+It overrides methods that uvicorn does not document, because no setting of uvicorn's does what they
+do. A connection that sends no head, or half of one, would be kept for ever (`timeout_keep_alive`
+begins only after an answer), so would one that goes on with a body after its answer, and
+`limit_concurrency` lets a connection too many wait until it asks, and answers it in plain text:
+each is a test of `tests/contract/test_sockets.py` that fails without this file. What is not HTTP,
+or has a head beyond every limit, would get uvicorn's plain 400 in place of our body and of 414 or
+431, which `tests/server/api/test_process.py` asks for. A reverse proxy may do all of this too, but
+a server that is started by the README's two commands stands behind none.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,13 @@
-"""Server-sent events over a bare ASGI connection.
+"""Server-sent events, over Starlette's streaming response.
 
 The response starts only once there is a first event, so whatever fails before it keeps its own
 status. A failure afterwards is one in-band error event and no `[DONE]`: a client that sees a stream
 end without either would take it for complete.
+
+`fastapi.sse` answers 200 before the first event and bounds no send; `sse-starlette` 3.7 replaces
+`uvicorn.Server.handle_exit` when it is imported, and ends streams at a shutdown that we drain for.
+Around either, the first event, the error event, the bound and the comment in a silence would stay
+ours.
 """
 
 from __future__ import annotations
@@ -15,18 +20,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 __all__ = ["DONE", "EventStream", "Numbered", "SendTimeoutError", "event_text", "until_disconnect"]
 
 DONE: Final = "[DONE]"
 
-_HEADERS: Final = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",
-}
+_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT: Final = b": keep-alive\n\n"
 
 
@@ -45,7 +46,7 @@ class SendTimeoutError(Exception):
     """The reader took nothing for too long; there is nobody left to tell."""
 
 
-class EventStream(Response):
+class EventStream(StreamingResponse):
     """A response of events, sent one at a time as the reader takes them.
 
     Nothing is buffered here: an event is asked for when the one before it has been taken, and a
@@ -57,7 +58,10 @@ class EventStream(Response):
         describe: Turns a failure into the body of its error event.
         keep_alive: Seconds of silence before a comment is sent.
         send_timeout: Seconds a reader may leave an event untaken.
+        headers: Sent beside those that every stream has.
     """
+
+    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -69,14 +73,12 @@ class EventStream(Response):
         send_timeout: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={**_HEADERS, **(headers or {})})
-        del self.headers["content-length"]
-        self._first = first
         self._rest = rest
         self._describe = describe
         self._keep_alive = keep_alive
         self._send_timeout = send_timeout
-        self._is_broken = False
+        self._pieces = self._encode_all(first)
+        super().__init__(self._pieces, headers={**_HEADERS, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events, or stop when the reader leaves."""
@@ -87,61 +89,48 @@ class EventStream(Response):
             await until_disconnect(receive, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._rest):
-            await self._send(
-                send,
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                },
-            )
-            if self._first is None:
-                await self._send_body(send, _COMMENT)
-            else:
-                await self._send_event(send, self._first)
-            while (event := await self._next_event(send)) is not None:
-                await self._send_event(send, event)
-            await self._send(send, {"type": "http.response.body", "body": b""})
+        # Starlette would leave a stream that is cut short to be closed by the garbage collector,
+        # and the request behind it running until then.
+        async with aclosing(self._rest), aclosing(self._pieces):
+            await self.stream_response(self._bounded(send))
 
-    async def _next_event(self, send: Send) -> _Event | None:
-        """The next event, or the error event in its place; None at the end."""
-        if self._is_broken:
-            return None
-        pending = asyncio.ensure_future(anext(self._rest))
-        try:
-            while not (await asyncio.wait({pending}, timeout=self._keep_alive))[0]:
-                await self._send_body(send, _COMMENT)
-            return pending.result()
-        except StopAsyncIteration:
-            return None
-        except SendTimeoutError:
-            raise
-        except Exception as error:  # the response has begun: this is its error boundary
-            self._is_broken = True
-            return self._describe(error)
-        finally:
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
+    async def _encode_all(self, first: _Event | None) -> AsyncGenerator[bytes, None]:
+        yield _COMMENT if first is None else _encoded(first)
+        while True:
+            pending = asyncio.ensure_future(anext(self._rest))
+            try:
+                while not (await asyncio.wait({pending}, timeout=self._keep_alive))[0]:
+                    yield _COMMENT
+                event = pending.result()
+            except StopAsyncIteration:
+                return
+            except Exception as error:  # the response has begun: this is its error boundary
+                yield _encoded(self._describe(error))
+                return
+            finally:
+                pending.cancel()
+                await asyncio.gather(pending, return_exceptions=True)
+            yield _encoded(event)
 
-    async def _send_event(self, send: Send, event: _Event) -> None:
-        number = ""
-        if isinstance(event, Numbered):
-            number, event = f"id: {event.number}\n", event.data
-        data = event if isinstance(event, str) else event_text(event)
-        await self._send_body(send, f"{number}data: {data}\n\n".encode())
+    def _bounded(self, send: Send) -> Send:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._send_timeout):
+                    await send(message)
+            except TimeoutError:
+                raise SendTimeoutError(
+                    f"the reader took nothing for {self._send_timeout:g} seconds"
+                ) from None
 
-    async def _send_body(self, send: Send, body: bytes) -> None:
-        await self._send(send, {"type": "http.response.body", "body": body, "more_body": True})
+        return send_in_time
 
-    async def _send(self, send: Send, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._send_timeout):
-                await send(message)
-        except TimeoutError:
-            raise SendTimeoutError(
-                f"the reader took nothing for {self._send_timeout:g} seconds"
-            ) from None
+
+def _encoded(event: _Event) -> bytes:
+    number = ""
+    if isinstance(event, Numbered):
+        number, event = f"id: {event.number}\n", event.data
+    data = event if isinstance(event, str) else event_text(event)
+    return f"{number}data: {data}\n\n".encode()
 
 
 def event_text(data: Mapping[str, Any]) -> str:

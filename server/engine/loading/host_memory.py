@@ -23,6 +23,7 @@ _LARGEST: Final = 2**31 - 1
 def free_memory_bytes() -> int:
     """Bytes this process may still take: the machine's, or its control group's if less.
 
+    `psutil` knows the machine's alone; a container's limit is what ends a process there.
     Pages of files that were read once count as free, since the kernel drops them first: those of
     a checkpoint that was just copied into a container may be most of what it "uses".
     """

@@ -86,7 +86,10 @@ def resolve_dtype(name: str, checkpoint_dtype: torch.dtype | None) -> torch.dtyp
 
 
 def physical_cores() -> int:
-    """Cores this process may run on, counting hardware threads of one core once."""
+    """Cores this process may run on, counting hardware threads of one core once.
+
+    `psutil.cpu_count(logical=False)` counts the machine's, whatever this process is kept to.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     siblings = set()

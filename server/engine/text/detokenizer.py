@@ -15,6 +15,8 @@ _CONTEXT_TOKENS: Final = 5
 _MAX_PENDING_TOKENS: Final = 8  # a character has at most four bytes
 
 
+# Not `tokenizers.decoders.DecodeStream` (0.23): bytes that are no character raise "Invalid prefix"
+# with SentencePiece's decoder, and are held back with no end, in quadratic time, with any other.
 class Detokenizer:
     """Turns one request's tokens into text, in time linear in their number.
 
