@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from coxswain_client import APIConnectionError, AsyncCoxswain, Coxswain
-from coxswain_client.cli import watching
+from coxswain_client.cli import jobs as commands
 from coxswain_client.errors import SteeringClientError
 
 from .test_jobs import FAILED, JOB, event, run
@@ -24,8 +24,8 @@ SAID = "the server went away (no answer from http://127.0.0.1:8000: refused; exp
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that would have been waited; a clock that goes on by them."""
     waited: list[float] = []
-    monkeypatch.setattr(watching, "sleep", waited.append)
-    monkeypatch.setattr(watching, "monotonic", lambda: sum(waited))
+    monkeypatch.setattr(commands, "sleep", waited.append)
+    monkeypatch.setattr(commands, "monotonic", lambda: sum(waited))
     return waited
 
 

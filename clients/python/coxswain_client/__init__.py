@@ -23,10 +23,10 @@ from .errors import (
     UnprocessableError,
     UnsupportedMediaError,
 )
-from .models.access import AuditEvent, Key, NewKey
 from .models.generation import ChatChunk, ChatCompletion, ChatMessage, Completion
 from .models.jobs import Job, JobEvent
-from .models.registry import Alias, Direction, Model, PlanReport, Profile
+from .models.registry import Alias, Direction, PlanReport, Profile
+from .models.server import AuditEvent, Key, Model, NewKey
 from .models.steering import AppliedSteering, Gate, Intervention, Monitor, SteeringOptions
 
 __all__ = [

@@ -6,12 +6,11 @@ from typing import Self
 
 import httpx
 
-from .resources.access import Audit, Keys
 from .resources.analysis import Analysis
 from .resources.generation import Generation
 from .resources.jobs import AsyncJobs, Jobs
 from .resources.registry import Aliases, Directions, Profiles
-from .resources.server_info import ServerInfo
+from .resources.server import Audit, Keys, ServerInfo
 from .sender import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT_SECONDS,

@@ -15,6 +15,7 @@ from coxswain_client.models.generation import ChatMessage
 from coxswain_client.models.record import Record
 from coxswain_client.models.steering import Monitor, SteeringOptions
 
+from .jobs import finished_job, show_or_watch
 from .options import (
     argument,
     client_of,
@@ -26,7 +27,6 @@ from .options import (
     without_blanks,
 )
 from .output import show
-from .watching import finished_job, show_or_watch_new
 
 __all__ = ["analyze"]
 
@@ -225,7 +225,7 @@ def probe(
     options = without_blanks(layer=layer, site=site, l2=l2, seed=seed)
     client = client_of(ctx)
     job = client.jobs.create("cliff_probe", name=name, data=data, **options)
-    show_or_watch_new(client, job, is_watched=watch)
+    show_or_watch(client, job, is_watched=watch, is_new=True)
 
 
 def _readout(direction: str, layer: int | None, site: str | None) -> Monitor:

@@ -1,4 +1,4 @@
-"""What the server's registry holds: models, directions, profiles, aliases."""
+"""What the server's registry holds: directions, profiles, aliases."""
 
 from __future__ import annotations
 
@@ -8,23 +8,7 @@ from pydantic import Field
 
 from .record import Record
 
-__all__ = ["Alias", "Archived", "Direction", "Model", "PlanReport", "Profile", "Tokens"]
-
-
-class Model(Record):
-    """A name that a request's `model` may have: the model, or the model under a profile."""
-
-    id: str
-    max_model_len: int | None = None
-    root: str | None = None
-    parent: str | None = None
-
-
-class Tokens(Record):
-    """A text or chat in tokens."""
-
-    tokens: list[int]
-    count: int
+__all__ = ["Alias", "Archived", "Direction", "PlanReport", "Profile"]
 
 
 class Direction(Record):

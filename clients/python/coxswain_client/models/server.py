@@ -1,4 +1,4 @@
-"""Who may do what, and who did."""
+"""What the server says of itself: models, tokens, keys and the audit log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from typing import Any
 
 from .record import Record
 
-__all__ = ["AuditEvent", "Key", "NewKey"]
+__all__ = ["AuditEvent", "Key", "Model", "NewKey", "Tokens"]
+
+
+class Model(Record):
+    """A name that a request's `model` may have: the model, or the model under a profile."""
+
+    id: str
+    max_model_len: int | None = None
+    root: str | None = None
+    parent: str | None = None
+
+
+class Tokens(Record):
+    """A text or chat in tokens."""
+
+    tokens: list[int]
+    count: int
 
 
 class Key(Record):
