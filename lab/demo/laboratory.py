@@ -1,4 +1,4 @@
-"""The engine as an instrument: many prompts under many steerings at once, stepped to the end."""
+"""Prompts of the corpus under many steerings at once, asked of an engine that nobody else uses."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from torch import Tensor
 
 from lab.corpus import Prompt
 from lab.organism import judge
-from server.engine.assembly import assemble
-from server.engine.capture import capture_requests, capture_result
 from server.engine.config import EngineConfig
-from server.engine.errors import EngineError
 from server.engine.loading import load
-from server.engine.outputs import CaptureResult, PromptScore, RequestOutput, ScoreResult
+from server.engine.outputs import CaptureResult, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest
 from server.engine.sampling import SamplingParams
-from server.engine.score import score_requests, score_result
+from server.engine.sync_engine import SyncEngine
 from steering.model_spec import ModelSpec
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
@@ -41,10 +38,7 @@ class Trial:
 
 
 class Laboratory:
-    """Owns an engine core and steps it itself, so that a run repeats to the bit.
-
-    A served engine forms its batches by arrival time; here every batch is the same in every run.
-    """
+    """Asks an engine of its own the corpus's prompts; a run repeats to the bit (`SyncEngine`)."""
 
     def __init__(self, checkpoint: Path, dtype: str = "auto") -> None:
         """Load a checkpoint on the CPU with one thread; sets torch's thread count."""
@@ -59,7 +53,7 @@ class Laboratory:
                 max_chunk_seconds=0.0,  # or batches would depend on how fast the machine is
             )
         )
-        self._core = assemble(loaded)
+        self._engine = SyncEngine(loaded)
         self._tokenizer = loaded.tokenizer
         self.layout = loaded.layout
         self._ids = count()
@@ -72,9 +66,10 @@ class Laboratory:
     def rollouts(self, trials: Sequence[Trial], *, max_tokens: int = 72) -> list[list[str]]:
         """Greedy texts of every trial, thoughts included."""
         sampling = replace(_SAMPLING, max_tokens=max_tokens)
-        sinks = [[self._ask(p, trial, sampling) for p in trial.prompts] for trial in trials]
-        self._finish()
-        return [[sink.text for sink in row] for row in sinks]
+        asked = [[self._request(p, trial, sampling) for p in trial.prompts] for trial in trials]
+        found = self._engine.generate([request for row in asked for request in row])
+        texts = ("".join(output.text for output in outputs) for outputs in found)
+        return [[next(texts) for _ in row] for row in asked]
 
     def activations(
         self,
@@ -130,12 +125,7 @@ class Laboratory:
             full=full,
             steering_prompt_tokens=tuple(map(len, asked)),
         )
-        sinks = []
-        for part in score_requests(request):
-            sinks.append(_Sink())
-            self._core.add(part, sinks[-1])
-        self._finish()
-        return score_result(request, [sink.score for sink in sinks])
+        return self._engine.score(request)
 
     def answer_activations(
         self,
@@ -167,20 +157,11 @@ class Laboratory:
         plan: SteeringPlan | None = None,
     ) -> CaptureResult:
         name = f"capture-{next(self._ids)}"
-        request = CaptureRequest(name, tokens, tuple(points), pooling, plan=plan)
-        sinks = []
-        for part in capture_requests(request):
-            sinks.append(_Sink())
-            self._core.add(part, sinks[-1])
-        self._finish()
-        return capture_result(request, [sink.activations for sink in sinks])
+        return self._engine.capture(CaptureRequest(name, tokens, tuple(points), pooling, plan=plan))
 
-    def _ask(self, prompt: Prompt, trial: Trial, sampling: SamplingParams) -> _Sink:
-        sink = _Sink()
+    def _request(self, prompt: Prompt, trial: Trial, sampling: SamplingParams) -> GenerationRequest:
         tokens = self.encode(prompt, trial.system)
-        name = f"answer-{next(self._ids)}"
-        self._core.add(GenerationRequest(name, tokens, sampling, trial.plan), sink)
-        return sink
+        return GenerationRequest(f"answer-{next(self._ids)}", tokens, sampling, trial.plan)
 
     def encode(self, prompt: Prompt, system: str | None) -> tuple[int, ...]:
         """Tokens of a prompt, as the server makes them of messages."""
@@ -189,27 +170,3 @@ class Laboratory:
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Tokens of what follows a prompt; thinking markers in it are text like any other."""
         return tuple(self._tokenizer.encode(text))
-
-    def _finish(self) -> None:
-        with torch.inference_mode():
-            while self._core.has_work:
-                self._core.step()
-
-
-class _Sink:
-    """Collects what becomes of one request."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.activations: Mapping[SitePoint, Tensor] = {}
-        self.score: PromptScore | None = None
-
-    def emit(self, output: RequestOutput) -> None:
-        self.text += output.text
-        self.score = output.score
-
-    def captured(self, activations: Mapping[SitePoint, Tensor]) -> None:
-        self.activations = activations
-
-    def fail(self, error: EngineError) -> None:
-        raise error

@@ -10,13 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from server.engine.assembly import assemble
-from server.engine.capture import capture_requests
-from server.engine.core import EngineCore
-from server.engine.errors import EngineError
 from server.engine.loading import NEUTRAL_TEXTS, LoadedModel
-from server.engine.outputs import RequestOutput
 from server.engine.request import CaptureRequest, Pooling
+from server.engine.sync_engine import SyncEngine
 from steering.sites import SitePoint
 from steering.weights.errors import WeightEditError
 
@@ -82,11 +78,12 @@ def measure_mean_outputs(
     The first tokens of each prompt are left out where it is longer: attention sinks among them
     would decide the mean alone.
     """
-    core = assemble(loaded)
+    engine = SyncEngine(loaded)
     biases = loaded.spec.write_bias_means
     means: dict[SitePoint, list[Tensor]] = {point: [] for point in points}
     for number, prompt in enumerate(prompts):
-        for point, rows in _capture(core, f"calibration-{number}", prompt, points).items():
+        request = CaptureRequest(f"calibration-{number}", (prompt,), tuple(points), Pooling.ALL)
+        for point, [rows] in engine.capture(request).sequences.items():
             kept = rows[_FIRST_TOKENS if len(rows) > _FIRST_TOKENS else 0 :]
             means[point].append(kept.double().mean(dim=-1) - biases.get(point, 0.0))
     return {point: _statistics(torch.cat(found)) for point, found in means.items()}
@@ -94,31 +91,3 @@ def measure_mean_outputs(
 
 def _statistics(values: Tensor) -> MeanOutput:
     return MeanOutput(float(values.mean()), float((values > 0).double().mean()), len(values))
-
-
-def _capture(
-    core: EngineCore, request_id: str, prompt: tuple[int, ...], points: Sequence[SitePoint]
-) -> Mapping[SitePoint, Tensor]:
-    [part] = capture_requests(CaptureRequest(request_id, (prompt,), tuple(points), Pooling.ALL))
-    sink = _Sink()
-    core.add(part, sink)
-    with torch.inference_mode():
-        while core.has_work:
-            core.step()
-    return sink.activations
-
-
-class _Sink:
-    """Keeps what is captured of one request."""
-
-    def __init__(self) -> None:
-        self.activations: Mapping[SitePoint, Tensor] = {}
-
-    def emit(self, output: RequestOutput) -> None:
-        """Generates nothing."""
-
-    def captured(self, activations: Mapping[SitePoint, Tensor]) -> None:
-        self.activations = activations
-
-    def fail(self, error: EngineError) -> None:
-        raise error
