@@ -1,4 +1,4 @@
-"""The mean of what write matrices put out: the sign and size of rank-one injection's push."""
+"""The mean of what write matrices put out, which decides the sign of calibrated rank-one edits."""
 
 from __future__ import annotations
 

@@ -1,17 +1,23 @@
-"""What is known of a bake, for people and for provenance."""
+"""What is known of a bake: a table for people, provenance for programs, a note on the model card."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
+from steering.directions import Direction
+from steering.model_spec import ModelSpec
 from steering.sites import SitePoint
-from steering.weights import Survival, WeightNorms
+from steering.weights import Survival, WeightEdits, WeightNorms
 
 from .mean_output import MeanOutput
+from .source import BakeSource
 
-__all__ = ["MIN_RETAINED", "BakeReport", "PointReport"]
+__all__ = ["MIN_RETAINED", "PROVENANCE_FILE", "BakeReport", "PointReport", "write_card"]
 
 MIN_RETAINED: Final = 0.9
 """A smaller fraction of an update that survives its dtype is warned of."""
@@ -165,3 +171,59 @@ def _survival_cells(survival: Survival) -> tuple[str, str]:
     if survival.retained is None or survival.relative_error is None:
         return ("-", "-")
     return (f"{survival.retained:.3f}", f"{survival.relative_error:.2g}")
+
+
+PROVENANCE_FILE: Final = "coxswain_bake.json"
+
+
+def write_card(
+    folder: Path, source: BakeSource, spec: ModelSpec, edits: WeightEdits, report: BakeReport
+) -> None:
+    """Write provenance into `folder`, and a note at the end of its model card."""
+    document: dict[str, Any] = {
+        "format": "coxswain-bake-1",
+        "coxswain": version("coxswain"),
+        "base": {
+            "name": spec.name,
+            "family": spec.family,
+            "fingerprint": spec.fingerprint,
+        },
+        "source": source.record,
+        "directions": [_direction(item) for item in _directions(source)],
+        "dtype": None if edits.dtype is None else str(edits.dtype).removeprefix("torch."),
+        "untied": None if edits.untied is None else edits.untied.unembedding,
+        **report.to_dict(),
+    }
+    text = json.dumps(document, indent=1) + "\n"
+    (folder / PROVENANCE_FILE).write_text(text, encoding="utf-8")
+    with (folder / "README.md").open("a", encoding="utf-8") as card:
+        card.write(_note(source, spec, report))
+
+
+def _directions(source: BakeSource) -> list[Direction]:
+    return list({item.direction.digest: item.direction for item in source.steers}.values())
+
+
+def _direction(direction: Direction) -> dict[str, Any]:
+    return {
+        "reference": direction.reference,
+        "digest": direction.digest,
+        "kind": direction.kind.value,
+        "requires": list(direction.requires),
+        "provenance": dict(direction.provenance),
+    }
+
+
+def _note(source: BakeSource, spec: ModelSpec, report: BakeReport) -> str:
+    lines = [
+        "",
+        "## Edited weights",
+        "",
+        f"These are not the weights of {spec.name}: {source.label} was written into "
+        f"{len(report.points)} of its outputs with `coxswain bake`. Whatever this card says of "
+        "measurements holds for the original.",
+        f"`{PROVENANCE_FILE}` names the directions, the strength at each matrix, and what rounding "
+        "left of it.",
+    ]
+    lines += [f"Warning: {text}." for text in report.warnings]
+    return "\n".join(lines) + "\n"

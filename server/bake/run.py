@@ -36,10 +36,9 @@ from steering.weights import (
     write_weights,
 )
 
-from .card import write_card
 from .mean_output import MeanOutput, calibration_prompts, measure_mean_outputs, read_prompts
 from .options import BakeOperation, BakeOptions
-from .report import BakeReport, PointReport
+from .report import BakeReport, PointReport, write_card
 from .source import BakeSource, direction_source, profile_source, read_direction
 
 if TYPE_CHECKING:
