@@ -1,4 +1,4 @@
-"""What is known of a bake: a table for people, provenance for programs, a note on the model card."""
+"""What is known of a bake: a table for people, provenance for programs, and a note to add."""
 
 from __future__ import annotations
 
