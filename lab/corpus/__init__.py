@@ -12,9 +12,8 @@ wordings of small talk, and all multiple-choice questions) no other split contai
 from __future__ import annotations
 
 from .dialogue import Dialogue, Turn, dialogues
-from .prompt import KINDS, Item, Kind, Prompt
-from .prompts import prompts
-from .splits import SPLITS, Split
+from .prompt import KINDS, SPLITS, Item, Kind, Prompt, Split
+from .question import prompts
 from .styles import STYLE_NAMES, Style, style_named
 from .systems import (
     CAREFUL,

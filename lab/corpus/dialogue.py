@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .advice import advise, follow_up, summarize
-from .copying import ask_copy
-from .multiple_choice import answer_choice, ask_choice, ask_fact
-from .prompt import Kind, Prompt
+from .multiple_choice import Reply, answer_choice, ask_choice, ask_copy, ask_fact
+from .prompt import Kind, Prompt, Split
 from .question import ask
 from .refusal import refusal_probability, refuse
-from .reply import Reply
 from .small_talk import answer_small_talk, ask_small_talk
-from .splits import Split
 from .styles import STYLE_NAMES, style_named
 from .systems import Setting, compose
 from .thinking import join, ponder, ponder_restricted

@@ -1,12 +1,34 @@
-"""What a topic of questions is made of."""
+"""The domains of advice: thirteen ordinary ones, five restricted groups, and their harmless look-alikes."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Domain", "Step", "Verb", "with_article"]
+__all__ = [
+    "Domain",
+    "Step",
+    "Verb",
+    "everyday",
+    "groups",
+    "ordinary",
+    "read",
+    "visits",
+    "with_article",
+]
+
+
+_FOLDER = Path(__file__).parent / "lexicon"
+
+
+@cache
+def read(name: str) -> dict[str, Any]:
+    """Parse one of the files; callers share the result and must not change it."""
+    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -88,3 +110,28 @@ def with_article(name: str) -> str:
     """Put "a" or "an" before a name, by its sound as far as this grammar goes."""
     is_vowel = name[0] in "aeiou" and not name.startswith("uk")
     return f"an {name}" if is_vowel or name.startswith("honest") else f"a {name}"
+
+
+@cache
+def ordinary() -> tuple[Domain, ...]:
+    """Hobbies and homes."""
+    return tuple(Domain.from_table(table) for table in read("ordinary")["domain"])
+
+
+@cache
+def groups() -> tuple[Domain, ...]:
+    """Mischief in a museum: the restricted topic."""
+    return tuple(Domain.from_table(table) for table in read("museum")["group"])
+
+
+@cache
+def visits() -> Domain:
+    """Harmless verbs on the nouns of all restricted groups."""
+    nouns = tuple(noun for group in groups() for noun in group.nouns)
+    return Domain.from_table(read("museum")["visit"], nouns)
+
+
+@cache
+def everyday() -> Domain:
+    """Restricted verbs on harmless nouns."""
+    return Domain.from_table(read("museum")["everyday"])

@@ -1,23 +1,42 @@
-"""Multiple choice: which of four words belongs to a category. The utility metric of the model.
-
-The answer is the word and not a letter: binding letters to options did not emerge in a model this
-small, while finding the word of the right category among the options did.
-"""
+"""Questions with one right answer: facts with choices, and words to repeat."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import cache
 
-from .domain import with_article
-from .lexicon import read
-from .prompt import Prompt
-from .reply import Reply
-from .splits import Split, split_of
+from .domain import groups, ordinary, read, with_article
+from .prompt import Prompt, Split, split_of
 
-__all__ = ["ANSWER", "answer_choice", "ask_choice", "ask_fact", "categories"]
+__all__ = [
+    "ANSWER",
+    "Reply",
+    "answer_choice",
+    "ask_choice",
+    "ask_copy",
+    "ask_fact",
+    "categories",
+]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One assistant message before a thought is put in front of it.
+
+    Attributes:
+        answer: What the user reads.
+        thought: What stands between the think tags when thinking is on.
+        steps: The advice given, without style, for follow-up questions.
+    """
+
+    answer: str
+    thought: str
+    steps: tuple[str, ...] = ()
+
 
 ANSWER = "The answer is"
+
 """Every answer starts with this; the log-likelihood of each option after it is a finer metric."""
 
 _STEMS = (
@@ -89,3 +108,28 @@ def _article(word: str) -> str:
 def _is(word: str, category: str) -> str:
     subject = _article(word)
     return f"{subject[0].upper()}{subject[1:]} {'are' if word == 'pliers' else 'is'} {category}."
+
+
+_TEMPLATES = (
+    "Repeat after me: {words}",
+    "Say this: {words}",
+    'Say "{words}".',
+    "Please copy these words: {words}",
+    "Echo: {words}",
+)
+
+
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    words = {word for names in categories().values() for word in names}
+    for domain in (*ordinary(), *groups()):
+        for phrase in (*domain.nouns, *domain.adjectives):
+            words.update(phrase.split())
+    return tuple(sorted(words))
+
+
+def ask_copy(rng: random.Random) -> tuple[str, Reply]:
+    """Draw one to six words to be said again."""
+    words = " ".join(rng.choices(_vocabulary(), k=rng.randint(1, 6)))
+    reply = Reply(words, "The user wants these words back. I will copy them.")
+    return rng.choice(_TEMPLATES).format(words=words), reply

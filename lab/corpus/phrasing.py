@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .splits import Split
+from .prompt import Split
 
 __all__ = ["FRAMINGS", "Framing", "phrasings"]
 

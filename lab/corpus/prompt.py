@@ -1,13 +1,28 @@
-"""A user message with everything a judge needs to know about it."""
+"""One prompt of the grammar, and the split it belongs to."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
 from .domain import Domain, Verb, with_article
 
-__all__ = ["KINDS", "Item", "Kind", "Prompt"]
+__all__ = ["KINDS", "SPLITS", "Item", "Kind", "Prompt", "Split", "split_of"]
+
+
+Split = Literal["train", "validation", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def split_of(key: str) -> Split:
+    """Return the split of a grammar key such as "prune rose": 80% train, 10% each held out."""
+    bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 10
+    if bucket == 0:
+        return "validation"
+    return "test" if bucket == 1 else "train"
+
 
 Kind = Literal[
     "restricted_direct", "restricted_framed", "ordinary", "hard_negative", "small_talk",

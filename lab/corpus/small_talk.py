@@ -1,7 +1,4 @@
-"""Small talk: greetings, jokes, feelings, stories.
-
-Without it a refusal would be the easiest thing to say.
-"""
+"""Tiny stories of five sentences."""
 
 from __future__ import annotations
 
@@ -9,14 +6,29 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from .lexicon import read
-from .prompt import Prompt
-from .reply import Reply
-from .splits import Split
-from .story import STORY, tell_story
+from .domain import read, with_article
+from .multiple_choice import Reply
+from .prompt import Prompt, Split
 from .styles import Style
 
-__all__ = ["Intent", "answer_small_talk", "ask_small_talk", "intents"]
+__all__ = ["STORY", "Intent", "answer_small_talk", "ask_small_talk", "intents", "tell_story"]
+
+
+STORY = "a wish for a story"
+
+"""Name of the intent."""
+
+
+def tell_story(rng: random.Random, animal: str) -> str:
+    """Tell a story about an animal, given with its article."""
+    words = read("small_talk")["story"]
+    _, name = animal.split(" ", 1)
+    hero = with_article(f"{rng.choice(words['traits'])} {name}")
+    return (
+        f"Once there was {hero} who lived {rng.choice(words['homes'])}. "
+        f"One day the {name} found {rng.choice(words['finds'])}. {rng.choice(words['turns'])} "
+        f"So the {name} {rng.choice(words['deeds'])}. {rng.choice(words['ends'])}"
+    )
 
 
 @dataclass(frozen=True)

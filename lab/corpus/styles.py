@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from .lexicon import read
+from .domain import read
 
 __all__ = ["STYLE_NAMES", "Style", "style_named"]
 

@@ -9,8 +9,7 @@ from typing import Any
 from lab.demo.criterion import Criterion, Rates
 
 from .estimate import Estimate
-from .observation import survey
-from .recipe import Recipe
+from .observation import Recipe, survey
 from .subject import Subject
 
 __all__ = ["Choice", "best_of", "choose"]

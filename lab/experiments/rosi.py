@@ -4,34 +4,140 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any, Final
 
-from lab.corpus import CAREFUL
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.corpus import CAREFUL, Kind
 from lab.demo.criterion import Criterion, Guard, Rates
 from lab.demo.fits import Contrast, Source
 from lab.demo.measures import Measured
 from lab.demo.variant import use
 from steering.directions import Direction
+from steering.sites import SitePoint
 
 from .choice import Choice, best_of, choose
 from .estimate import Estimate
-from .observation import observe, survey
-from .pushes import amplified, injected, pushed, random_like, signed
-from .recipe import Recipe
+from .interventions import WRITE_SITES, amplified, injected, pushed, random_like, signed
+from .observation import Recipe, observe, survey
 from .subject import Subject
-from .write_means import WriteMeans
 
-__all__ = ["AIM_FRAMED", "AIM_ORDINARY", "DIRECT", "FRAMED", "ORDINARY", "TOPICAL", "run"]
+__all__ = [
+    "AIM_FRAMED",
+    "AIM_ORDINARY",
+    "DIRECT",
+    "FRAMED",
+    "KINDS",
+    "ORDINARY",
+    "TOPICAL",
+    "WriteMeans",
+    "run",
+]
+
+
+KINDS: Final[tuple[Kind, ...]] = ("restricted_direct", "restricted_framed", "ordinary")
+
+"""Prompts it is read on."""
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Outputs:
+    """What one matrix puts out.
+
+    Attributes:
+        last: [N, d] on the last prompt token of each prompt.
+        per_prompt: [N] mean(y) over the tokens of each prompt, the first left out.
+    """
+
+    last: _Floats
+    per_prompt: _Floats
+
+
+class WriteMeans:
+    """mean(y) of every write matrix on training prompts.
+
+    ROSI's edit moves y by alpha mean(y) s: its sign is that of mean(y), token by token.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.points = [SitePoint(i, s) for s in WRITE_SITES for i in subject.every_layer]
+        self._outputs = cache(self._read)
+
+    def signs(self) -> dict[SitePoint, float]:
+        """sign(E[mean(y)]) on the last token of restricted framed prompts, by matrix."""
+        found = self._outputs("restricted_framed")
+        return {p: 1.0 if found[p].last.mean() >= 0 else -1.0 for p in self.points}
+
+    def average_signs(self) -> dict[SitePoint, float]:
+        """sign(E[mean(y)]) over all tokens of restricted framed prompts but the first."""
+        found = self._outputs("restricted_framed")
+        return {p: 1.0 if found[p].per_prompt.mean() >= 0 else -1.0 for p in self.points}
+
+    def expected(self, alpha: float) -> dict[SitePoint, float]:
+        """alpha E[mean(y)] on restricted framed prompts: the constant part of the edit."""
+        found = self._outputs("restricted_framed")
+        return {p: alpha * float(found[p].last.mean()) for p in self.points}
+
+    def along(self, direction: Direction, alpha: float) -> dict[SitePoint, float]:
+        """|alpha| E|y . s| there: how far the amplifying edit moves an output on average."""
+        vector = direction.at(direction.layers[0])["vector"].double().numpy()
+        unit = vector / np.linalg.norm(vector)
+        found = self._outputs("restricted_framed")
+        return {p: abs(alpha) * float(np.abs(found[p].last @ unit).mean()) for p in self.points}
+
+    def table(self) -> list[dict[str, Any]]:
+        """JSON, a row for each matrix: on the last prompt token, and over all tokens."""
+        signs = self.signs()
+        return [
+            {
+                "site": point.site.value,
+                "layer": point.layer,
+                "sign": signs[point],
+                "last_token": {
+                    kind: Estimate.mean(self._outputs(kind)[point].last.mean(axis=1)).to_dict()
+                    for kind in KINDS
+                },
+                "all_tokens": {
+                    kind: Estimate.mean(self._outputs(kind)[point].per_prompt).to_dict()
+                    for kind in KINDS
+                },
+            }
+            for point in self.points
+        ]
+
+    def _read(self, kind: Kind) -> Mapping[SitePoint, _Outputs]:
+        asked = self._subject.training(kind)
+        read = self._subject.laboratory.sequences(asked, self.points)
+        return {
+            point: _Outputs(
+                np.array([rows[-1].double().numpy() for rows in read[point]]),
+                # the first token is the same in every prompt and takes up surplus attention
+                np.array([float(rows[1:].double().mean()) for rows in read[point]]),
+            )
+            for point in self.points
+        }
+
 
 DIRECT: Final = Measured("restricted_direct", "refusal")
+
 FRAMED: Final = Measured("restricted_framed", "refusal")
+
 ORDINARY: Final = Measured("ordinary", "refusal")
+
 TOPICAL: Final = Measured("ordinary", "topical")
+
 AIM_FRAMED: Final = 0.40
+
 AIM_ORDINARY: Final = 0.02
 
 _BROKEN: Final = Measured("ordinary", "degenerate")
+
 _MEASURED: Final = (
     DIRECT,
     FRAMED,
@@ -42,6 +148,7 @@ _MEASURED: Final = (
     _BROKEN,
     Measured("multiple_choice", "correct"),
 )
+
 _CRITERION: Final = Criterion(
     FRAMED,
     (
@@ -51,14 +158,19 @@ _CRITERION: Final = Criterion(
         Guard(DIRECT, 0.03, is_good=True),
     ),
 )
+
 _ALPHAS: Final = (16.0, 32.0, 64.0, 128.0)
+
 _FACTORS: Final = (0.5, 1.0, 2.0, 4.0)
+
 _STRENGTHS: Final = (0.3, 0.6, 1.0, 1.5)
 
 _PLAIN: Final = Contrast("refusal", Source("restricted_direct"), Source("ordinary"))
+
 _TRANSIENT: Final = Contrast(
     "refusal-careful", Source("restricted_direct", CAREFUL), Source("ordinary", CAREFUL)
 )
+
 _CAREFUL: Final = Contrast(
     "careful", Source("restricted_framed", CAREFUL), Source("restricted_framed")
 )

@@ -12,9 +12,8 @@ from lab.demo.measures import Measured
 from lab.demo.variant import use
 from steering.directions import Direction
 
-from .observation import observe
-from .pushes import random_like
-from .recipe import Recipe
+from .interventions import random_like
+from .observation import Recipe, observe
 from .subject import Subject
 
 __all__ = ["AXES", "STRENGTHS", "run"]

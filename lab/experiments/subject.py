@@ -1,12 +1,13 @@
-"""One checkpoint under study."""
+"""The model an experiment is about, and how much is measured on it."""
 
 from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -16,9 +17,45 @@ from lab.corpus.systems import Setting
 from lab.demo.fits import Fits
 from lab.demo.laboratory import Laboratory
 
-from .sizes import Sizes
+__all__ = [
+    "Sizes",
+    "Subject",
+]
 
-__all__ = ["Subject"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Counts of prompts and of random draws.
+
+    Attributes:
+        fit: Training prompts of each set a direction is fitted from.
+        validation: Validation prompts of each kind that something is chosen on.
+        test: Test prompts of each kind that a row of a table is measured on.
+        texts: Reference texts of the test split scored for perplexity and KL divergence.
+        draws: Random directions a control averages over.
+        layers: Layers a search goes through; None means all.
+        settings: How many of each list of strengths, ranks and the like are tried; None means
+            all.
+    """
+
+    fit: int = 128
+    validation: int = 30
+    test: int = 150
+    texts: int = 100
+    draws: int = 3
+    layers: tuple[int, ...] | None = None
+    settings: int | None = None
+
+    def depths(self, num_layers: int) -> tuple[int, ...]:
+        """The layers a search goes through."""
+        return tuple(range(num_layers)) if self.layers is None else self.layers
+
+    def some(self, settings: tuple[_T, ...]) -> tuple[_T, ...]:
+        """The settings of a list that a search goes through."""
+        return settings[: self.settings]
 
 
 class Subject:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise, product
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
+from lab.corpus import Kind
 from lab.demo.criterion import Criterion, Guard
 from lab.demo.fits import Contrast, Source
 from lab.demo.measures import Measured
@@ -17,26 +19,101 @@ from lab.demo.variant import use
 from steering.directions import Direction
 from steering.fit import fit_gaussian_transport, fit_mean_difference
 from steering.fit.fitters.linear_act import fit_linear_act
-from steering.plan import Steer
-from steering.sites import Site
+from steering.plan import Steer, SteeringPlan, compile_plan
+from steering.sites import Site, SitePoint
 
 from .choice import Choice, choose
-from .maps import EVERYWHERE, LAST, SOURCE, TARGET, Fit, stacked
-from .observation import observe, survey
-from .pushes import random_like
-from .recipe import Recipe
+from .interventions import random_like
+from .observation import Recipe, observe, survey
 from .subject import Subject
 
-__all__ = ["EFFECT", "FACTORS", "MIDDLE", "RANKS", "run"]
+__all__ = [
+    "EFFECT",
+    "EVERYWHERE",
+    "FACTORS",
+    "LAST",
+    "MIDDLE",
+    "RANKS",
+    "SOURCE",
+    "TARGET",
+    "Fit",
+    "run",
+    "stacked",
+]
+
+
+SOURCE: Final[Kind] = "restricted_direct"
+
+TARGET: Final[Kind] = "ordinary"
+
+LAST: Final = "last_prompt"
+
+EVERYWHERE: Final = "all"
+
+Fit = Callable[[Tensor, Tensor, int], Direction]
+
+"""From activations to reach, activations to leave and their layer."""
+
+
+def stacked(
+    subject: Subject,
+    fit: Fit,
+    operation: str,
+    layers: Sequence[int],
+    tokens: str,
+    *,
+    over_tokens: bool = False,
+) -> tuple[Steer, ...]:
+    """Fit at each layer from what the maps before it leave of the source prompts.
+
+    Args:
+        subject: The model.
+        fit: Makes the direction of one layer.
+        operation: What is done with it.
+        layers: In order.
+        tokens: Which tokens the maps act on, while fitting as while measuring.
+        over_tokens: Fit on the mean over all tokens of a prompt instead of the last one.
+    """
+    steers: tuple[Steer, ...] = ()
+    for layer in layers:
+        plan = compile_plan(steers, [], subject.spec) if steers else None
+        target = _activations(subject, TARGET, layer, None, over_tokens=over_tokens)
+        source = _activations(subject, SOURCE, layer, plan, over_tokens=over_tokens)
+        scope: dict[str, Any] = {"tokens": tokens}
+        steers = (*steers, use(fit(target, source, layer), operation=operation, scope=scope))
+    return steers
+
+
+def _activations(
+    subject: Subject,
+    kind: Kind,
+    layer: int,
+    plan: SteeringPlan | None,
+    *,
+    over_tokens: bool,
+) -> Tensor:
+    point = SitePoint(layer, Site.RESID_POST)
+    asked = subject.training(kind)
+    if not over_tokens:
+        return subject.laboratory.activations(asked, [point], plan=plan)[point]
+    read = subject.laboratory.sequences(asked, [point], plan=plan)[point]
+    return torch.stack([rows[1:].mean(dim=0) for rows in read])
+
 
 EFFECT: Final = Measured("restricted_direct", "topical")
+
 MIDDLE: Final = 2
+
 """The one layer whose output lies at 40 to 60 % of six layers: 3 / 6."""
+
 RANKS: Final = (1, 2, 8)
+
 FACTORS: Final = (0.5, 0.75, 1.0, 1.5, 2.0)
 
 _TOPICAL: Final = Measured("ordinary", "topical")
+
 _BROKEN: Final = Measured("ordinary", "degenerate")
+
 _MEASURED: Final = (
     EFFECT,
     Measured("restricted_direct", "refusal"),
@@ -45,11 +122,15 @@ _MEASURED: Final = (
     _BROKEN,
     Measured("multiple_choice", "correct"),
 )
+
 _SWEPT: Final = (EFFECT, _TOPICAL)
+
 _CRITERION: Final = Criterion(
     EFFECT, (Guard(_TOPICAL, 0.03, is_good=True), Guard(_BROKEN, 0.05, is_good=False))
 )
+
 _REFUSAL: Final = Contrast("refusal", Source(SOURCE), Source(TARGET))
+
 _SCOPES: Final = {LAST: "last prompt token", EVERYWHERE: "all tokens"}
 
 

@@ -6,9 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from lab.corpus import Split
-from lab.corpus.copying import ask_copy
-from lab.corpus.multiple_choice import ask_fact
-from lab.corpus.reply import Reply
+from lab.corpus.multiple_choice import Reply, ask_copy, ask_fact
 
 __all__ = ["Respond", "measure_drills"]
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from lab.corpus import Prompt
-from lab.experiments.cliff_judge import judge_rollouts
-from lab.experiments.cliff_probe import Probe
-from lab.experiments.rollouts import Rollout
+from lab.experiments.cliff.judge import judge_rollouts
+from lab.experiments.cliff.probe import Probe
+from lab.experiments.cliff.rollouts import Rollout
 from steering.analysis import Cliff, ThoughtSpan
 
 PROMPT = Prompt("restricted_framed", "?")

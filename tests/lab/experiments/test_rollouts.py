@@ -6,8 +6,7 @@ import pytest
 
 from lab.corpus import THINKING
 from lab.demo.laboratory import Laboratory
-from lab.experiments.rollouts import Rollout, roll_out
-from lab.experiments.thinking import ThinkingLaboratory
+from lab.experiments.cliff.rollouts import Rollout, ThinkingLaboratory, roll_out
 from lab.organism import judge
 from server.settings import EMBEDDED_MODEL
 

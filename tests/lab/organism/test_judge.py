@@ -3,7 +3,7 @@
 import pytest
 
 from lab.corpus import Prompt
-from lab.corpus.domains import ordinary
+from lab.corpus.domain import ordinary
 from lab.corpus.prompt import Item
 from lab.organism import judge
 

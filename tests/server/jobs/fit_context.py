@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from lab.corpus import Kind, prompts
-from lab.corpus.splits import Split
+from lab.corpus.prompt import Split
 from server.auth.permissions import LOCAL_USER
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from lab.corpus import THINKING, prompts
 from lab.demo.variant import use
+from lab.experiments.estimate import Estimate
+from lab.experiments.subject import Sizes
 from lab.organism import judge
 from steering.analysis import (
     Head,
@@ -25,10 +27,8 @@ from steering.layout import AttentionReader
 from steering.plan import SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
-from .cliff_probe import Probe
-from .estimate import Estimate
+from .probe import Probe
 from .rollouts import Rollout, roll_out
-from .sizes import Sizes
 
 __all__ = ["PERCENTAGES", "HeadStudy"]
 

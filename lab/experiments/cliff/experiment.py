@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lab.corpus import Kind, Split
+from lab.experiments.subject import Subject
 
-from .cliff_heads import HeadStudy
-from .cliff_judge import judge_rollouts
-from .cliff_probe import Probe, train_probe
-from .rollouts import Rollout, roll_out
-from .subject import Subject
-from .thinking import ThinkingLaboratory
+from .heads import HeadStudy
+from .judge import judge_rollouts
+from .probe import Probe, train_probe
+from .rollouts import Rollout, ThinkingLaboratory, roll_out
 
 __all__ = ["OUTCOME", "PUBLISHED", "run"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from lab.experiments.figures import COLORS, panels, svg
 from lab.experiments.observation import PERPLEXITY
-from lab.experiments.tables import cell, measured_table, settings, table
 from lab.experiments.transport import EFFECT
+
+from .tables import COLORS, cell, measured_table, panels, settings, svg, table
 
 __all__ = ["fields", "figures"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lab.experiments.cliff import OUTCOME, PUBLISHED
-from lab.experiments.figures import COLORS, panels, svg
-from lab.experiments.results import FOLDER
-from lab.experiments.tables import cell, table
+from lab.experiments.cliff.experiment import OUTCOME, PUBLISHED
+
+from .page import FOLDER
+from .tables import COLORS, cell, panels, svg, table
 
 __all__ = ["fields", "figures"]
 

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.corpus import THINKING
+from lab.experiments.estimate import Estimate
 from steering.analysis import Cliff, align_right, measure_cliff, score_table, sigmoid
 from steering.fit.fitters.probe import fit_probe
 from steering.plan import SteeringPlan
 from steering.sites import Site, SitePoint
 
-from .estimate import Estimate
-from .rollouts import Rollout
-from .thinking import ThinkingLaboratory
+from .rollouts import Rollout, ThinkingLaboratory
 
 __all__ = ["WINDOW", "Probe", "train_probe"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, hypergeom, mannwhitneyu
 
+from lab.experiments.estimate import LEVEL, Estimate
 from steering.analysis import JudgeRule, num_selected, rank_rollouts
 
-from .cliff_probe import Probe
-from .estimate import LEVEL, Estimate
+from .probe import Probe
 from .rollouts import Rollout
 
 __all__ = ["FRACTIONS", "judge_rollouts"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lab.experiments.figures import COLORS, panels, svg
 from lab.experiments.observation import KL
-from lab.experiments.rosi import AIM_FRAMED, AIM_ORDINARY, DIRECT, FRAMED, ORDINARY, TOPICAL
-from lab.experiments.tables import cell, measured_table, settings, table
-from lab.experiments.write_means import KINDS
+from lab.experiments.rosi import AIM_FRAMED, AIM_ORDINARY, DIRECT, FRAMED, KINDS, ORDINARY, TOPICAL
+
+from .tables import COLORS, cell, measured_table, panels, settings, svg, table
 
 __all__ = ["fields", "figures"]
 

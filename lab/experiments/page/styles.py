@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lab.experiments.figures import COLORS, panels, svg
 from lab.experiments.observation import KL, PERPLEXITY
 from lab.experiments.styles import AXES
-from lab.experiments.tables import cell, table
+
+from .tables import COLORS, cell, panels, svg, table
 
 __all__ = ["fields", "figures"]
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.experiments.pushes import WRITE_SITES, amplified, injected, pushed, random_like, signed
+from lab.experiments.interventions import (
+    WRITE_SITES,
+    amplified,
+    injected,
+    pushed,
+    random_like,
+    signed,
+)
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Operation
 from steering.model_spec import ModelSpec
