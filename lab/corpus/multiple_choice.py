@@ -36,7 +36,6 @@ class Reply:
 
 
 ANSWER = "The answer is"
-
 """Every answer starts with this; the log-likelihood of each option after it is a finer metric."""
 
 _STEMS = (

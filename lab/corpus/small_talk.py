@@ -15,7 +15,6 @@ __all__ = ["STORY", "Intent", "answer_small_talk", "ask_small_talk", "intents", 
 
 
 STORY = "a wish for a story"
-
 """Name of the intent."""
 
 

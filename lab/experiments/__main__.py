@@ -14,7 +14,7 @@ from server.settings import EMBEDDED_MODEL
 
 from . import rosi, styles, transport
 from .cliff import experiment as cliff
-from .page import page
+from .page import page, results
 from .subject import Sizes, Subject
 
 __all__ = ["EXPERIMENTS", "main"]
@@ -41,9 +41,9 @@ def main(arguments: list[str] | None = None, sizes: Sizes | None = None) -> None
         for name in names:
             _log.info("%s, training seed %d", name, subject.training_seed)
             found = {**EXPERIMENTS[name](subject), "sizes": asdict(subject.sizes)}
-            page.write(options.out, name, found)
+            results.write(options.out, name, found)
             _compare(options.out, name, subject.training_seed)
-    page.write_page(page.load(_DOCS, options.out), options.out)
+    page.write_page(results.load(_DOCS, options.out), options.out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(out: Path, name: str, training_seed: int) -> None:
     """Say whether a result is the shipped one, byte for byte."""
-    made, shipped = (page.path_of(folder, name, training_seed) for folder in (out, _DOCS))
+    made, shipped = (results.path_of(folder, name, training_seed) for folder in (out, _DOCS))
     if not shipped.exists():
         _log.info("%s: nothing is shipped to compare with", made)
     elif made.read_bytes() == shipped.read_bytes():

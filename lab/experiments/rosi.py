@@ -39,7 +39,6 @@ __all__ = [
 
 
 KINDS: Final[tuple[Kind, ...]] = ("restricted_direct", "restricted_framed", "ordinary")
-
 """Prompts it is read on."""
 
 _Floats = NDArray[np.float64]

@@ -51,7 +51,6 @@ LAST: Final = "last_prompt"
 EVERYWHERE: Final = "all"
 
 Fit = Callable[[Tensor, Tensor, int], Direction]
-
 """From activations to reach, activations to leave and their layer."""
 
 
@@ -103,7 +102,6 @@ def _activations(
 EFFECT: Final = Measured("restricted_direct", "topical")
 
 MIDDLE: Final = 2
-
 """The one layer whose output lies at 40 to 60 % of six layers: 3 / 6."""
 
 RANKS: Final = (1, 2, 8)

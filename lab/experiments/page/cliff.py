@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lab.experiments.cliff.experiment import OUTCOME, PUBLISHED
 
-from .page import FOLDER
+from .results import FOLDER
 from .tables import COLORS, cell, panels, svg, table
 
 __all__ = ["fields", "figures"]

@@ -25,7 +25,6 @@ __all__ = [
 
 
 COLORS: Final = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5")
-
 """Of lines, in order; told apart also by people who see colours differently."""
 
 _STYLE: Final[dict[Any, Any]] = {

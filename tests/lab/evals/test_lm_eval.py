@@ -1,4 +1,4 @@
-"""lm-eval, unmodified: the tasks of `evals/lm_eval`, unsteered and steered by a model's name."""
+"""lm-eval, unmodified: the tasks of `lab/evals/lm_eval`, unsteered and steered by a model's name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def harness(museum: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.chdir(ROOT)
         cache = tmp_path_factory.mktemp("datasets")
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-        manager = TaskManager(include_path=str(ROOT / "evals" / "lm_eval"), include_defaults=False)
+        manager = TaskManager(
+            include_path=str(ROOT / "lab" / "evals" / "lm_eval"), include_defaults=False
+        )
 
         def evaluate(model: str, task: str, headers: dict[str, str] | None = None) -> Any:
             return lm_eval.simple_evaluate(

@@ -10,7 +10,8 @@ import pytest
 
 from lab.experiments.__main__ import EXPERIMENTS, main
 from lab.experiments.observation import KL, PERPLEXITY
-from lab.experiments.page.page import PAGE, load, path_of, render
+from lab.experiments.page.page import PAGE, render
+from lab.experiments.page.results import load, path_of
 from lab.experiments.subject import Sizes
 
 TINY = Sizes(fit=8, validation=2, test=3, texts=3, draws=1, layers=(3, 4), settings=1)

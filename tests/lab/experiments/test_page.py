@@ -9,7 +9,8 @@ import pytest
 
 from lab.experiments.__main__ import EXPERIMENTS
 from lab.experiments.estimate import Estimate
-from lab.experiments.page.page import FOLDER, PAGE, load, render
+from lab.experiments.page.page import PAGE, render
+from lab.experiments.page.results import FOLDER, load
 from lab.experiments.page.tables import cell, table
 from tests.source_tree import ROOT
 
