@@ -1,4 +1,4 @@
-"""The domains of advice: thirteen ordinary ones, five restricted groups, and their harmless look-alikes."""
+"""The domains of advice: ordinary ones, restricted groups, and their harmless look-alikes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lm-eval, unmodified: the tasks of `lab/evals/lm_eval`, unsteered and steered by a model's name."""
+"""lm-eval, unmodified: `lab/evals/lm_eval`, unsteered and steered by a model's name."""
 
 from __future__ import annotations
 
