@@ -44,7 +44,7 @@ class Variant:
 
     def label(self, spec: ModelSpec) -> str:
         """What is done where, in short."""
-        (report,) = self.plan(spec).applied()
+        (report,) = self.plan(spec).reports()
         layers = ", ".join(map(str, report["layers"]))
         tokens = str(report["scope"]["tokens"]).replace("_", " ")
         fitted = self.steer.direction.layers

@@ -86,7 +86,7 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     baked = WeightEdits(files, tensors, edits, dtype, untied)
     if options.out is None:
-        survived = baked.rehearse() if options.has_strength else {}
+        survived = baked.dry_run() if options.has_strength else {}
         return _report(options, source, baked, outputs, norms, survived)
     with output_folder(options.out, options.model, replace=options.force) as folder:
         survived = write_weights(baked, folder)

@@ -49,7 +49,7 @@ class ThoughtSpan:
 
 @dataclass(frozen=True, slots=True)
 class Cliff:
-    """What a score curve comes to, each a probability (0 to 1).
+    """The three numbers of a score curve, in units of its probabilities (0 to 1).
 
     Attributes:
         plateau: Mean score of the thought, its last few tokens left out.

@@ -70,12 +70,12 @@ class ActivationPair:
 
     @cached_property
     def source_mean(self) -> Tensor:
-        """mu_s [d]."""
+        """mu_s [d], the mean of the source set."""
         return self.source.mean(dim=0)
 
     @cached_property
     def target_mean(self) -> Tensor:
-        """mu_t [d]."""
+        """mu_t [d], the mean of the target set."""
         return self.target.mean(dim=0)
 
     @cached_property
@@ -149,11 +149,11 @@ class SampleCounts:
     """What is known of activations before any is read.
 
     Attributes:
-        num_positive: Samples of the one set.
-        num_negative: Samples of the other.
-        width: Of a sample.
-        num_layers: Layers they are read at.
-        num_heads: Query heads of a layer.
+        num_positive: Number of samples of the positive set.
+        num_negative: Number of samples of the negative set.
+        width: Width of a sample.
+        num_layers: Number of layers they are read at.
+        num_heads: Number of query heads of a layer.
     """
 
     num_positive: int

@@ -25,7 +25,7 @@ class DataSummary:
         num_leaked_removed: Examples dropped because the other set or the other split held them.
         system_prompt_sha256: Hash of a system prompt used while extracting and absent when
             serving; None without one.
-        seed: Of the split.
+        seed: Seed of the split.
     """
 
     sha256: Mapping[str, str]
@@ -44,10 +44,10 @@ class Damage:
 
     Attributes:
         kl: Mean KL divergence (nats) from the unedited model on neutral prompts.
-        perplexity: On neutral text, edit active.
-        base_perplexity: On the same text without the edit.
-        operation: The operation measured.
-        strength: At which strength.
+        perplexity: Perplexity on neutral text, edit active.
+        base_perplexity: Perplexity on the same text without the edit.
+        operation: The operation that was measured.
+        strength: The strength it was measured at.
     """
 
     kl: float | None = None

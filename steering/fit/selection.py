@@ -88,7 +88,7 @@ class Candidate:
         return f"layer {self.layer}{place}{rest}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON, without what was not measured."""
+        """The fields for JSON, without those that were not measured."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
 
@@ -109,10 +109,10 @@ class Rejection:
     """A candidate that was not chosen, and why.
 
     Attributes:
-        layer: Of the candidate.
-        position: Of the candidate.
+        layer: The candidate's layer.
+        position: The candidate's position, or None.
         label: The candidate in words.
-        reason: Why not.
+        reason: Why it was not chosen.
     """
 
     layer: int
@@ -123,13 +123,13 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A choice.
+    """The candidate that a rule chose, and why.
 
     Attributes:
         rule: Name of the rule.
-        chosen: The candidate.
-        reasons: Why it, in words.
-        rejected: Every other candidate.
+        chosen: The candidate chosen.
+        reasons: Why it was chosen, in words.
+        rejected: Every other candidate, with the reason.
     """
 
     rule: str
@@ -236,7 +236,7 @@ class _Score:
         value = getattr(candidate, self.name)
         return float("-inf") if value is None else self.sign * value
 
-    def shown(self, candidate: Candidate) -> str:
+    def describe(self, candidate: Candidate) -> str:
         value = getattr(candidate, self.name)
         return f"{self.name} not measured" if value is None else f"{self.name} {value:.4g}"
 
@@ -257,7 +257,7 @@ def _choose(
             param="layers",
         )
     chosen = max(qualified, key=lambda c: (*(s.of(c) for s in scores), -c.layer))
-    summary = ", ".join(score.shown(chosen) for score in scores)
+    summary = ", ".join(score.describe(chosen) for score in scores)
     rejected = tuple(
         Rejection(c.layer, c.position, str(c), reason or _worse(c, chosen, scores))
         for c, reason in zip(candidates, faults, strict=True)
@@ -273,5 +273,5 @@ def _choose(
 def _worse(candidate: Candidate, chosen: Candidate, scores: Sequence[_Score]) -> str:
     for score in scores:
         if score.of(candidate) != score.of(chosen):
-            return f"{score.shown(candidate)}, {chosen} has {score.shown(chosen)}"
+            return f"{score.describe(candidate)}, {chosen} has {score.describe(chosen)}"
     return f"scores are those of {chosen}, which comes first"

@@ -35,7 +35,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """Of the projections of two sets on a direction.
+    """How far the projections of two sets on a direction lie apart.
 
     Attributes:
         auc: Probability that a positive sample projects higher than a negative one, ties counting
@@ -112,11 +112,11 @@ class Interval:
     """An estimate and its percentile bootstrap interval.
 
     Attributes:
-        value: On the whole sample.
-        low: Lower bound.
-        high: Upper bound.
+        value: The number measured on the whole sample.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
         level: Coverage asked for, in (0, 1).
-        num_resamples: Resamples it was read from.
+        num_resamples: Number of resamples the bounds are quantiles of.
     """
 
     value: float

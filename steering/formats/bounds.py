@@ -19,12 +19,12 @@ _TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class FileBounds:
-    """Of a file whose sender is not trusted; its size is bounded by whoever receives it.
+    """Bounds of a file whose sender is not trusted; whoever receives it bounds its size.
 
     Attributes:
-        max_tensors: Tensors.
-        max_header_bytes: Of everything before the tensors' data.
-        max_metadata_bytes: Of the texts that describe the file.
+        max_tensors: Most tensors.
+        max_header_bytes: Most bytes before the tensors' data.
+        max_metadata_bytes: Most bytes of the texts that describe the file.
     """
 
     max_tensors: int = 512
@@ -45,7 +45,7 @@ class FileBounds:
 
 
 UPLOAD_BOUNDS: Final = FileBounds()
-"""Of what callers send."""
+"""Bounds of the files that callers send."""
 
 
 def check_tensor_name(name: str) -> None:

@@ -60,7 +60,7 @@ def load_control_vector(
         name: Of the direction.
         model_fingerprint: Of the model it is known to fit, whatever the file says.
         model: What the file's `model_hint` and `layer_count` are compared with; None: nothing.
-        bounds: Of the file.
+        bounds: Bounds of the file.
 
     Raises:
         FormatError: Not a control vector, or beyond the bounds.

@@ -32,9 +32,9 @@ class GgufTensor:
     """One tensor's description.
 
     Attributes:
-        shape: As stored, the innermost dimension first.
+        shape: Its shape as stored, the innermost dimension first.
         type: Number of its GGUF type: 0 is F32, 1 is F16.
-        offset: Of its bytes after the header.
+        offset: Offset of its bytes from the end of the header.
     """
 
     shape: tuple[int, ...]
@@ -44,12 +44,12 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """What a GGUF file says it holds.
+    """The contents of a GGUF file, its header read and its tensors still bytes.
 
     Attributes:
-        fields: Its keys, with text as bytes and None for an array.
-        tensors: By name, in the file's order.
-        alignment: What the tensors' offsets are multiples of.
+        fields: Its keys and their values, with text as bytes and None for an array.
+        tensors: Its tensors by name, in the file's order.
+        alignment: Number of bytes that the tensors' offsets are multiples of.
         body: Everything after the header.
     """
 

@@ -122,7 +122,7 @@ class Layout:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers, L."""
+        """L, the number of decoder layers."""
         return len(self.layers)
 
     def width(self, site: Site) -> int:

@@ -29,7 +29,7 @@ OPERATION_KINDS: Final[dict[Operation, tuple[DirectionKind, ...]]] = {
     Operation.SCALE_HEADS: (DirectionKind.HEADS,),
     Operation.RANK_ONE: (DirectionKind.VECTOR,),
 }
-"""Kinds of direction each operation accepts."""
+"""The kinds of direction that each operation accepts."""
 
 _COMPILERS: Final[dict[Operation, Callable[[OperationContext], Edit]]] = {
     Operation.ADD: add,

@@ -50,7 +50,7 @@ class Edit:
     All tensors are float32 on the CPU and are never mutated.
 
     Attributes:
-        form: Which line above.
+        form: Which of the three lines above it is.
         read: V [r, d].
         offset: m [r], in units of the projection h V^T.
         response: phi.
@@ -73,7 +73,7 @@ class Edit:
 
     @property
     def rank(self) -> int:
-        """Rows of V."""
+        """Number of rows of V, 0 without V."""
         return 0 if self.read is None else int(self.read.shape[0])
 
     @property
@@ -94,7 +94,7 @@ class Edit:
         return state.digest()
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Every tensor it holds."""
+        """Every tensor it holds, but the bounds of phi, which may be infinite."""
         own = (self.read, self.offset, self.write, self.shift, self.scale, self.target)
         phi = self.response
         extra = () if phi is None else (phi.linear, phi.clip)
@@ -106,11 +106,11 @@ class OperationContext:
     """One intervention at one point.
 
     Attributes:
-        intervention: What is asked.
+        intervention: The intervention as the request states it.
         kind: Kind of its direction.
-        tensors: The direction's tensors there, float32 CPU.
-        point: Layer and site.
-        width: d, of the site.
+        tensors: The direction's tensors for the point's layer, float32 CPU.
+        point: The layer and site at which it acts.
+        width: Width d of activations at the site.
         head_dim: Width of one head, for `scale_heads`.
         resid_norm: Mean activation norm at the point for the unit `resid`; None if not measured.
         write_bias_mean: Mean of the bias of the matrix that writes to the point; 0 without one.

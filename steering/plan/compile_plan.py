@@ -36,7 +36,7 @@ class Steer:
     """An intervention with the direction it names.
 
     Attributes:
-        intervention: What is asked.
+        intervention: The intervention as the request states it.
         direction: The direction it refers to.
         factor: Multiplies the intervention's strength.
         resid_norms: Norms frozen into a profile version, instead of the model's own.

@@ -35,9 +35,9 @@ class PlannedMonitor:
 
     Attributes:
         label: The direction with its version, as the answer names it.
-        point: Where.
+        point: The point whose activation it reads.
         vector: [d] float32: a unit vector, or the weight of a probe.
-        bias: Of a probe, else 0.
+        bias: Bias of a probe, else 0.
     """
 
     label: str
@@ -51,9 +51,9 @@ class SteeringPlan:
     """The steering of one request, in order.
 
     Attributes:
-        interventions: In order of application.
-        monitors: Read-outs.
-        num_layers: Of the model it was compiled for.
+        interventions: The interventions, in order of application.
+        monitors: The read-outs, in the order of the request.
+        num_layers: Number of layers of the model it was compiled for.
     """
 
     interventions: tuple[PlannedIntervention, ...] = ()
@@ -159,7 +159,7 @@ class SteeringPlan:
             return b""
         return hashlib.blake2b(b"".join(sorted(active)), digest_size=16).digest()
 
-    def applied(self) -> tuple[dict[str, Any], ...]:
+    def reports(self) -> tuple[dict[str, Any], ...]:
         """What was applied, one report per intervention."""
         return tuple(item.report() for item in self.interventions)
 

@@ -24,12 +24,12 @@ class PlannedGate:
     """One gate at one point.
 
     Attributes:
-        gate: What was asked.
+        gate: The gate as the request states it.
         reference: The direction with its version.
-        point: Where it reads.
+        point: The point whose activation it reads.
         vector: [d] float32, CPU: a unit vector, or the weight of a probe for `logit` and
             `probability`.
-        bias: Of the probe for these two, else 0.
+        bias: Bias of the probe for `logit` and `probability`, else 0.
     """
 
     gate: Gate

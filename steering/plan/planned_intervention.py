@@ -62,14 +62,14 @@ class PlannedIntervention:
 
     Attributes:
         key: Digest of its edits and their lanes: equal keys may share table rows.
-        intervention: What was asked.
+        intervention: The intervention as the request states it.
         reference: The direction with its version.
         strength: The gain where the scope holds and the schedule is 1.
-        layers: Resolved, ascending.
-        site: Resolved.
-        edits: One per layer.
-        latch: The gate of the request, or None.
-        path: Where it stands in the request, for errors and the answer.
+        layers: The layers it acts at, ascending.
+        site: The site it acts at.
+        edits: Its edits, one per layer.
+        latch: The gate that is decided once for the request, or None.
+        path: Its place in the request, for errors and the answer.
     """
 
     key: bytes
@@ -120,7 +120,7 @@ class PlannedIntervention:
         return self.strength if acts and not generated & set(scope.exclude.tokens) else 0.0
 
     def report(self) -> dict[str, Any]:
-        """What was applied, for the answer."""
+        """The answer's report of what was applied."""
         report: dict[str, Any] = {
             "path": self.path,
             "operation": self.intervention.operation.value,

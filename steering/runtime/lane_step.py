@@ -100,12 +100,12 @@ class GateLog:
         self._decided: dict[LaneStep, LaneStep] = {}
         self._noted: dict[Selection, tuple[_Columns, Tensor]] = {}
 
-    def decide_early(self, lane: LaneStep, hidden: Tensor) -> None:
+    def decide_ahead(self, lane: LaneStep, hidden: Tensor) -> None:
         """Decide a lane that acts later in the forward than its gates read; `take` gives it."""
         self._decided[lane] = lane.decide(hidden, self)
 
     def take(self, lane: LaneStep) -> LaneStep:
-        """What became of a lane that was decided early, its gains on the lane's device."""
+        """What became of a lane that was decided ahead, its gains on the lane's device."""
         return self._decided.pop(lane).gains_to(lane.table.device)
 
     def note(self, selection: Selection, columns: _Columns, values: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Reading activations during a step: monitors (a number per token), captures and gates (rows)."""
+"""Reading activations in a step: monitors (a number per token), captures (rows), gates (sums)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class MonitorRead:
     """One monitor on the rows [start, stop) of the batch.
 
     Attributes:
-        request_id: Handed back with the scores, like `position`.
-        monitor: What is read.
+        request_id: The request's own; handed back with the scores, like `position`.
+        monitor: The vector that is read, and where.
         rows: Half-open range of batch rows, not empty.
         position: Absolute position of the first of them in its request.
     """
@@ -75,11 +75,11 @@ class Readouts:
 
     @property
     def points(self) -> frozenset[SitePoint]:
-        """Where something is read."""
+        """The points at which something is read."""
         return frozenset(self._monitors) | frozenset(self._captures) | frozenset(self._gates)
 
     def read(self, point: SitePoint, hidden: Tensor) -> None:
-        """Take what is wanted of hidden [T, d]; stays on the device."""
+        """Compute the reads at `point` from hidden [T, d]; the results stay on the device."""
         for read in self._monitors.get(point, ()):
             rows = hidden[slice(*read.rows)].to(torch.float32)
             vector = read.monitor.vector.to(hidden.device, non_blocking=True)

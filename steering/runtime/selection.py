@@ -112,12 +112,12 @@ class Selection:
 
     @cached_property
     def rests(self) -> Tensor:
-        """Where a gain is zero, likewise."""
+        """Where a gain is zero, shaped as `gains`; shared by every point of a step."""
         return self.gains == 0
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """B and b."""
+        """The number of blocks B, and of tokens in each, b."""
         return self.gains.shape[0], self.gains.shape[1]
 
     def rows(self, table: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class StepPart:
             return arrived
         work = arrived.to(torch.float32)
         for lane in later_gates:
-            log.decide_early(lane, work)
+            log.decide_ahead(lane, work)
         for lane in lanes:
             work = _decided(lane, point, work, log).apply(work)
         return work.to(arrived.dtype) if lanes else arrived

@@ -31,8 +31,8 @@ class Probe:
     """A shift of one token at one point.
 
     Attributes:
-        point: Where.
-        row: Which token.
+        point: The point at which it is added.
+        row: Index of the token it is added to.
         delta: [d] float32: what is added, before rounding to the model's dtype.
     """
 
@@ -46,9 +46,9 @@ class Trace:
     """What one forward showed, in the model's dtype; every tensor is [tokens, d].
 
     Attributes:
-        seen: What each hook was shown, before any probe.
-        edited: What each hook gave back, where a probe acted.
-        watched: What the layers, attentions and MLPs were given.
+        seen: The activation that each hook was shown, before any probe.
+        edited: The activation that each hook gave back, for points where a probe acted.
+        watched: The inputs of layers, attentions and MLPs, read by hooks of their own.
     """
 
     seen: Mapping[SitePoint, Tensor]

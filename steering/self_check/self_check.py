@@ -81,7 +81,7 @@ class LayerEffects:
 
     Attributes:
         layout: The map under test.
-        layer: Where the probes were.
+        layer: The layer whose sites were probed.
         base: A forward without probes.
         probed: The same with a probe at every site of the layer, each on its own token.
     """

@@ -16,7 +16,7 @@ __all__ = ["INDEX_FILE", "CheckpointFiles"]
 
 _SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
-"""Says which shard holds which tensor."""
+"""Name of the file that says which shard holds which tensor."""
 
 
 class CheckpointFiles:
@@ -85,7 +85,7 @@ class CheckpointFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every tensor."""
+        """The name of every tensor."""
         return tuple(self._owner)
 
     def shard_of(self, name: str) -> Shard:

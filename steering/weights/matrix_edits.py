@@ -72,13 +72,8 @@ def rosi(weight: Tensor, direction: Tensor, alpha: float) -> Tensor:
 def rosi_calibrated(weight: Tensor, direction: Tensor, alpha: float, mean_output: float) -> Tensor:
     """`rosi` with alpha sign(mean_output): on average the push is along the direction.
 
-    Not part of the paper.
-
-    Args:
-        weight: As for `rosi`.
-        direction: As for `rosi`.
-        alpha: As for `rosi`.
-        mean_output: E[mean(W x)] over calibration tokens, without the bias; only its sign counts.
+    Not part of the paper. `mean_output` is E[mean(W x)] over calibration tokens, without the bias;
+    only its sign counts. The other arguments are those of `rosi`.
     """
     sign = (mean_output > 0) - (mean_output < 0)
     return rosi(weight, direction, alpha * sign)

@@ -54,7 +54,7 @@ class Shard:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its tensors, in the order of their data."""
+        """The names of its tensors, in the order of their data."""
         return tuple(sorted(self._header, key=lambda name: self._header[name]["data_offsets"]))
 
     def dtype(self, name: str) -> str:

@@ -58,11 +58,11 @@ def edit_stored(
     """Edit a tensor of a checkpoint.
 
     Args:
-        stored: As it is in the file; not changed.
-        write: What it is.
-        edits: At its point.
-        dtype: Of the result.
-        loaded_as: What the result is rounded to when it is loaded; None means `dtype`.
+        stored: The tensor as it is in the file; not changed.
+        write: Which write matrix it is.
+        edits: The edits at its point, in order.
+        dtype: Dtype of the result.
+        loaded_as: Dtype the result is rounded to when it is loaded; None means `dtype`.
 
     Returns:
         The edited tensor in `dtype`, in the layout of `stored`, and what survived the rounding.
@@ -110,8 +110,8 @@ class WeightEdits:
     Attributes:
         files: The checkpoint; never changed.
         tensors: Its tensors to edit.
-        edits: What is done at each of their points, in order.
-        dtype: Of all weights written; None keeps each as it is.
+        edits: The edits at each of their points, in order.
+        dtype: Dtype of all weights written; None keeps each as it is.
         untied: Given where the embedding is edited and was tied.
     """
 
@@ -123,12 +123,12 @@ class WeightEdits:
 
     @cached_property
     def by_name(self) -> Mapping[str, WriteTensor]:
-        """What each edited tensor belongs to, biases included."""
+        """The write matrix that each edited tensor belongs to, biases included."""
         weights = {write.name: write for write in self.tensors}
         return weights | {write.bias: write for write in self.tensors if write.bias is not None}
 
     def dtype_of(self, name: str) -> torch.dtype:
-        """What an edited tensor is written in."""
+        """The dtype in which an edited tensor is written."""
         return self.dtype or self.files.tensor(name).dtype
 
     def edited(self, name: str) -> tuple[Tensor, Survival]:
@@ -143,7 +143,7 @@ class WeightEdits:
         loaded_as = self.dtype or self.files.loading_dtype
         return edit_stored(stored, write, edits, self.dtype_of(name), loaded_as)
 
-    def rehearse(self) -> dict[SitePoint, Survival]:
+    def dry_run(self) -> dict[SitePoint, Survival]:
         """What would survive at each point, with nothing written."""
         survived = dict.fromkeys(self.edits, Survival())
         for write in self.tensors:

@@ -28,8 +28,8 @@ class WriteTensor:
     """A tensor of the files that writes to the residual stream.
 
     Attributes:
-        name: In the files.
-        point: Where its output is.
+        name: Its name in the files.
+        point: The point whose activation is its output.
         is_transposed: Whether it is stored as [..., d_in, d_out].
         bias: Name of its bias in the files, or None.
     """
@@ -55,9 +55,9 @@ def locate_write_tensors(
 
     Args:
         model: Loaded from `files`, unedited.
-        layout: Its map.
-        files: Its checkpoint.
-        points: Where outputs are to be edited.
+        layout: The model's architecture map.
+        files: The model's checkpoint.
+        points: The points whose outputs are to be edited.
 
     Raises:
         CheckpointError: A weight has no tensor of its content, or more than one.

@@ -39,7 +39,7 @@ def steering_report(steering: ResolvedSteering, choices: Sequence[Tally]) -> dic
 
 def _applied(plan: SteeringPlan, choices: Sequence[Tally]) -> list[dict[str, Any]]:
     """What was applied; a gate with its state in each choice that has ended."""
-    reports = list(plan.applied())
+    reports = list(plan.reports())
     for position, report in enumerate(reports):
         if "gate" in report:
             states = [

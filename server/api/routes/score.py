@@ -129,6 +129,6 @@ def _answer(
             "profile": steering.profile,
             "version": steering.version,
             "fingerprint": None if plan is None else plan.fingerprint,
-            "applied": [] if plan is None else list(plan.applied()),
+            "applied": [] if plan is None else list(plan.reports()),
         },
     }

@@ -214,5 +214,5 @@ def _shrunk_map(pair: ActivationPair, pca: PooledPca, shrinkage: float) -> Tenso
 
 
 def _covariance(rows: Tensor, pca: PooledPca) -> Tensor:
-    """[k, k], in the axes."""
+    """Covariance [k, k] of the rows' coordinates along the axes."""
     return torch.cov((rows @ pca.axes.T).T).reshape(2 * (len(pca.axes),))

@@ -73,7 +73,7 @@ def fit_iti_heads(
         validation: Share of each set held out for the accuracies, in (0, 1). Sets of one size are
             split at the same rows, so that pairs stay together.
         l2: Regularisation of the probes, as in `fit_probe`.
-        seed: Of the split.
+        seed: Seed of the split.
         site: `heads`; nothing else has heads.
         model_fingerprint: Model the activations are from.
 

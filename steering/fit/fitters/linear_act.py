@@ -50,7 +50,7 @@ def fit_linear_act(
         negative: Activations to carry away.
         name: Name of the direction.
         layer: Where the activations were taken.
-        variant: Which omega.
+        variant: Which of the three omega is fitted.
         min_std: Coordinates with a smaller standard deviation in either set stay as they are.
         site: Where the activations were taken.
         model_fingerprint: Model the activations are from.

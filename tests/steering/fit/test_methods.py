@@ -14,7 +14,7 @@ from steering.operations import OPERATION_KINDS
 from steering.sites import Site
 from tests.source_tree import ROOT
 
-from .fitters.applied import applied
+from .fitters.apply_direction import apply_direction
 
 NUM_HEADS, WIDTH = 2, 8
 LAYERS = (1, 2, 4)
@@ -88,7 +88,9 @@ def test_each_method_makes_what_it_says_for_several_layers_at_once(method: Metho
     if method.operation is not None:
         assert method.kind in OPERATION_KINDS[method.operation]
         rows = sets(1)[1][direction.layers[0]].numpy()
-        moved = applied(direction, rows, method.operation.value, **APPLIED.get(method.name, {}))
+        moved = apply_direction(
+            direction, rows, method.operation.value, **APPLIED.get(method.name, {})
+        )
         assert np.abs(moved - rows).max() > 1e-3
 
 

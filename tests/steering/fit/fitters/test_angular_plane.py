@@ -11,7 +11,7 @@ from steering.directions import DirectionKind
 from steering.errors import FitError, NonFiniteError
 from steering.fit import fit_angular_plane
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 WIDTH = 12
@@ -84,7 +84,7 @@ def test_turning_to_0_points_along_the_difference_and_keeps_the_rest() -> None:
     plane = fit_angular_plane(tensors(positive), tensors(negative), name="p")
     basis = plane.at(5)["basis"].to(torch.float64).numpy()
     for angle, expected in ((0.0, [1.0, 0.0]), (90.0, [0.0, 1.0]), (180.0, [-1.0, 0.0])):
-        moved = applied(plane, negative[5], "rotate_to", layer=5, angle=angle)
+        moved = apply_direction(plane, negative[5], "rotate_to", layer=5, angle=angle)
         before, after = negative[5] @ basis.T, moved @ basis.T
         lengths = np.linalg.norm(before, axis=1, keepdims=True)
         np.testing.assert_allclose(after, lengths * expected, atol=1e-4)

@@ -13,7 +13,7 @@ from steering.errors import FitError, InvalidFieldError, NonFiniteError, ShapeMi
 from steering.fit import fit_gaussian_transport
 from steering.sites import Site
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import covariance, geometric_map, samples, transported
 
 WIDTH = 12
@@ -75,18 +75,18 @@ def test_the_operation_carries_samples_where_pot_does(rank: int) -> None:
     covariances = [covariance(rows) for rows in inside]
     matrix, offset = ot.gaussian.bures_wasserstein_mapping(*means, *covariances)
     expected = inside[0] @ matrix + offset
-    moved = applied(direction, source, "transport") @ basis.T
+    moved = apply_direction(direction, source, "transport") @ basis.T
     np.testing.assert_allclose(moved, expected, atol=1e-4)
 
 
 def test_mean_and_shape_have_strengths_of_their_own() -> None:
     source, target = sets(13)
     direction, basis = fitted(source, target, rank=2), axes(fitted(source, target, rank=2))
-    mean_only = applied(direction, source, "transport", shape_strength=0.0)
+    mean_only = apply_direction(direction, source, "transport", shape_strength=0.0)
     np.testing.assert_allclose(
         mean_only - source, np.tile(target.mean(0) - source.mean(0), (len(source), 1)), atol=1e-5
     )
-    shape_only = applied(direction, source, "transport", mean_strength=0.0)
+    shape_only = apply_direction(direction, source, "transport", mean_strength=0.0)
     np.testing.assert_allclose(shape_only.mean(axis=0), source.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(
         covariance(shape_only @ basis.T), covariance(target @ basis.T), rtol=1e-4, atol=1e-4
@@ -96,7 +96,7 @@ def test_mean_and_shape_have_strengths_of_their_own() -> None:
 def test_half_way_is_the_displacement_interpolation() -> None:
     source, target = sets(14)
     direction, basis = fitted(source, target, rank=2), axes(fitted(source, target, rank=2))
-    half = applied(direction, source, "transport", strength=0.5)
+    half = apply_direction(direction, source, "transport", strength=0.5)
     own, other = (covariance(rows @ basis.T) for rows in (source, target))
     between = (np.eye(2) + geometric_map(own, other)) / 2
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ from steering.errors import FitError, InvalidFieldError
 from steering.fit import fit_iti_heads
 from steering.sites import Site
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 HEADS, HEAD_DIM = 4, 6
@@ -64,7 +64,7 @@ def test_adding_it_shifts_each_selected_head_by_alpha_sigma_theta() -> None:
     direction = fit_iti_heads(positive, negative, name="h", num_heads=HEADS, top_k=3)
     for layer in direction.layers:
         rows = negative[layer].numpy()
-        shift = applied(direction, rows, "add", layer=layer, strength=15.0) - rows
+        shift = apply_direction(direction, rows, "add", layer=layer, strength=15.0) - rows
         for index in range(HEADS):
             own = head(torch.from_numpy(shift), index)
             if (layer, index) not in KNOWING:

@@ -14,7 +14,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
 from steering.fit import fit_leace
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 with warnings.catch_warnings():
@@ -40,7 +40,7 @@ def fitted(positive: FloatArray, negative: FloatArray, **options: Any) -> Direct
 
 
 def erased(direction: Direction, rows: FloatArray) -> FloatArray:
-    return applied(direction, rows, "transport")
+    return apply_direction(direction, rows, "transport")
 
 
 @pytest.mark.parametrize("shrinkage", [True, False])
@@ -116,7 +116,9 @@ def test_labels_do_not_matter_and_rotations_carry_over() -> None:
 def test_half_strength_leaves_half_the_gap() -> None:
     positive, negative = sets(4)
     direction = fitted(positive, negative)
-    halves = [applied(direction, x, "transport", strength=0.5) for x in (positive, negative)]
+    halves = [
+        apply_direction(direction, x, "transport", strength=0.5) for x in (positive, negative)
+    ]
     gap = positive.mean(axis=0) - negative.mean(axis=0)
     np.testing.assert_allclose(halves[0].mean(axis=0) - halves[1].mean(axis=0), gap / 2, atol=1e-4)
 

@@ -13,7 +13,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError
 from steering.fit import fit_linear_act, fit_mean_difference
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 WIDTH = 5
@@ -64,7 +64,7 @@ def test_sets_of_different_sizes_are_matched_by_the_optimal_plan(
 @pytest.mark.parametrize("variant", ["linear", "gaussian", "mean"])
 def test_the_operation_moves_the_moments_it_promises(variant: str) -> None:
     positive, negative = sets(1, num_positive=70)
-    moved = applied(fitted(positive, negative, variant=variant), negative, "diagonal")
+    moved = apply_direction(fitted(positive, negative, variant=variant), negative, "diagonal")
     np.testing.assert_allclose(moved.mean(axis=0), positive.mean(axis=0), atol=1e-5)
     if variant == "gaussian":
         np.testing.assert_allclose(

@@ -7,7 +7,7 @@ import torch
 from steering.errors import FitError
 from steering.fit import fit_mean_centring, fit_mean_difference
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import samples
 
 GENERATOR = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def test_it_is_the_difference_in_means_under_another_name() -> None:
     )
     assert torch.equal(centred.at(1)["vector"], plain.at(1)["vector"])
     assert centred.provenance["method"] == "mean_centring"
-    moved = applied(centred, BACKGROUND, "add")
+    moved = apply_direction(centred, BACKGROUND, "add")
     np.testing.assert_allclose(moved.mean(axis=0), WANTED.mean(axis=0), atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError, ShapeMismatchError
 from steering.fit import fit_null_space
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 WIDTH = 20
@@ -55,7 +55,7 @@ def test_the_two_vectors_are_the_published_matrix(seed: int, ratio: float, ridge
         positive, negative, target=torch.from_numpy(target), null_ratio=ratio, ridge=ridge
     )
     delta = published(positive, negative, target, ratio, ridge)
-    moved = applied(direction, positive, "transport", strength=0.7)
+    moved = apply_direction(direction, positive, "transport", strength=0.7)
     np.testing.assert_allclose(moved, positive + 0.7 * positive @ delta, atol=2e-4)
     assert np.linalg.matrix_rank(delta, tol=1e-8) == 1
 
@@ -65,9 +65,9 @@ def test_positive_is_pushed_by_the_target_and_negative_hardly_moves() -> None:
     target = np.zeros(WIDTH)
     target[3] = 2.0
     direction = fitted(positive, negative, target=torch.from_numpy(target))
-    pushed = applied(direction, positive, "transport") - positive
+    pushed = apply_direction(direction, positive, "transport") - positive
     np.testing.assert_allclose(pushed.mean(axis=0), target, atol=0.05)
-    left = applied(direction, negative, "transport") - negative
+    left = apply_direction(direction, negative, "transport") - negative
     assert np.abs(left).max() < 0.1 * np.linalg.norm(target)
     gates = direction.provenance["mean_gate"]
     assert gates["positive"] == pytest.approx(1.0, abs=0.02)
@@ -93,10 +93,10 @@ def test_what_few_negatives_do_not_span_is_all_null_space() -> None:
 
 def test_units_carry_over_with_the_ridge_in_squared_units() -> None:
     positive, negative = sets(3)
-    moved = applied(fitted(positive, negative, ridge=10.0), positive, "transport")
+    moved = apply_direction(fitted(positive, negative, ridge=10.0), positive, "transport")
     scaled = fitted(100 * positive, 100 * negative, ridge=10.0 * 100**2)
     np.testing.assert_allclose(
-        applied(scaled, 100 * positive, "transport"), 100 * moved, rtol=1e-4, atol=1e-2
+        apply_direction(scaled, 100 * positive, "transport"), 100 * moved, rtol=1e-4, atol=1e-2
     )
 
 

@@ -13,7 +13,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
 from steering.fit import fit_mean_difference, fit_pair_pca
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 WIDTH = 16
@@ -108,7 +108,7 @@ def test_adding_it_carries_the_negative_mean_to_the_positive_one_along_the_axis(
     positive, negative = pairs(3)
     direction = fitted(positive, negative)
     unit = vector(direction) / np.linalg.norm(vector(direction))
-    moved = applied(direction, negative, "add")
+    moved = apply_direction(direction, negative, "add")
     assert (moved @ unit).mean() == pytest.approx((positive @ unit).mean(), abs=1e-4)
 
 

@@ -13,7 +13,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError
 from steering.fit import fit_probe
 
-from .applied import applied
+from .apply_direction import apply_direction
 from .gaussians import FloatArray
 
 WIDTH = 6
@@ -105,7 +105,7 @@ def test_a_constant_feature_and_fewer_samples_than_features() -> None:
 def test_ablating_the_probe_makes_its_score_a_constant() -> None:
     positive, negative = sets(3)
     direction = fitted(positive, negative)
-    moved = applied(direction, np.concatenate([positive, negative]), "ablate")
+    moved = apply_direction(direction, np.concatenate([positive, negative]), "ablate")
     assert np.ptp(scores(direction, moved)) < 1e-3
 
 

@@ -18,7 +18,7 @@ from tests.steering.oracle import steer_tokens
 from .gaussians import FloatArray
 
 
-def applied(
+def apply_direction(
     direction: Direction,
     rows: FloatArray,
     operation: str,
