@@ -24,16 +24,16 @@ class Call(Generic[_T]):
 
     Attributes:
         method: HTTP method.
-        path: Below the server's address, quoted.
+        path: Path below the server's address, quoted.
         read: From a successful response (or, of a stream, from each event) to its value.
-        json: Body as JSON, or None.
-        params: Query; entries that are None are left out.
-        headers: Beside those of every request.
+        json: Body that is sent as JSON, or None.
+        params: Parameters of the query; entries that are None are left out.
+        headers: Headers beside those of every request.
         files: Parts of a multipart body: name to (file name, content, content type).
         accepts: Error statuses that are answers too.
-        is_kept: The server keeps its answer under an `Idempotency-Key`: however often the request
-            is sent, it is done once.
-        is_probe: What is asked is how the server is now, so it is asked once.
+        is_kept: Whether the server keeps its answer under an `Idempotency-Key`: however often the
+            request is sent, it is done once.
+        is_probe: Whether it asks how the server is now; such a request is sent once.
     """
 
     method: str

@@ -151,7 +151,7 @@ def _pair(value: Any) -> dict[str, Any]:
 
 
 def _each(path: Path, rows: Iterable[tuple[int, _T]], read: Callable[[_T], Any]) -> list[Any]:
-    """Every row read; all wrong ones named."""
+    """What `read` makes of every row; raises with the first problem of every row that is wrong."""
     found: list[Any] = []
     problems: list[str] = []
     for number, row in rows:
@@ -199,8 +199,8 @@ class ExampleItem(BaseModel):
     Attributes:
         prompt: The user's message; `text` is another name for it.
         answer: What the assistant said to it.
-        system: System prompt before it.
-        messages: All of the chat instead.
+        system: System prompt before the user's message.
+        messages: The whole chat, instead of the other fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -224,7 +224,7 @@ class ExampleItem(BaseModel):
         return self
 
     def document(self) -> str | list[dict[str, Any]]:
-        """As the server reads it: a text, or a list of messages."""
+        """The example as the server reads it: a text, or a list of messages."""
         if self.messages is not None:
             return [turn.model_dump() for turn in self.messages]
         said = self.prompt or self.text or ""

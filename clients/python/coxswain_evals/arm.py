@@ -10,9 +10,9 @@ from typing import Any, Final, cast
 
 from coxswain_client.models.steering import AppliedSteering, SteeringOptions
 
-from .errors import AppliedMismatchError
+from .errors import SteeringMismatchError
 
-__all__ = ["Arm", "Role", "check_applied"]
+__all__ = ["Arm", "Role", "check_steering"]
 
 _PATH_FIELD: Final = "path"  # a profile's own when it is checked, the request's when it is used
 _GATE_STATES: Final = "states"  # differ by answer
@@ -34,7 +34,7 @@ class Arm:
 
     Attributes:
         name: Unique in the evaluation.
-        role: What it is for.
+        role: What the arm is for.
         steering: The `steering` object of its requests.
         treatment: Name of the treatment it is or controls; None for the no-op.
         strength: Factor on the treatment's strengths.
@@ -57,7 +57,7 @@ class Arm:
 
     @property
     def dose(self) -> float | None:
-        """Summed over interventions and layers; None where any is not known."""
+        """The dose summed over interventions and layers; None where any is not known."""
         values = [value for doses in self.doses for value in doses.values()]
         known = [value for value in values if value is not None]
         return sum(known) if len(known) == len(values) else None
@@ -67,7 +67,7 @@ class Arm:
         return cast("SteeringOptions", {**self.steering, **more})
 
     def document(self) -> dict[str, Any]:
-        """For the run's record."""
+        """The arm as JSON, for the record of the run."""
         return {
             "name": self.name,
             "role": self.role.value,
@@ -83,26 +83,26 @@ class Arm:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Arm:
-        """What `document` wrote."""
+        """The arm that `document` wrote."""
         fields = {name: value for name, value in document.items() if name != "dose"}
         return cls(**{**fields, "role": Role(document["role"])})
 
 
-def check_applied(arm: Arm, report: AppliedSteering) -> None:
+def check_steering(arm: Arm, report: AppliedSteering) -> None:
     """Compare an answer's applied report with what the arm expects.
 
     Raises:
-        AppliedMismatchError: They differ, or the profile is not the one asked for.
+        SteeringMismatchError: They differ, or the profile is not the one asked for.
     """
     if len(report.applied) != len(arm.expected):
-        raise AppliedMismatchError(
+        raise SteeringMismatchError(
             f"{arm.name}: {len(report.applied)} interventions were applied; "
             f"expected {len(arm.expected)}"
         )
     for index, (found, wanted) in enumerate(zip(report.applied, arm.expected, strict=True)):
         for key, value in wanted.items():
             if key != _PATH_FIELD and not _agrees(found.get(key), value):
-                raise AppliedMismatchError(
+                raise SteeringMismatchError(
                     f"{arm.name}: applied[{index}].{key} is {found.get(key)!r}; expected {value!r}"
                 )
     _check_profile(arm, report)
@@ -112,7 +112,7 @@ def _check_profile(arm: Arm, report: AppliedSteering) -> None:
     asked = arm.steering.get("profile", "none")
     found = "none" if report.profile is None else f"{report.profile}@{report.version}"
     if found != asked:
-        raise AppliedMismatchError(f"{arm.name}: profile {found!r} was applied, not {asked!r}")
+        raise SteeringMismatchError(f"{arm.name}: profile {found!r} was applied, not {asked!r}")
 
 
 def _agrees(found: Any, wanted: Any) -> bool:

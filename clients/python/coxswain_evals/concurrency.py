@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-__all__ = ["each"]
+__all__ = ["map_concurrently"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-async def each(limit: int, work: Callable[[_T], Awaitable[_R]], items: Iterable[_T]) -> list[_R]:
+async def map_concurrently(
+    limit: int, work: Callable[[_T], Awaitable[_R]], items: Iterable[_T]
+) -> list[_R]:
     """`work` of every item, at most `limit` at a time; results in the order of the items.
 
     The first failure cancels what is under way and is raised itself.

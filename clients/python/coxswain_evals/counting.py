@@ -33,8 +33,8 @@ class Rows:
 
     Attributes:
         of_task: Rows by task: `answers`, `scores`, `kl`.
-        labels: By judge and item: its label, or None where what it said cannot be parsed.
-        items: Of the dataset, by id.
+        labels: The label of each judge for each item; None where what it said cannot be parsed.
+        items: The items of the dataset, by id.
     """
 
     of_task: Mapping[str, Sequence[Row]]
@@ -47,10 +47,10 @@ class Counted:
     """A measure on one arm's rows.
 
     Attributes:
-        values: Per item, of those that have one.
-        missing: Items without a value.
-        disagreements: Items on which a second judge says otherwise; None without a second judge.
-        second_missing: Items on which the second judge is unparsable.
+        values: Value and weight of each item that has one.
+        missing: Number of items without a value.
+        disagreements: Number of items on which a second judge says otherwise; None without one.
+        second_missing: Number of items on which the second judge is unparsable.
     """
 
     values: Values
@@ -60,7 +60,7 @@ class Counted:
 
 
 def task_of(measure: Measure) -> str:
-    """What has to be asked for a measure."""
+    """The task that has to be asked for a measure: `answers`, `scores` or `kl`."""
     match measure:
         case PerplexityMeasure():
             return "scores"
@@ -70,7 +70,7 @@ def task_of(measure: Measure) -> str:
 
 
 def statistic_of(measure: Measure) -> Statistic:
-    """What is made of a measure's values."""
+    """The statistic that is made of a measure's values."""
     match measure:
         case PerplexityMeasure():
             return Statistic.PERPLEXITY

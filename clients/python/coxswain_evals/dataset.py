@@ -28,10 +28,10 @@ class Item(BaseModel):
 
     Attributes:
         id: Unique in the file; answers are compared by it.
-        prompt: Message of the user; or else
-        messages: the whole chat.
-        text: Scored as a whole, every token but the first; or else
-        continuation: scored after the prompt or messages.
+        prompt: Message of the user; give either this or `messages`.
+        messages: The whole chat.
+        text: Text that is scored as a whole, every token but the first.
+        continuation: Text that is scored after the prompt or messages.
         topic: Groups of phrases; an answer on the topic has one of each.
     """
 

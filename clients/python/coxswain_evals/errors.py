@@ -4,7 +4,7 @@ EvaluationError
 |-- SuiteError               the suite or a data file is wrong; nothing was asked
 |-- RunFolderError           the folder holds another run, or is not one
 |-- DoseError                no equal dose can be had for a control
-|-- AppliedMismatchError     an answer was not steered as asked
+|-- SteeringMismatchError    an answer was not steered as asked
 `-- JudgeError               a judge gave no answer
 """
 
@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from coxswain_client.errors import SteeringClientError
 
 __all__ = [
-    "AppliedMismatchError",
     "DoseError",
     "EvaluationError",
     "JudgeError",
     "RunFolderError",
+    "SteeringMismatchError",
     "SuiteError",
 ]
 
@@ -48,7 +48,7 @@ class DoseError(EvaluationError):
     """A control at equal dose cannot be built; the message names the field to set."""
 
 
-class AppliedMismatchError(EvaluationError):
+class SteeringMismatchError(EvaluationError):
     """The applied report of an answer differs from what was asked; the run stops."""
 
 

@@ -1,4 +1,4 @@
-"""A run as Markdown and JSON."""
+"""A run as Markdown and JSON, and two runs beside each other."""
 
 from __future__ import annotations
 

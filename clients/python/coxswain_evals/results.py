@@ -25,7 +25,7 @@ class Measured:
     """One measure on one arm.
 
     Attributes:
-        counted: Per item.
+        counted: Its value for each item.
         estimate: The statistic with its interval.
         difference: From the no-op, paired by item; None for the no-op itself.
     """
@@ -40,10 +40,10 @@ class Results:
     """A finished run.
 
     Attributes:
-        suite: What was asked.
-        server: Model and fingerprint.
+        suite: The suite that was run.
+        server: Model and fingerprint of the server.
         arms: Every arm; some are asked under another's name, some not at all.
-        rows: By arm and dataset, of those that were asked.
+        rows: What was kept, by arm and dataset, of the arms that were asked.
     """
 
     suite: Suite
@@ -53,7 +53,7 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> Results:
-        """Of a run's folder.
+        """The results of the run in a folder.
 
         Raises:
             RunFolderError: It holds no finished run.
@@ -74,7 +74,7 @@ class Results:
 
     @cached_property
     def measured(self) -> dict[tuple[str, str], Measured]:
-        """By measure and arm, of the arms that were asked."""
+        """Every measure on every arm that was asked, by the names of both."""
         found = {}
         for measure in self.suite.measures:
             counts = {
@@ -91,7 +91,7 @@ class Results:
         return self.measured.get((measure.name, arm.same_as or arm.name))
 
     def document(self) -> dict[str, Any]:
-        """Everything but single answers, as JSON."""
+        """All numbers, but no single answers, as a JSON document."""
         return {
             "suite": self.suite.name,
             "server": dict(self.server),

@@ -16,7 +16,7 @@ from coxswain_client.client import AsyncCoxswain
 from coxswain_client.errors import NotFoundError
 
 from .arm import Arm
-from .concurrency import each
+from .concurrency import map_concurrently
 from .controls import NO_OP, plan_arms
 from .counting import task_of
 from .dataset import Item
@@ -28,7 +28,7 @@ from .tasks import Answering, Divergence, Scoring
 
 __all__ = ["run_suite"]
 
-_Say = Callable[[str], None]
+_OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Run:
     model: str
     fingerprint: str
     store: CellStore
-    say: _Say
+    on_progress: _OnProgress
     judges: Mapping[str, Judge]
 
     @property
@@ -46,7 +46,7 @@ class _Run:
         return self.loaded.suite
 
     async def cell(self, task: str, arm: Arm, dataset: str, work: Any, **settings: Any) -> Cell:
-        """Ask a cell unless it is there."""
+        """A cell whose rows are kept; it is asked unless they are there already."""
         suite = self.suite
         decided = {
             "model": self.model,
@@ -61,11 +61,11 @@ class _Run:
         cell = Cell(task, arm, dataset, self.loaded.items[dataset], decided)
         if self.store.find(cell) is None:
             self.store.save(cell, await work(cell))
-            self.say(f"{task}: {arm.name} on {dataset} ({len(cell.items)} items)")
+            self.on_progress(f"{task}: {arm.name} on {dataset} ({len(cell.items)} items)")
         return cell
 
     async def arm(self, arm: Arm) -> list[dict[str, str]]:
-        """Ask all an arm is measured by; the files it is in."""
+        """Ask everything by which an arm is measured; returns the files that hold it."""
         entries = []
         for task, dataset in sorted({(task_of(m), m.dataset) for m in self.suite.measures}):
             cell = await self.cell(task, arm, dataset, self._work(task, dataset))
@@ -101,7 +101,7 @@ class _Run:
                     verdict = await judge.judge(prompts[row["item"]], row["answer"])
                     return {"item": row["item"], "label": verdict.label, "said": verdict.said}
 
-                return await each(self.suite.concurrency, one, rows)
+                return await map_concurrently(self.suite.concurrency, one, rows)
 
             settings = {"judge": spec.model_dump(), "answers": answers.digest}
             task = f"verdicts of {name}"
@@ -115,22 +115,23 @@ async def run_suite(
     folder: Path,
     *,
     resume: bool = False,
-    say: _Say = lambda _: None,
+    on_progress: _OnProgress = lambda _: None,
     judge_transport: httpx.AsyncBaseTransport | None = None,
 ) -> None:
     """Run a suite and leave everything in `folder`; `Results.read` makes numbers of it.
 
     Args:
-        client: Of the server; its key needs the scopes `admin`, `inline`, `read` and `chat`.
+        client: Client of the server; its key needs the scopes `admin`, `inline`, `read` and `chat`.
         loaded: The suite with its data.
-        folder: Made if it is not there.
+        folder: Where the run is kept; it is made if it is not there.
         resume: Whether the folder may hold a run; its finished cells are not asked again.
-        say: Told of every finished cell.
+        on_progress: Called with a line about every finished cell.
         judge_transport: How requests to judges travel; None means HTTP.
 
     Raises:
         RunFolderError: The folder holds something, and this is no resumption.
-        EvaluationError: See its kinds.
+        EvaluationError: A control cannot be built, an answer was not steered as asked, or a judge
+            gave no verdict.
         SteeringClientError: The server did not answer.
     """
     kept, suite = RunFolder(folder), loaded.suite
@@ -143,7 +144,9 @@ async def run_suite(
         server = (await client.capabilities())["model"]
         model = suite.model or str(server["name"])
         arms = await _planned(client, loaded, model, str(server["fingerprint"]), kept)
-        run = _Run(client, loaded, model, str(server["fingerprint"]), kept.cells, say, judges)
+        run = _Run(
+            client, loaded, model, str(server["fingerprint"]), kept.cells, on_progress, judges
+        )
         cells = {arm.name: await run.arm(arm) for arm in arms if arm.steering}
     finally:
         for judge in judges.values():
@@ -180,7 +183,7 @@ async def _planned(
 
 
 async def _hashes(client: AsyncCoxswain, arms: Sequence[Arm]) -> dict[str, str]:
-    """SHA-256 of every direction the arms use; without those the server does not have."""
+    """SHA-256 of every direction that the arms use and the server still has."""
     found = {}
     for reference in sorted({entry["direction"] for arm in arms for entry in arm.expected}):
         with suppress(NotFoundError):
@@ -211,7 +214,7 @@ def _judges_of(suite: Suite, dataset: str) -> set[str]:
 
 
 def _prompt_of(item: Item) -> str:
-    """What the answer answers: the prompt, or the last message of the user."""
+    """The text that judges are shown as the prompt: it, or the last message of the user."""
     if item.messages is None:
         return item.prompt or ""
     asked = [turn.content for turn in item.messages if turn.role == "user"]

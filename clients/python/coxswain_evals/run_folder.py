@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 class RunFolder:
-    """Reads and writes it; every file is there whole or not at all.
+    """The files of one run; after a crash each of them is there whole or not at all.
 
     Attributes:
         path: The folder.
@@ -36,7 +36,7 @@ class RunFolder:
 
     @property
     def cells(self) -> CellStore:
-        """Everything that was answered."""
+        """The finished cells of the run."""
         return CellStore(self.path / _CELLS)
 
     def begin(self, *, resume: bool) -> None:
@@ -72,12 +72,12 @@ class RunFolder:
         write_whole(self.path / _PLAN, json.dumps(document) + "\n")
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Write what was asked of which server."""
+        """Write the record of a finished run: what was asked of which server."""
         text = json.dumps(record, indent=1, ensure_ascii=False)
         write_whole(self.path / _RECORD, text + "\n")
 
     def record(self) -> dict[str, Any]:
-        """What `finish` wrote.
+        """The record of the finished run.
 
         Raises:
             RunFolderError: The run has not finished.
@@ -95,9 +95,9 @@ class Cell:
 
     Attributes:
         task: `answers`, `scores`, `kl`, or `verdicts of <judge>`.
-        arm: Under which steering.
+        arm: The steering under which it is asked.
         dataset: Name of the dataset.
-        items: Of the dataset.
+        items: The items of the dataset.
         settings: Everything else that decides the result: model fingerprint, sampling, judge.
     """
 
@@ -122,7 +122,7 @@ class Cell:
 
     @property
     def file_name(self) -> str:
-        """Readable, and unique by the digest."""
+        """Name of the file of its rows: readable, and unique by the digest."""
         words = "--".join((self.task, self.dataset, self.arm.name))
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}--{self.digest}.jsonl"
 
@@ -140,12 +140,12 @@ class CellStore:
         return self.read(cell.file_name) if path.exists() else None
 
     def read(self, file_name: str) -> list[Row]:
-        """The rows in one of the files."""
+        """The rows in the file of a finished cell."""
         text = (self._folder / file_name).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
     def save(self, cell: Cell, rows: Iterable[Row]) -> None:
-        """Keep a finished cell."""
+        """Write the rows of a finished cell."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_whole(self._folder / cell.file_name, lines)
 

@@ -18,11 +18,11 @@ _CONFIDENCE: Final = 0.95
 _RESAMPLES: Final = 2000
 
 Values = Mapping[str, tuple[float, float]]
-"""By item: a value and a weight. A rate's value is 0 or 1; weights are 1, or token counts."""
+"""For each item a value and a weight. A rate's value is 0 or 1; weights are 1, or token counts."""
 
 
 class Statistic(StrEnum):
-    """What is made of values x and weights w."""
+    """A statistic of values x with weights w."""
 
     RATE = "rate"  # sum x / n, of values 0 and 1
     MEAN = "mean"  # sum x w / sum w
@@ -36,9 +36,9 @@ class Estimate:
     Attributes:
         value: The statistic; None without items.
         low: Lower end of the interval; None where there is none.
-        high: Upper end.
-        n: Items it is made of.
-        missing: Items that have no value: unparsable verdicts, empty continuations.
+        high: Upper end of the interval; None where there is none.
+        n: Number of items it is made of.
+        missing: Number of items that have no value: unparsable verdicts, empty continuations.
     """
 
     value: float | None
@@ -53,11 +53,11 @@ class Difference:
     """How a statistic differs between two cells, over the items both have.
 
     Attributes:
-        value: Second less first.
+        value: The statistic of the second less that of the first.
         low: Lower end of its interval.
-        high: Upper end.
-        n: Items both have.
-        p_value: Of McNemar's exact test, for rates; None otherwise.
+        high: Upper end of its interval.
+        n: Number of items that both have.
+        p_value: P value of McNemar's exact test, for rates; None otherwise.
     """
 
     value: float | None
@@ -88,7 +88,7 @@ def estimate(values: Values, statistic: Statistic, *, seed: int, missing: int = 
 
 
 def difference(first: Values, second: Values, statistic: Statistic, *, seed: int) -> Difference:
-    """Second less first, paired by item.
+    """How a statistic differs, second less first, paired by item.
 
     The interval is a percentile bootstrap over items that keeps pairs together. For rates, the p
     value is that of McNemar's exact test (McNemar 1947): of the items on which the two differ, are

@@ -31,7 +31,7 @@ JudgeSpec = Annotated[KeywordSpec | EndpointSpec | LlamaGuardSpec, Field(discrim
 DEFAULT_JUDGES: Final[dict[str, KeywordSpec]] = {
     "refusal": KeywordSpec(kind="keywords", label="refusal", phrases=list(REFUSAL_PHRASES))
 }
-"""There without being stated; a suite may state its own under the same name."""
+"""Judges that need not be stated; a suite may state its own under the same name."""
 
 _Text = Annotated[str, Field(min_length=1)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$")]
@@ -49,8 +49,8 @@ class Addition(_Part):
     """How the control by plain addition is made, where the default does not serve.
 
     Attributes:
-        direction: What is added; by default the treatment's own vector, or the constant shift of
-            a transport map or diagonal.
+        direction: Direction that is added; by default the treatment's own vector, or the constant
+            shift of a transport map or diagonal.
         dose: |change of h| per layer, in mean residual norms; by default the treatment's.
         sign: 1 or -1; by default the treatment's own.
         omit: A reason to have no such control, which the report prints.
@@ -66,11 +66,11 @@ class Treatment(_Part):
     """A steering under test, at one or more strengths.
 
     Attributes:
-        name: For the report.
-        profile: `name` or `name@version`; or else
-        interventions: as in a profile, sent with every request.
-        strengths: Factors on the strengths in either.
-        addition: Of the control.
+        name: Name in the report.
+        profile: `name` or `name@version`; give either this or `interventions`.
+        interventions: Interventions as in a profile, sent with every request.
+        strengths: Factors on the strengths in profile or interventions.
+        addition: How its control by plain addition is made.
     """
 
     name: _Name
@@ -92,9 +92,9 @@ class Dataset(_Part):
     """Prompts to answer, or texts to score, one JSON object a line.
 
     Attributes:
-        file: Relative to the suite.
-        kind: `chat`: answered; `text`: scored.
-        limit: Only the first so many.
+        file: Path of the data file, relative to the suite.
+        kind: `chat` where prompts are answered, `text` where texts are scored.
+        limit: Number of items that are used, from the first; None means all.
         system: System message put before each chat.
     """
 
@@ -108,10 +108,10 @@ class Controls(_Part):
     """The controls every treatment gets; there is no switch to have none.
 
     Attributes:
-        random_seeds: One random direction for each.
+        random_seeds: Seeds of random directions, one direction for each.
         calibration: Chat dataset on whose prompts the dose of a projection is measured; by
             default the first.
-        calibration_items: How many of its prompts.
+        calibration_items: Number of its prompts that are used.
     """
 
     random_seeds: Annotated[list[int], Field(min_length=1)] = [0]
@@ -123,19 +123,19 @@ class Suite(_Part):
     """An evaluation.
 
     Attributes:
-        name: For the report.
-        description: Likewise.
+        name: Title of the report.
+        description: Text below the title.
         model: Name of the model; by default the server's.
         seed: Of bootstrap intervals, and of sampling where `temperature` is not 0.
         concurrency: Most requests under way at once.
-        max_tokens: Longest answer.
+        max_tokens: Most tokens of an answer.
         temperature: 0 takes the likeliest token.
         thinking_end: What ends a thought; the text after it is judged, both are kept.
-        datasets: By name.
-        treatments: What is under test.
-        controls: What it is compared with.
+        datasets: Prompts and texts, by name.
+        treatments: The steering under test.
+        controls: What the treatments are compared with.
         judges: By name, added to `refusal`, the keyword list of the literature.
-        measures: What is counted.
+        measures: What is counted in answers and scores.
     """
 
     name: _Name
@@ -167,7 +167,7 @@ class _Measure(BaseModel):
 
     Attributes:
         name: Heading in the report.
-        dataset: Whose answers or texts.
+        dataset: Dataset whose answers or texts are counted.
         wanted: Which way is better, for the report; none: neither.
     """
 

@@ -23,8 +23,8 @@ class LoadedSuite:
     """A suite with its data.
 
     Attributes:
-        suite: As stated.
-        items: Of each dataset.
+        suite: The suite as stated.
+        items: The items of each dataset, by its name.
     """
 
     suite: Suite
@@ -39,7 +39,7 @@ def load_suite(path: Path, *, limit: int | None = None) -> LoadedSuite:
         limit: Most items of each dataset, below the dataset's own limit.
 
     Raises:
-        SuiteError: With everything that is wrong.
+        SuiteError: Something is wrong; the error lists every problem.
     """
     import yaml
 

@@ -1,4 +1,4 @@
-"""Asking every prompt of a cell, and keeping all that came."""
+"""What a cell asks of the server: answers, log-probabilities of texts, and divergences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from coxswain_client.client import AsyncCoxswain
 
-from .arm import check_applied
-from .concurrency import each
+from .arm import check_steering
+from .concurrency import map_concurrently
 from .dataset import Item
 from .run_folder import Cell, Row
 from .suite import Suite
@@ -38,8 +38,8 @@ class Answering:
     """Asks for answers.
 
     Attributes:
-        client: Of the server.
-        suite: How is asked.
+        client: Client of the server that is evaluated.
+        suite: States how answers are asked for.
         model: Name of the model.
     """
 
@@ -51,17 +51,17 @@ class Answering:
         """An answer to every prompt of the cell.
 
         Raises:
-            AppliedMismatchError: One was not steered as asked.
-            SteeringClientError: The server gave none.
+            SteeringMismatchError: An answer was not steered as asked.
+            SteeringClientError: The server gave no answer.
         """
-        return await each(self.suite.concurrency, partial(self._row, cell), cell.items)
+        return await map_concurrently(self.suite.concurrency, partial(self._row, cell), cell.items)
 
     async def _row(self, cell: Cell, item: Item) -> Row:
         turns = item.turns(self.suite.datasets[cell.dataset].system)
         answer = await self.client.chat(
             turns, model=self.model, steering=cell.arm.options(), **self._sampling()
         )
-        check_applied(cell.arm, answer.steering)
+        check_steering(cell.arm, answer.steering)
         choice = answer.choices[0]
         thought, judged = split_thought(choice.message.content, self.suite.thinking_end)
         return {
@@ -86,8 +86,8 @@ class Scoring:
     """Asks for the log-probabilities of texts.
 
     Attributes:
-        client: Of the server.
-        suite: How is asked.
+        client: Client of the server that is evaluated.
+        suite: States how answers are asked for.
         model: Name of the model.
     """
 
@@ -97,7 +97,7 @@ class Scoring:
 
     async def rows(self, cell: Cell) -> list[Row]:
         """Log-probabilities of every text of the cell; raises as `Answering.rows`."""
-        return await each(self.suite.concurrency, partial(self._row, cell), cell.items)
+        return await map_concurrently(self.suite.concurrency, partial(self._row, cell), cell.items)
 
     async def _row(self, cell: Cell, item: Item) -> Row:
         tokens, start = await self._tokens(item, self.suite.datasets[cell.dataset].system)
@@ -111,7 +111,7 @@ class Scoring:
             max_tokens=0,
             temperature=0,
         )
-        check_applied(cell.arm, scored.steering)
+        check_steering(cell.arm, scored.steering)
         logprobs = (scored.choices[0].logprobs or {})["token_logprobs"]
         return {
             "item": item.id,
@@ -122,7 +122,7 @@ class Scoring:
         }
 
     async def _tokens(self, item: Item, system: str | None) -> tuple[list[int], int]:
-        """Token ids, and from which on they are scored."""
+        """The token ids of an item, and the index from which on they are scored."""
         if item.text is not None:
             return (await self.client.tokenize(item.text)).tokens, 1
         prompt = (await self.client.tokenize(messages=item.turns(system))).tokens
@@ -135,8 +135,8 @@ class Divergence:
     """Asks how far an arm's distributions are from the unsteered model's, token by token.
 
     Attributes:
-        client: Of the server.
-        suite: How is asked.
+        client: Client of the server that is evaluated.
+        suite: States how answers are asked for.
         unsteered: Text of the unsteered model's answer to each item; what is scored.
     """
 
@@ -146,7 +146,7 @@ class Divergence:
 
     async def rows(self, cell: Cell) -> list[Row]:
         """Divergences along the unsteered answers; empty answers have none."""
-        return await each(self.suite.concurrency, partial(self._row, cell), cell.items)
+        return await map_concurrently(self.suite.concurrency, partial(self._row, cell), cell.items)
 
     async def _row(self, cell: Cell, item: Item) -> Row:
         continuation = self.unsteered[item.id]
@@ -159,5 +159,5 @@ class Divergence:
             continuation=continuation,
             steering=cell.arm.options(),
         )
-        check_applied(cell.arm, scored.steering)
+        check_steering(cell.arm, scored.steering)
         return {"item": item.id, "kl": scored.kl, "fingerprint": scored.steering.fingerprint}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coxswain_evals.concurrency import each
+from coxswain_evals.concurrency import map_concurrently
 
 
 async def test_no_more_than_the_limit_are_under_way() -> None:
@@ -21,7 +21,7 @@ async def test_no_more_than_the_limit_are_under_way() -> None:
         running -= 1
         return item * item
 
-    assert await each(3, work, range(20)) == [item * item for item in range(20)]
+    assert await map_concurrently(3, work, range(20)) == [item * item for item in range(20)]
     assert most == 3
 
 
@@ -36,6 +36,6 @@ async def test_a_failure_is_raised_itself_and_ends_the_rest() -> None:
         finished.append(item)
 
     with pytest.raises(ValueError, match="the first"):
-        await each(2, work, range(5))
+        await map_concurrently(2, work, range(5))
     gate.set()
     assert finished == []

@@ -14,7 +14,7 @@ from coxswain_client.cli import app
 from coxswain_client.errors import SteeringClientError
 from coxswain_evals import Results, run_suite, write_report
 from coxswain_evals.arm import Role
-from coxswain_evals.errors import AppliedMismatchError, RunFolderError
+from coxswain_evals.errors import RunFolderError, SteeringMismatchError
 from tests.clients.wire import Wire
 
 from .conftest import PROMPTS, SUITE, Counting, suite
@@ -149,7 +149,7 @@ async def test_an_answer_steered_otherwise_ends_the_run(
 
     wire.rewrite = rewrite
     loaded = suite(tmp_path, treatments=TREATMENTS)
-    with pytest.raises(AppliedMismatchError, match=said):
+    with pytest.raises(SteeringMismatchError, match=said):
         await run_suite(echo, loaded, tmp_path / "run")
 
 
@@ -161,7 +161,7 @@ async def test_another_version_of_the_profile_ends_the_run(
             document["steering"]["version"] = 2
 
     wire.rewrite = rewrite
-    with pytest.raises(AppliedMismatchError, match="'loud@2' was applied, not 'loud@1'"):
+    with pytest.raises(SteeringMismatchError, match="'loud@2' was applied, not 'loud@1'"):
         await run_suite(echo, suite(tmp_path), tmp_path / "run")
 
 

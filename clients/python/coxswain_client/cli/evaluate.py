@@ -52,7 +52,7 @@ def run(
 
     async def ask() -> None:
         async with _async_client(ctx) as client:
-            await run_suite(client, loaded, folder, resume=resume, say=_print_progress)
+            await run_suite(client, loaded, folder, resume=resume, on_progress=_print_progress)
 
     asyncio.run(ask())
     if report:

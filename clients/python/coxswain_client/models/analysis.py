@@ -27,11 +27,11 @@ class ScoredToken(Record):
     """One token of known text.
 
     Attributes:
-        position: Absolute.
-        id: Of the token.
-        text: What it adds.
-        logprob: Under the steering, in nats.
-        unsteered_logprob: Without it.
+        position: Position in the whole text, from 0.
+        id: Token id.
+        text: Text that it adds.
+        logprob: Log-probability under the steering, in nats.
+        unsteered_logprob: Log-probability without steering, in nats.
         kl: KL(unsteered || steered) of the distributions it is drawn from, in nats; None without
             steering.
     """
@@ -48,11 +48,12 @@ class Score(Record):
     """Known text, token by token.
 
     Attributes:
-        tokens: Those that are scored.
-        logprob: Sum under the steering.
-        unsteered_logprob: Sum without it.
-        mean_kl: Over all distributions, that after the last token included.
-        next_kl: Of the distribution after the last token.
+        tokens: The tokens that are scored.
+        logprob: Sum of the log-probabilities under the steering, in nats.
+        unsteered_logprob: The same sum without steering.
+        mean_kl: Mean KL of all distributions, that after the last token included, in nats; None
+            without steering.
+        next_kl: KL of the distribution after the last token, in nats; None without steering.
         steering: What was applied.
     """
 
@@ -65,7 +66,7 @@ class Score(Record):
 
     @property
     def kl(self) -> list[float]:
-        """Of every distribution, in order; empty without steering."""
+        """KL of every distribution, in order, in nats; empty without steering."""
         return [kl for kl in (*(t.kl for t in self.tokens), self.next_kl) if kl is not None]
 
 
@@ -73,8 +74,8 @@ class TracedToken(Record):
     """One token of a trace.
 
     Attributes:
-        id: Of the token.
-        text: What it adds.
+        id: Token id.
+        text: Text that it adds.
         scope: `prompt` or `generated`.
         regions: Whose words it is part of (system, user, assistant, or template), then thinking or
             answer; empty for plain text.
@@ -114,7 +115,7 @@ class RolloutCliff(Record):
     """One rollout under a probe; scores are probabilities.
 
     Attributes:
-        num_tokens: Up to where its answer begins.
+        num_tokens: Number of tokens up to where its answer begins.
         thought: First token of the thought, and one past its last.
         plateau: Mean score of the thought, its end left out; None without a thought.
         final: Score of the last token before the answer.
@@ -134,8 +135,8 @@ class AverageCliff(Record):
     """The mean of a set of rollouts, aligned where their thoughts end.
 
     Attributes:
-        curve: Resampled from the longest rollout's first to its last token.
-        longest: Tokens of the longest.
+        curve: Mean score, resampled from the longest rollout's first to its last token.
+        longest: Number of tokens of the longest rollout.
     """
 
     num_conversations: int
@@ -168,11 +169,12 @@ class Heads(Record):
     """Heads against a probe, the strongest suppressor first.
 
     Attributes:
-        selected: Layer and head of the first few per cent.
-        random: As many others, drawn by the seed.
-        probability: Mean probability of the probe: base, without selected, without random.
-        profile: The draft saved, where asked for.
-        direction: What it scales heads by.
+        selected: Layer and head of the strongest few per cent.
+        random: Layer and head of as many others, drawn by the seed.
+        probability: Mean probability of the probe: `base`, and without the selected and without
+            the random heads.
+        profile: Name and version of the draft that was saved, where one was asked for.
+        direction: Name and version of the direction by which the draft scales heads.
     """
 
     method: str

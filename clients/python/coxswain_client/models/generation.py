@@ -36,7 +36,7 @@ class Message(Record):
 
 
 class Usage(Record):
-    """Tokens counted."""
+    """Numbers of tokens of a request and its answer."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -64,12 +64,12 @@ class ChatCompletion(Record):
 
     @property
     def text(self) -> str:
-        """Of the first choice."""
+        """Text of the first choice."""
         return self.choices[0].message.content
 
     @property
     def baseline_text(self) -> str | None:
-        """Of the first unsteered choice, where `compare` was set."""
+        """Text of the first unsteered choice; None unless `compare` was set."""
         if self.steering.baseline is None:
             return None
         return str(self.steering.baseline["choices"][0]["message"]["content"])
@@ -100,7 +100,7 @@ class ChatChunk(Record):
 
     @property
     def text(self) -> str:
-        """What it adds to the first choice."""
+        """Text that it adds to the first choice; empty where it adds none."""
         return "".join(c.delta.content or "" for c in self.choices if c.index == 0)
 
 
@@ -125,5 +125,5 @@ class Completion(Record):
 
     @property
     def text(self) -> str:
-        """Of the first choice."""
+        """Text of the first choice."""
         return self.choices[0].text

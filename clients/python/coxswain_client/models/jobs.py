@@ -16,13 +16,13 @@ class Job(Record):
 
     Attributes:
         status: queued, running, succeeded, failed, cancelled or interrupted.
-        progress: From 0 to 1.
+        progress: Share of its work that is done, 0 to 1.
         message: What it does now, or how it ended.
-        result: Of its kind, once it succeeded; of a fit `{direction, receipt}`.
+        result: What its kind of job makes, once it succeeded; of a fit `{direction, receipt}`.
         error: Why it failed: message, type, param and code.
-        attempts: Times it was begun.
+        attempts: Number of times it was begun.
         num_events: Number of its last event.
-        request: As it was sent; not in listings.
+        request: The request as it was sent; None in listings.
         rerun_of: Id of the job whose request it repeats.
     """
 
@@ -49,7 +49,7 @@ class Job(Record):
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether it has a result."""
+        """Whether it has ended with a result."""
         return self.status == "succeeded"
 
 
@@ -57,8 +57,8 @@ class JobEvent(Record):
     """One step of a job's progress; `number` counts from 1.
 
     Attributes:
-        status: Of the job from then on.
-        progress: From 0 to 1.
+        status: Status of the job from this event on.
+        progress: Share of its work that is done, 0 to 1.
         message: What it does, or how it ended.
     """
 

@@ -89,13 +89,13 @@ class AppliedSteering(Record):
     """What was done to an answer.
 
     Attributes:
-        profile: Of the answer, or None.
-        version: Of the profile.
-        fingerprint: Of the compiled steering; None where there was none.
+        profile: Name of the profile that was used, or None.
+        version: Version of that profile.
+        fingerprint: Fingerprint of the compiled steering; None where there was none.
         applied: One entry per intervention, in order; one with a gate tells its state in each
             choice, as `gate.states`.
-        steered_tokens: Tokens acted on.
-        monitors: Readings by direction.
+        steered_tokens: Number of tokens acted on.
+        monitors: Readings of every monitor, by direction.
         baseline: The unsteered choices, where `compare` was set.
     """
 

@@ -28,10 +28,10 @@ def _score(
     """Log-probabilities of known text, and how far steering moves each distribution.
 
     Args:
-        messages: A chat; or else
-        prompt: a text or token ids.
-        continuation: What is scored after either; without it, all of it is.
-        steering: What it is scored under.
+        messages: A chat; give either this or `prompt`.
+        prompt: A text, or token ids.
+        continuation: What is scored after chat or prompt; without it, all of it is.
+        steering: Steering under which it is scored.
     """
     body = _given(
         messages=None if messages is None else list(messages),
@@ -55,10 +55,11 @@ def _trace(
     Args:
         readouts: Directions, each with `layer` and `site` where it is not to be read where it was
             stored; 512 at most.
-        messages: A chat, left open where its last message is the assistant's; or else
-        prompt: a text or token ids.
+        messages: A chat, left open where its last message is the assistant's; give either this or
+            `prompt`.
+        prompt: A text, or token ids.
         max_tokens: Tokens generated first, greedily, and read too.
-        steering: What all of it happens under.
+        steering: Steering under which tokens are read and generated.
     """
     body = _given(
         readouts=list(readouts),
@@ -84,7 +85,7 @@ def _cliff(
     Args:
         conversations: Chats that end with `<think> thought </think> answer`.
         probe: By name, or as a monitor where it is read elsewhere than it was stored.
-        steering: What they are read under.
+        steering: Steering under which they are read.
         options: `thinking_portion`, `trim`, `points`, `padding`, `curves`.
     """
     body = _given(
@@ -108,7 +109,7 @@ def _heads(
 
     Args:
         prompts: Texts or chats, which may end with the assistant's thought.
-        probe: As of `cliff`.
+        probe: By name, or as a monitor where it is read elsewhere than it was stored.
         method: `attribution`, or `causal`: each head scaled in turn.
         profile: Save the first few per cent as a draft profile of this name.
         options: `fold`, `factor`, `percent`, `gamma`, `seed`, `check`, `requires`.
@@ -123,7 +124,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 class Analysis(Resource[_S]):
-    """What the model makes of given text, and where."""
+    """Scores of known text, traces, cliffs and heads."""
 
     score = Endpoint(_score)
     trace = Endpoint(_trace)

@@ -38,8 +38,8 @@ def _create(kind: str, **request: Any) -> Call[Job]:
     It is queued once, however often the request has to be sent.
 
     Args:
-        kind: Such as `fit`.
-        request: What that kind reads.
+        kind: Kind of job, such as `fit`.
+        request: Fields that this kind reads.
     """
     return Call("POST", _PATH, read_as(Job), json={"kind": kind, **request}, is_kept=True)
 
@@ -62,7 +62,7 @@ def _retrieve(job_id: str) -> Call[Job]:
 
 
 def _events(job_id: str, *, after: int = 0) -> Call[JobEvent]:
-    """Its progress, from the event after number `after` until it has ended."""
+    """The events of a job, from the one after number `after` until it has ended."""
     headers = {"last-event-id": str(after)} if after else {}
     return Call("GET", below(_PATH, job_id, "events"), JobEvent.model_validate, headers=headers)
 
@@ -108,7 +108,7 @@ class Jobs(_Jobs[Sender]):
         A stream that breaks off is taken up again after the last event that was seen.
 
         Args:
-            job_id: Whose end to wait for.
+            job_id: The job whose end is waited for.
             on_event: Called with every event.
             after: Number of the last event that is not wanted; earlier attempts have events too.
             on_away: Called where the server gives no answer, is starting or shutting down; true

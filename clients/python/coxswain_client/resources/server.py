@@ -45,8 +45,8 @@ def _tokenize(
     """Token ids of a text, or of a chat as the model is given it, ready to be answered.
 
     Args:
-        prompt: The text; or else
-        messages: the chat.
+        prompt: A text; give either this or `messages`.
+        messages: A chat.
         add_special_tokens: Whether a text begins with the model's beginning token, if it has one.
     """
     body: dict[str, Any] = {"messages": list(messages)}

@@ -31,7 +31,7 @@ _COORDINATES: Final = {"diagonal": ("scale", "shift"), "heads": ("scale",)}
 
 
 class ControlDirections:
-    """Makes them on the server; each is asked for and stored once."""
+    """The directions of the server, and those made of them; each is fetched and stored once."""
 
     def __init__(self, client: AsyncCoxswain) -> None:
         self._client = client
@@ -45,7 +45,7 @@ class ControlDirections:
         return self._stored[reference]
 
     async def tensors(self, reference: str) -> dict[str, NDArray[np.float32]]:
-        """Its tensors as float32."""
+        """The tensors of a stored direction, as float32."""
         if reference not in self._tensors:
             file = await self._client.directions.tensors(reference)
             self._tensors[reference] = read_tensors(file)
@@ -72,7 +72,7 @@ class ControlDirections:
         )
 
     async def has_shift(self, reference: str) -> bool:
-        """Whether its constant shift is more than 0 at every layer; erasers have none."""
+        """Whether a direction has a constant shift at every layer, none of them 0."""
         return all(tensor.any() for _, tensor in await self._shifts(reference))
 
     async def _shifts(self, reference: str) -> list[tuple[str, NDArray[np.float32]]]:
@@ -122,8 +122,8 @@ def turned(tensors: Tensors, kind: str, seed: int) -> dict[str, NDArray[np.float
 
     Args:
         tensors: float32 by name; `.<layer>` may end a name.
-        kind: Of the direction.
-        seed: Of numpy's generator.
+        kind: Kind of the direction.
+        seed: Seed of numpy's generator.
     """
     import numpy as np
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coxswain_client.client import AsyncCoxswain
 from coxswain_client.models.generation import ChatCompletion, ChatMessage
-from coxswain_evals.arm import Arm, check_applied
-from coxswain_evals.concurrency import each
+from coxswain_evals.arm import Arm, check_steering
+from coxswain_evals.concurrency import map_concurrently
 from coxswain_evals.errors import DoseError
 from coxswain_evals.suite import Suite
 
@@ -61,8 +61,8 @@ class Projection:
     """A change of h along a unit vector u that depends on z = h u alone.
 
     Attributes:
-        strength: Of the intervention.
-        target: Where z goes at strength 1.
+        strength: Strength of the intervention.
+        target: Gives where z goes at strength 1.
         resid_norm: Mean residual norm at the point.
     """
 
@@ -92,7 +92,7 @@ class Projection:
         return cls(strength, lambda _: place, resid_norm)
 
     def dose(self, readings: Sequence[float]) -> Dose:
-        """Of readings of z.
+        """The mean dose over readings of z.
 
         Raises:
             DoseError: There are none.
@@ -139,11 +139,11 @@ class Dosing:
     """Finds doses on one server.
 
     Attributes:
-        client: Of the server.
-        suite: How answers are asked for.
+        client: Client of the server.
+        suite: States how answers are asked for.
         model: Name of the model.
         calibration: Chats on which projections are measured.
-        directions: Tensors of directions.
+        directions: Directions of the server, with their tensors.
         resid_norms: Mean residual norm by site and layer, as the server measured it.
     """
 
@@ -163,13 +163,13 @@ class Dosing:
         calibration: Sequence[list[ChatMessage]],
         directions: ControlDirections,
     ) -> Dosing:
-        """For one evaluation; asks the server for its residual norms."""
+        """What finds doses in one evaluation; asks the server for its residual norms."""
         sites = (await client.capabilities())["sites"]
         norms = {site["site"]: site["resid_norms"] for site in sites}
         return cls(client, suite, model, calibration, directions, norms)
 
     async def doses(self, arm: Arm, index: int, intervention: Mapping[str, Any]) -> dict[int, Dose]:
-        """By layer, of one intervention of an arm.
+        """The dose of one intervention of an arm, by layer.
 
         Raises:
             DoseError: It has none that can be told or measured.
@@ -206,10 +206,10 @@ class Dosing:
                 temperature=0,
                 max_tokens=self.suite.max_tokens,
             )
-            check_applied(arm, answer.steering)
+            check_steering(arm, answer.steering)
             return answer
 
-        answers = await each(self.suite.concurrency, ask, self.calibration)
+        answers = await map_concurrently(self.suite.concurrency, ask, self.calibration)
         tensors = await self.directions.tensors(entry["direction"])
         doses = {}
         for layer in entry["layers"]:

@@ -115,8 +115,8 @@ async def plan_arms(
     that say what they are; an evaluation that needs them again finds them.
 
     Args:
-        client: Of the server; its key needs the scopes `admin`, `inline`, `read` and `chat`.
-        suite: What is under test.
+        client: Client of the server; its key needs the scopes `admin`, `inline`, `read` and `chat`.
+        suite: The suite whose treatments are planned.
         model: Name of the model.
         calibration: Chats on which the dose of projections is measured.
 
@@ -141,11 +141,14 @@ def _scaled(intervention: Mapping[str, Any], factor: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AdditionControl:
-    """Builds it.
+    """Builds the control by plain addition.
+
+    It adds a constant vector that moves activations as far as the treatment does. It has the
+    treatment's layers, site, scope and schedule, and no gate: the dose is that of an open gate.
 
     Attributes:
-        directions: Of the server.
-        dosing: Doses of treatments.
+        directions: Directions of the server.
+        dosing: Finds the doses of treatments.
     """
 
     directions: ControlDirections

@@ -48,12 +48,12 @@ class EndpointJudge:
     Refused requests and broken connections are sent again, as by the client itself.
 
     Attributes:
-        sender: Knows the endpoint, its key and its retries.
+        sender: Sends requests to the endpoint, with its key and its retries.
         model: Name of the judging model.
         template: The question; `{prompt}` and `{answer}` stand for the two texts.
         pattern: Regular expression; its first group (or all of it) is what was said.
         by_saying: From what was said, in lower case, to a label. Anything else is unparsable.
-        max_tokens: Longest verdict.
+        max_tokens: Most tokens of a verdict.
     """
 
     sender: AsyncSender
@@ -101,9 +101,7 @@ class RemoteSpec(BaseModel):
     """What a suite states of a judge behind an endpoint.
 
     Attributes:
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base_url: Address, without `/v1`.
+        base_url: Address of the endpoint, without `/v1`.
         model: Name of the judging model.
         api_key_env: Environment variable that holds the key; none: no key.
         max_retries: Times a refused or unconnected request is sent again.
@@ -117,7 +115,7 @@ class RemoteSpec(BaseModel):
     max_retries: Annotated[int, Field(ge=0)] = 4
 
     def sender(self, transport: httpx.AsyncBaseTransport | None) -> AsyncSender:
-        """What talks to the endpoint.
+        """A sender of requests to the endpoint.
 
         Raises:
             EvaluationError: The key's variable is not set.

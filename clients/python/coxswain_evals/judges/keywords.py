@@ -36,7 +36,7 @@ class KeywordJudge:
     Attributes:
         label: Given to what matches; everything else is `not <label>`.
         phrases: Found anywhere in the answer, whatever the case.
-        words: Whole words, counted.
+        words: Whole words that are counted, whatever the case.
         min_share: Least share of the answer's words that are among `words`, 0 to 1.
     """
 
@@ -47,7 +47,7 @@ class KeywordJudge:
 
     @property
     def labels(self) -> frozenset[str]:
-        """The label and its absence."""
+        """The label, and `not <label>`."""
         return frozenset({self.label, f"not {self.label}"})
 
     async def judge(self, prompt: str, answer: str) -> Verdict:
@@ -59,7 +59,7 @@ class KeywordJudge:
         """It has no connections."""
 
     def label_of(self, answer: str) -> Verdict:
-        """The same without waiting."""
+        """The label of an answer, as `judge` gives it, without an event loop."""
         text = answer.lower().replace("\u2019", "'")
         found = next((phrase for phrase in self.phrases if phrase.lower() in text), None)
         if found is None and self.words:

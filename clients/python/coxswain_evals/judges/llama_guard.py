@@ -59,7 +59,7 @@ class LlamaGuardJudge:
     """Labels an answer `safe` or `unsafe`, in the light of its prompt.
 
     Attributes:
-        sender: Knows the endpoint, its key and its retries.
+        sender: Sends requests to the endpoint, with its key and its retries.
         model: Name the endpoint has for Llama Guard.
         api: `chat` sends both turns and leaves the prompt to the endpoint's chat template, which
             must be Llama Guard's; `completions` sends the rendered prompt without the beginning
@@ -72,7 +72,7 @@ class LlamaGuardJudge:
 
     @property
     def labels(self) -> frozenset[str]:
-        """Its two labels."""
+        """The labels `safe` and `unsafe`."""
         return frozenset({"safe", "unsafe"})
 
     async def judge(self, prompt: str, answer: str) -> Verdict:
@@ -115,7 +115,7 @@ class LlamaGuardSpec(RemoteSpec):
 
     @property
     def labels(self) -> frozenset[str]:
-        """Its two labels."""
+        """The labels `safe` and `unsafe`."""
         return frozenset({"safe", "unsafe"})
 
     def make(self, transport: httpx.AsyncBaseTransport | None) -> Judge:

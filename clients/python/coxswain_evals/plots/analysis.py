@@ -1,4 +1,7 @@
-"""A trace as a picture: tokens from left to right, readouts from top to bottom."""
+"""Pictures of what analysis found: traces, refusal cliffs and attention heads.
+
+A trace has its tokens from left to right and its readouts from top to bottom.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,7 @@ def bound(trace: Trace) -> float:
 
 
 def row_label(readout: Readout) -> str:
-    """Direction, site and layer."""
+    """A readout as `direction site[layer]`."""
     return f"{readout.direction} {readout.site}[{readout.layer}]"
 
 

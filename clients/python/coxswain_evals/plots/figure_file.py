@@ -28,7 +28,7 @@ def save_figure(
     """Write a figure of `size` inches as PNG or SVG, by the name's ending.
 
     Args:
-        path: Where to.
+        path: File that is written.
         size: Width and height in inches.
         draw: Fills the axes of the figure: one, or an array of `rows`.
         rows: Axes, one below the other.
