@@ -1,4 +1,4 @@
-"""What one request has produced, and how much of it was told to its caller."""
+"""A yes or no for each position of a request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .outputs import (
     MonitorReading,
     PromptScore,
     RequestOutput,
+    SteeredTokens,
     TokenLogprobs,
 )
-from .position_flags import PositionFlags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,32 @@ if TYPE_CHECKING:
     from .request import Request
     from .text import Detokenizer, RegionTracker
 
-__all__ = ["RequestProgress"]
+__all__ = [
+    "PositionFlags",
+    "RequestProgress",
+]
+
+
+class PositionFlags:
+    """Flags by absolute position; a position computed again is noted again."""
+
+    def __init__(self) -> None:
+        self._flags = np.zeros(0, dtype=np.bool_)
+
+    def note(self, start: int, mask: NDArray[np.bool_]) -> None:
+        """Set the flags of positions from `start` on."""
+        stop = start + len(mask)
+        if stop > len(self._flags):
+            grown = np.zeros(max(stop, 2 * len(self._flags)), dtype=np.bool_)
+            grown[: len(self._flags)] = self._flags
+            self._flags = grown
+        self._flags[start:stop] = mask
+
+    def count(self, boundary: int) -> SteeredTokens:
+        """How many are set before and from `boundary` on."""
+        return SteeredTokens(
+            prompt=int(self._flags[:boundary].sum()), generated=int(self._flags[boundary:].sum())
+        )
 
 
 class RequestProgress:

@@ -8,7 +8,7 @@ import torch
 
 from server.engine.gate_latch import GateLatch
 from server.engine.outputs import SteeredTokens
-from server.engine.position_flags import PositionFlags
+from server.engine.progress import PositionFlags
 from steering.direction_ref import DirectionRef
 from steering.gates import Gate, GateToken, Opens, Per
 from steering.plan import PlannedGate
