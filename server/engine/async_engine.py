@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from .assembly import assemble
-from .capture import capture_requests, capture_result
 from .errors import EngineDeadError, EngineDrainingError, EngineError
 from .loading import load
 from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, ScoreResult
+from .reading import capture_requests, capture_result, score_requests, score_result
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
-from .score import score_requests, score_result
 from .stream import OutputStream, StreamItem, deliver, gather_or_cancel
 
 if TYPE_CHECKING:

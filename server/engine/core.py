@@ -19,10 +19,10 @@ from .errors import (
 from .gate_latch import GateLatch
 from .outputs import EngineStats, RequestOutput
 from .progress import RequestProgress
+from .reading import score_rows
 from .request import Request, RequestStatus
 from .sampler import check_token_ids, prompt_logprobs
 from .scheduler import check_prompt, check_steering
-from .score import score_rows
 from .step_log import StepLog
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .assembly import assemble
-from .capture import capture_requests, capture_result
-from .score import score_requests, score_result
+from .reading import capture_requests, capture_result, score_requests, score_result
 
 if TYPE_CHECKING:
     from torch import Tensor

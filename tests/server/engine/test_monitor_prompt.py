@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.capture import capture_requests
 from server.engine.loading import LoadedModel
+from server.engine.reading import capture_requests
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention

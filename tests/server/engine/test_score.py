@@ -16,8 +16,8 @@ from server.engine.async_engine import AsyncEngine
 from server.engine.errors import NonFiniteOutputError, RequestRejectedError
 from server.engine.loading import LoadedModel
 from server.engine.outputs import PromptScore
+from server.engine.reading import score_requests, score_result, score_rows
 from server.engine.request import CaptureRequest, Pooling, ScoreRequest
-from server.engine.score import score_requests, score_result, score_rows
 from steering.directions import Direction, DirectionKind
 from steering.interventions import Intervention
 from steering.plan import Steer, compile_plan
