@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .schedule import ScheduledSequence
+from .schedule import ScheduledSequence, StepHolder
 from .spec import AttentionSpec
-from .step_holder import StepHolder
 from .tile_planner import TilePlanner
 from .tiled import TiledLayer
 from .varlen import VarlenLayer, VarlenPlanner

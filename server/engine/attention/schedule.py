@@ -1,14 +1,21 @@
-"""One step's schedule as attention sees it, and where its cache slots are."""
+"""One step's schedule as attention sees it: which tokens run, where their cache slots are, and where layers find it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ScheduledSequence", "SlotRun", "runs_of", "slots_to_clear", "slots_to_write"]
+__all__ = [
+    "ScheduledSequence",
+    "SlotRun",
+    "StepHolder",
+    "runs_of",
+    "slots_to_clear",
+    "slots_to_write",
+]
 
 
 class ScheduledSequence(NamedTuple):
@@ -77,3 +84,32 @@ def slots_to_clear(sequences: Sequence[ScheduledSequence], block_size: int) -> N
             slot = sequence.block_table[block] * block_size
             parts.extend(range(slot + offset, slot + block_size))
     return np.array(parts, dtype=np.int64)
+
+
+_Step = TypeVar("_Step")
+
+
+class StepHolder(Generic[_Step]):
+    """One device's current step; written between forward passes, read by every layer in one.
+
+    Attributes:
+        beat: Called after every piece of a layer's attention that may take long.
+    """
+
+    def __init__(self) -> None:
+        self._step: _Step | None = None
+        self.beat: Callable[[], None] = _ignore
+
+    @property
+    def step(self) -> _Step:
+        """The step that runs now."""
+        assert self._step is not None, "the model ran before PagedAttention.begin_step"
+        return self._step
+
+    @step.setter
+    def step(self, step: _Step) -> None:
+        self._step = step
+
+
+def _ignore() -> None:
+    pass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .schedule import StepHolder
 from .spec import AttentionSpec
-from .step_holder import StepHolder
 from .tiles import Span, Tile, TiledStep
 
 __all__ = ["TiledLayer"]

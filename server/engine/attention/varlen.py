@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch.nn.attention import current_flash_attention_impl
 from torch.nn.attention.varlen import varlen_attn
 
-from .schedule import ScheduledSequence, slots_to_write
+from .schedule import ScheduledSequence, StepHolder, slots_to_write
 from .spec import AttentionSpec
-from .step_holder import StepHolder
 
 __all__ = ["VarlenLayer", "VarlenPlanner", "VarlenStep"]
 
