@@ -10,8 +10,7 @@ from torch import nn
 
 from .schedule import ScheduledSequence, StepHolder
 from .spec import AttentionSpec
-from .tile_planner import TilePlanner
-from .tiled import TiledLayer
+from .tiled import TiledLayer, TilePlanner
 from .varlen import VarlenLayer, VarlenPlanner
 
 __all__ = ["PagedAttention", "paged_attention"]

@@ -125,14 +125,14 @@ def test_tiles_equal_the_formula(changes: dict[str, object], block_size: int) ->
 
 
 def test_work_that_does_not_fit_at_once_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.engine.attention.tile_planner._CPU_ELEMENTS", 2000)
+    monkeypatch.setattr("server.engine.attention.tiled._CPU_ELEMENTS", 2000)
     test_tiles_equal_the_formula({"window": 20}, 4)
     test_tiles_equal_the_formula({}, 4)
 
 
 def test_blocks_in_a_row_are_written_as_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step, whatever its length, by runs: of consecutive blocks and of scattered ones."""
-    monkeypatch.setattr("server.engine.attention.tile_planner._LONG_RUN", 0)
+    monkeypatch.setattr("server.engine.attention.tiled._LONG_RUN", 0)
     test_tiles_equal_the_formula({"window": 20}, 4)
     monkeypatch.setattr(torch, "randperm", lambda n, **_: torch.arange(n))
     test_tiles_equal_the_formula({"window": 20}, 4)
