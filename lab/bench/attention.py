@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from server.engine.attention import AttentionSpec, PagedAttention, ScheduledSequence
-from server.engine.loading.host_memory import keep_freed_memory
+from server.engine.loading.memory import keep_freed_memory
 
 _LAYERS, _HEADS, _KV_HEADS, _DIM, _BLOCK, _BLOCKS = 12, 12, 4, 64, 16, 2048
 

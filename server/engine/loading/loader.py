@@ -28,8 +28,7 @@ from steering.self_check import self_check
 
 from .border import reading
 from .checkpoint import check_checkpoint
-from .host_memory import free_memory_bytes, keep_freed_memory
-from .kv_memory import KVMemory, context_limit, plan_kv_memory
+from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
 from .neutral_text import neutral_tokens
 from .packed_linear import linear_weight_bytes, pack_linear
 from .placement import physical_cores, placement_summary

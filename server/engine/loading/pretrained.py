@@ -35,7 +35,7 @@ from steering.weights import CheckpointFiles
 from steering.weights.shard import FLOAT_DTYPES
 
 from .border import reading
-from .kv_memory import free_device_bytes
+from .memory import free_device_bytes
 from .placement import resolve_device, resolve_device_map, resolve_dtype
 
 __all__ = ["load_weights", "read_config"]

@@ -8,8 +8,8 @@ import torch
 from server.engine.attention import AttentionSpec
 from server.engine.config import EngineConfig
 from server.engine.errors import EngineError
-from server.engine.loading import host_memory
-from server.engine.loading.kv_memory import plan_kv_memory
+from server.engine.loading import memory as host_memory
+from server.engine.loading.memory import plan_kv_memory
 
 
 def _spec(layer: int, num_kv_heads: int = 2, value_dim: int = 8) -> AttentionSpec:
@@ -40,7 +40,7 @@ def test_an_automatic_context_shrinks_to_what_fits() -> None:
 
 
 def test_a_share_of_free_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = "server.engine.loading.kv_memory.free_memory_bytes"
+    free = "server.engine.loading.memory.free_memory_bytes"
     monkeypatch.setattr(free, lambda: 40 * 16 * _TOKEN_BYTES)
     assert plan_kv_memory(EngineConfig("m"), _SPECS, 512).num_blocks == 10
 
