@@ -26,8 +26,7 @@ from steering.layout import AttentionReader, Layout, detect_layout
 from steering.model_spec import ModelSpec
 from steering.self_check import self_check
 
-from .border import reading
-from .checkpoint import check_checkpoint
+from .checkpoint import check_checkpoint, reading
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
 from .neutral_text import neutral_tokens
 from .packed_linear import linear_weight_bytes, pack_linear

@@ -34,7 +34,7 @@ from steering.errors import UnsupportedArchitectureError
 from steering.weights import CheckpointFiles
 from steering.weights.shard import FLOAT_DTYPES
 
-from .border import reading
+from .checkpoint import reading
 from .memory import free_device_bytes
 from .placement import resolve_device, resolve_device_map, resolve_dtype
 
