@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .loader import LoadedModel, load
-from .neutral_text import NEUTRAL_TEXTS
+from .residual_norms import NEUTRAL_TEXTS
 
 __all__ = ["NEUTRAL_TEXTS", "LoadedModel", "load"]

@@ -28,11 +28,10 @@ from steering.self_check import self_check
 
 from .checkpoint import check_checkpoint, reading
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
-from .neutral_text import neutral_tokens
 from .packed_linear import linear_weight_bytes, pack_linear
 from .placement import physical_cores, placement_summary
 from .pretrained import load_weights, read_config
-from .residual_norms import measure_residual_norms
+from .residual_norms import measure_residual_norms, neutral_tokens
 from .rope import freeze_longrope, refuse_dynamic_rope
 
 __all__ = ["LoadedModel", "load"]

@@ -1,20 +1,99 @@
-"""The mean length of an activation at every site: the strength unit `resid`."""
+"""The mean length of an activation at every site, the strength unit `resid`, and the plain prose it is measured on."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from server.engine.errors import ModelLoadError
+from server.engine.text import Tokenizer
 from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout
 from steering.sites import Site, SitePoint
 
-__all__ = ["measure_residual_norms"]
+__all__ = [
+    "NEUTRAL_TEXTS",
+    "measure_residual_norms",
+    "neutral_tokens",
+]
+
+
+_log = logging.getLogger(__name__)
+
+NEUTRAL_TEXTS: Final = (
+    "The river rises in the hills to the north and runs for about forty miles before it reaches "
+    "the sea. Along the way it passes two small towns, a mill that no longer works, and a long "
+    "stretch of flat farmland where little has changed for a hundred years.",
+    "Most bread is made from four things: flour, water, salt and yeast. The dough is mixed, left "
+    "to rest, shaped and baked. How long each step takes depends on the warmth of the room, the "
+    "kind of flour and the taste of whoever is going to eat it.",
+    "A library lends books, but it also keeps records. Each card in the old catalogue gave the "
+    "title, the name of the author, the year of printing and the shelf on which the book stood. "
+    "Today the same facts are held by a computer and can be searched from anywhere.",
+    "Trains leave the central station every twenty minutes during the day and once an hour after "
+    "nine in the evening. The journey to the coast takes a little under two hours, with a short "
+    "stop at the junction where passengers change for the lines to the west.",
+    "Clouds form when warm air rises and cools. The water in it gathers on tiny specks of dust, "
+    "and when the drops grow heavy enough they fall as rain. In winter the same process gives "
+    "snow, and on some clear nights a thin layer of frost on the grass.",
+    "The meeting will begin at ten and should last about an hour. First we will go through the "
+    "notes from last month, then look at the plans for the new building, and at the end there "
+    "will be time for questions. Please bring the list of names that was sent out on Monday.",
+)
+
+"""Six paragraphs, each measured on its own."""
+
+
+def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]:
+    """Token ids of the neutral texts, which show on the way that tokenizer and model go together.
+
+    Args:
+        tokenizer: The checkpoint's.
+        vocab_size: Token ids the model has embeddings for.
+
+    Raises:
+        ModelLoadError: Text gives no tokens, always the same one, or tokens the model has not.
+    """
+    texts = [tokenizer.encode(text) for text in NEUTRAL_TEXTS]
+    opening = len(tokenizer.encode(""))
+    if len({token_id for ids in texts for token_id in ids[opening:]}) < 2:
+        raise ModelLoadError(
+            "the tokenizer gives no tokens for English prose, or always the same one; give the "
+            "tokenizer.json that belongs to the model",
+            param="model",
+        )
+    beyond = tokenizer.spellings_from(vocab_size)
+    ordinary = [spelling for spelling, is_added in beyond.items() if not is_added]
+    if ordinary:
+        raise ModelLoadError(
+            f"the tokenizer has {len(ordinary)} tokens, such as {ordinary[0]!r}, with ids from "
+            f"{vocab_size} on, for which the model has no embedding; give the tokenizer.json that "
+            "belongs to the model",
+            param="model",
+        )
+    if beyond:
+        _log.warning(
+            "the model has no embedding for %d added tokens, such as %r; prompts with them are "
+            "refused",
+            *(len(beyond), next(iter(beyond))),
+        )
+    ends: frozenset[Any] = tokenizer.end_token_ids
+    if strange := [end for end in ends if not isinstance(end, int)]:
+        raise ModelLoadError(
+            f"eos_token_id of generation_config.json holds {strange[0]!r}; expected token ids",
+            param="model",
+        )
+    if not any(end < vocab_size for end in ends):
+        _log.warning("the model has no end token; answers run until max_tokens or a stop string")
+    return [tuple(ids) for ids in texts]
+
 
 _FIRST_TOKENS: Final = 4
+
 _SINK_RATIO: Final = 8.0
 
 
