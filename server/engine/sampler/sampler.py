@@ -11,9 +11,8 @@ from torch import Tensor
 
 from server.engine.request import Request
 
-from .drawing import draw, draw_filtered
+from .drawing import argmax, draw, draw_filtered
 from .logprobs import PositionLogprobs, pack_logprobs, unpack_logprobs
-from .row_order import argmax
 from .sampling_batch import SamplingBatch
 
 __all__ = ["SampledToken", "Sampler"]

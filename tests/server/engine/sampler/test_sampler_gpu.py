@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from server.engine.sampler import Sampler, prompt_logprobs
-from server.engine.sampler.row_order import argmax, largest, nth_equal
+from server.engine.sampler.drawing import argmax, largest, nth_equal
 from server.engine.sampling import SamplingParams
 from tests.server.engine.make_request import make_request
 
