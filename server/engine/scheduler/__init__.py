@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .admission import SchedulerLimits, check_prompt, check_steering
-from .pace import Pace, Work
+from .pace import Pace, SpeedMeter, Work
 from .scheduler import Scheduler
 from .scheduler_output import ScheduledRequest, SchedulerOutput
-from .speed_meter import SpeedMeter
 from .steering_slots import RuntimeSlots
 
 __all__ = [
