@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from .request import Request
     from .text import Detokenizer, RegionTracker
 
-__all__ = [
-    "PositionFlags",
-    "RequestProgress",
-]
+__all__ = ["PositionFlags", "RequestProgress"]
 
 
 class PositionFlags:

@@ -25,8 +25,8 @@ __all__ = [
     "score_rows",
 ]
 
-
 _T = TypeVar("_T")
+_SLICE_ROWS: Final = 256  # bounds the float32 copies of logits
 
 
 def per_prompt(
@@ -138,9 +138,6 @@ def _last(num_tokens: int, index: int) -> tuple[int, int]:
             param="indices",
         )
     return (position, position + 1)
-
-
-_SLICE_ROWS: Final = 256  # bounds the float32 copies of logits
 
 
 def score_requests(request: ScoreRequest) -> list[GenerationRequest]:

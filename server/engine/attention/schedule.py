@@ -17,6 +17,8 @@ __all__ = [
     "slots_to_write",
 ]
 
+_Step = TypeVar("_Step")
+
 
 class ScheduledSequence(NamedTuple):
     """The tokens of one request that run in this step.
@@ -84,9 +86,6 @@ def slots_to_clear(sequences: Sequence[ScheduledSequence], block_size: int) -> N
             slot = sequence.block_table[block] * block_size
             parts.extend(range(slot + offset, slot + block_size))
     return np.array(parts, dtype=np.int64)
-
-
-_Step = TypeVar("_Step")
 
 
 class StepHolder(Generic[_Step]):

@@ -20,13 +20,14 @@ from .schedule import (
 )
 from .spec import AttentionSpec
 
-__all__ = [
-    "Span",
-    "Tile",
-    "TilePlanner",
-    "TiledLayer",
-    "TiledStep",
-]
+__all__ = ["Span", "Tile", "TilePlanner", "TiledLayer", "TiledStep"]
+
+_MAX_QUERIES: Final = 32
+_MIN_QUERIES: Final = 16
+_LONG_RUN: Final = 32  # tokens, on average, from which writing runs pays
+# What is gathered or computed at once stays in a core's own cache until it is used.
+_CPU_ELEMENTS: Final = 1 << 21
+_CUDA_ELEMENTS: Final = 1 << 25
 
 
 class Span(NamedTuple):
@@ -78,17 +79,6 @@ class TiledStep:
     slots: torch.Tensor | tuple[SlotRun, ...]
     cleared: torch.Tensor
     tiles: Mapping[int | None, tuple[Tile, ...]]
-
-
-_MAX_QUERIES: Final = 32
-
-_MIN_QUERIES: Final = 16
-
-_LONG_RUN: Final = 32  # tokens, on average, from which writing runs pays
-# What is gathered or computed at once stays in a core's own cache until it is used.
-_CPU_ELEMENTS: Final = 1 << 21
-
-_CUDA_ELEMENTS: Final = 1 << 25
 
 
 class _Placed(NamedTuple):

@@ -15,17 +15,19 @@ from steering.errors import SteeringError
 from steering.weights import CheckpointFiles
 from steering.weights.errors import WeightEditError
 
-__all__ = [
-    "check_checkpoint",
-    "reading",
-]
-
+__all__ = ["check_checkpoint", "reading"]
 
 _PLAIN: Final = (OSError, ValueError, RuntimeError, ImportError)
-
 """Errors whose text says what is wrong without their name."""
 
 _MAX_CHARS: Final = 400
+_METADATA: Final = ("config.json", "generation_config.json", "tokenizer_config.json")
+_REDIRECTIONS: Final = {
+    "auto_map": "names code to run; only architectures that are part of transformers are loaded",
+    "transformers_weights": "names other files with weights; save the checkpoint again",
+}
+_ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_DISTRIBUTED: Final = "shard-*-model-*.safetensors"
 
 
 @contextmanager
@@ -77,18 +79,6 @@ def _line(error: BaseException) -> str:
 def _shortened(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}..."
-
-
-_METADATA: Final = ("config.json", "generation_config.json", "tokenizer_config.json")
-
-_REDIRECTIONS: Final = {
-    "auto_map": "names code to run; only architectures that are part of transformers are loaded",
-    "transformers_weights": "names other files with weights; save the checkpoint again",
-}
-
-_ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-
-_DISTRIBUTED: Final = "shard-*-model-*.safetensors"
 
 
 def check_checkpoint(path: Path) -> CheckpointFiles:

@@ -26,19 +26,18 @@ __all__ = [
     "plan_kv_memory",
 ]
 
-
 _MEMINFO: Final = Path("/proc/meminfo")
-
 _CGROUP: Final = Path("/sys/fs/cgroup")
-
 # glibc's malloc.h
 _M_TRIM_THRESHOLD: Final = -1
-
 _M_MMAP_THRESHOLD: Final = -3
-
 _M_ARENA_MAX: Final = -8
-
 _LARGEST: Final = 2**31 - 1
+_CPU_SHARE: Final = 0.25
+_CPU_MOST: Final = 4 * 2**30
+
+_CUDA_SHARE: Final = 0.7
+"""The rest is left to activations, logits and the allocator's slack."""
 
 
 def free_memory_bytes() -> int:
@@ -82,15 +81,6 @@ def keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST)
-
-
-_CPU_SHARE: Final = 0.25
-
-_CPU_MOST: Final = 4 * 2**30
-
-_CUDA_SHARE: Final = 0.7
-
-"""The rest is left to activations, logits and the allocator's slack."""
 
 
 @dataclass(frozen=True, slots=True)

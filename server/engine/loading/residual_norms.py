@@ -15,12 +15,7 @@ from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout
 from steering.sites import Site, SitePoint
 
-__all__ = [
-    "NEUTRAL_TEXTS",
-    "measure_residual_norms",
-    "neutral_tokens",
-]
-
+__all__ = ["NEUTRAL_TEXTS", "measure_residual_norms", "neutral_tokens"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +39,10 @@ NEUTRAL_TEXTS: Final = (
     "notes from last month, then look at the plans for the new building, and at the end there "
     "will be time for questions. Please bring the list of names that was sent out on Monday.",
 )
-
 """Six paragraphs, each measured on its own."""
+
+_FIRST_TOKENS: Final = 4
+_SINK_RATIO: Final = 8.0
 
 
 def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]:
@@ -90,11 +87,6 @@ def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]
     if not any(end < vocab_size for end in ends):
         _log.warning("the model has no end token; answers run until max_tokens or a stop string")
     return [tuple(ids) for ids in texts]
-
-
-_FIRST_TOKENS: Final = 4
-
-_SINK_RATIO: Final = 8.0
 
 
 class _NormRecorder:

@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "argmax",
-    "draw",
-    "draw_filtered",
-    "largest",
-    "nth_equal",
-]
+__all__ = ["argmax", "draw", "draw_filtered", "largest", "nth_equal"]
+
+_BLOCK: Final = 128
+_TRIES: Final = (1024, 8192)  # on the CPU, before all entries of a row are sorted
 
 
 # On the CPU numpy's vectorised kernels are used: for 256 rows of 32,000 on one core its argmax
@@ -60,11 +57,6 @@ def nth_equal(rows: Tensor, values: Tensor, ordinals: Tensor) -> Tensor:
     triples = zip(rows.detach().numpy(), values.numpy(), ordinals.tolist(), strict=True)
     places = [np.flatnonzero(row == value)[ordinal:] for row, value, ordinal in triples]
     return torch.tensor([int(found[0]) if len(found) else 0 for found in places])
-
-
-_BLOCK: Final = 128
-
-_TRIES: Final = (1024, 8192)  # on the CPU, before all entries of a row are sorted
 
 
 def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:

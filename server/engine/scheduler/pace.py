@@ -6,12 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self
 
-__all__ = [
-    "Pace",
-    "SpeedMeter",
-    "Work",
-    "num_pairs",
-]
+__all__ = ["Pace", "SpeedMeter", "Work", "num_pairs"]
+
+_FIRST_TOKENS: Final = 32
+"""Tokens that fit into `max_chunk_seconds` before anything has been measured."""
+
+_WIDTHS_A_TOKEN: Final = 4
+"""Pairs, in widths of the model, that are first thought to cost what one token costs."""
+
+_MOST_CHANGE: Final = 4.0  # of one measurement: a stall is not the machine's new pace
+_WEIGHT: Final = 0.5  # of a measurement against those before it
+_OVERHEAD_WEIGHT: Final = 0.25
+_LEAST_SHARE: Final = 0.25  # of a step's time that its work is said to have taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +99,6 @@ class Pace:
 def num_pairs(start: int, num_tokens: int) -> int:
     """Pairs of positions [start, start + num_tokens), each with all up to its own."""
     return num_tokens * start + num_tokens * (num_tokens + 1) // 2
-
-
-_FIRST_TOKENS: Final = 32
-
-"""Tokens that fit into `max_chunk_seconds` before anything has been measured."""
-
-_WIDTHS_A_TOKEN: Final = 4
-
-"""Pairs, in widths of the model, that are first thought to cost what one token costs."""
-
-_MOST_CHANGE: Final = 4.0  # of one measurement: a stall is not the machine's new pace
-
-_WEIGHT: Final = 0.5  # of a measurement against those before it
-
-_OVERHEAD_WEIGHT: Final = 0.25
-
-_LEAST_SHARE: Final = 0.25  # of a step's time that its work is said to have taken
 
 
 class SpeedMeter:
