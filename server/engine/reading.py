@@ -18,8 +18,6 @@ from .sampling import SamplingParams
 __all__ = [
     "capture_requests",
     "capture_result",
-    "per_prompt",
-    "prompt_windows",
     "score_requests",
     "score_result",
     "score_rows",
@@ -29,7 +27,7 @@ _T = TypeVar("_T")
 _SLICE_ROWS: Final = 256  # bounds the float32 copies of logits
 
 
-def per_prompt(
+def _per_prompt(
     prompts: Sequence[Sequence[int]], values: Sequence[_T] | None, param: str
 ) -> Sequence[_T | None]:
     """`values`, one for each prompt, or None for each where there are none.
@@ -47,7 +45,7 @@ def per_prompt(
     return values
 
 
-def prompt_windows(
+def _prompt_windows(
     prompts: Sequence[Sequence[int]], windows: Sequence[tuple[int, int]] | None
 ) -> list[tuple[int, int]]:
     """Half-open positions of each prompt: its window, or all of it where there are none.
@@ -57,7 +55,7 @@ def prompt_windows(
             or goes beyond its prompt.
     """
     found = []
-    for prompt, window in zip(prompts, per_prompt(prompts, windows, "windows"), strict=True):
+    for prompt, window in zip(prompts, _per_prompt(prompts, windows, "windows"), strict=True):
         start, stop = (0, len(prompt)) if window is None else window
         if window is not None and not 0 <= start < stop <= len(prompt):
             raise RequestRejectedError(
@@ -77,7 +75,7 @@ def capture_requests(request: CaptureRequest) -> list[GenerationRequest]:
             or windows with pooling `last`.
     """
     windows = _windows(request)
-    boundaries = per_prompt(
+    boundaries = _per_prompt(
         request.prompts, request.steering_prompt_tokens, "steering_prompt_tokens"
     )
     return [
@@ -117,14 +115,14 @@ def capture_result(
 
 def _windows(request: CaptureRequest) -> list[tuple[int, int]]:
     if request.pooling is not Pooling.LAST:
-        return prompt_windows(request.prompts, request.windows)
+        return _prompt_windows(request.prompts, request.windows)
     if request.windows is not None:
         raise RequestRejectedError(
             "windows is given with pooling 'last', which reads one token; use pooling 'mean' or "
             "'all', or indices",
             param="windows",
         )
-    indices = per_prompt(request.prompts, request.indices, "indices")
+    indices = _per_prompt(request.prompts, request.indices, "indices")
     pairs = zip(request.prompts, indices, strict=True)
     return [_last(len(prompt), -1 if index is None else index) for prompt, index in pairs]
 
@@ -146,11 +144,11 @@ def score_requests(request: ScoreRequest) -> list[GenerationRequest]:
     Raises:
         RequestRejectedError: Not one window or boundary per text, or a window outside its text.
     """
-    windows = prompt_windows(request.prompts, request.windows)
-    boundaries = per_prompt(
+    windows = _prompt_windows(request.prompts, request.windows)
+    boundaries = _per_prompt(
         request.prompts, request.steering_prompt_tokens, "steering_prompt_tokens"
     )
-    labels = per_prompt(request.prompts, request.prompt_regions, "prompt_regions")
+    labels = _per_prompt(request.prompts, request.prompt_regions, "prompt_regions")
     return [
         GenerationRequest(
             request_id=f"{request.request_id}-{number}",

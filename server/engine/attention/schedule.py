@@ -1,4 +1,4 @@
-"""One step's schedule as attention sees it: which tokens run, where their cache slots are, and where layers find it."""
+"""One step's schedule as attention sees it: its tokens, their cache slots, where layers find it."""
 
 from __future__ import annotations
 

@@ -43,11 +43,6 @@ class BlockPool:
         """Blocks nobody holds, cached ones included."""
         return self.num_blocks - self._num_held
 
-    @property
-    def num_cached(self) -> int:
-        """Blocks that can be found by hash, held or not."""
-        return len(self._cached)
-
     def ref_count(self, block: int) -> int:
         """How many sequences hold the block."""
         return self._ref_counts[block]

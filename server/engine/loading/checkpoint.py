@@ -1,4 +1,4 @@
-"""A checkpoint's folder before anything in it is trusted, and one typed error for whatever goes wrong in reading it."""
+"""A checkpoint's folder before anything in it is trusted, and one typed error for its faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory is free, how many blocks of keys and values fit, and how the host keeps what steps free."""
+"""How much memory is free, and how many blocks of keys and values fit into it."""
 
 from __future__ import annotations
 

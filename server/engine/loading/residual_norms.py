@@ -1,4 +1,4 @@
-"""The mean length of an activation at every site, the strength unit `resid`, and the plain prose it is measured on."""
+"""The mean length of an activation at every site (strength unit `resid`), on plain prose."""
 
 from __future__ import annotations
 

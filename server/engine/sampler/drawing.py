@@ -1,4 +1,4 @@
-"""Draws from rows of probabilities, and the largest entries of rows, fast on either kind of device."""
+"""Draws from rows of probabilities, and the largest entries of rows, on either kind of device."""
 
 from __future__ import annotations
 

@@ -3,46 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
-from server.engine.errors import PromptTooLongError, QueueFullError, RequestRejectedError
+from server.engine.errors import PromptTooLongError, RequestRejectedError
 from server.engine.request import GenerationRequest, Request
 
-if TYPE_CHECKING:
-    from steering.plan import SteeringPlan
-
-__all__ = [
-    "SchedulerLimits",
-    "SteeringSlots",
-    "check_length",
-    "check_prompt",
-    "check_queue",
-    "check_steering",
-]
-
-
-class SteeringSlots(Protocol):
-    """Places for live edits: a request runs only while it holds those of its plan."""
-
-    def check_capacity(self, plan: SteeringPlan) -> None:
-        """Check that the plan fits alone.
-
-        Raises:
-            SteeringCapacityError: It never can.
-        """
-        ...
-
-    def can_admit(self, plan: SteeringPlan) -> bool:
-        """Whether the plan fits beside those that hold places now."""
-        ...
-
-    def acquire(self, plan: SteeringPlan) -> None:
-        """Take the plan's places, sharing those of equal edits; `can_admit` was just true."""
-        ...
-
-    def release(self, plan: SteeringPlan) -> None:
-        """Give back what one `acquire` of this plan took."""
-        ...
+__all__ = ["SchedulerLimits", "check_length", "check_prompt", "check_steering"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +83,4 @@ def check_steering(request: Request) -> None:
             "the prompt ends at 0 for steering, and a gate per request is decided on its last "
             "token; expected at least one",
             param="steering",
-        )
-
-
-def check_queue(
-    request: Request, limits: SchedulerLimits, *, num_waiting: int, num_waiting_tokens: int
-) -> None:
-    """Check that the queue has room; a single request always finds an empty queue roomy.
-
-    Raises:
-        QueueFullError: Too many requests or prompt tokens wait already.
-    """
-    if num_waiting >= limits.max_queued_requests:
-        raise QueueFullError(f"{num_waiting:,} requests wait already, the limit; try again later")
-    num_tokens = num_waiting_tokens + request.num_prompt_tokens
-    if num_waiting > 0 and num_tokens > limits.max_queued_tokens:
-        raise QueueFullError(
-            f"{num_waiting_tokens:,} prompt tokens wait already and this request has "
-            f"{request.num_prompt_tokens:,}; at most {limits.max_queued_tokens:,} may wait; "
-            "try again later"
         )

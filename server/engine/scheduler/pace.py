@@ -1,4 +1,4 @@
-"""How fast a machine computes: what work costs, how much of it fits into a time, and how that is measured."""
+"""How fast a machine computes: what work costs, what fits into a time, how it is measured."""
 
 from __future__ import annotations
 

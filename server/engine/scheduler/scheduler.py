@@ -10,9 +10,10 @@ from server.engine.errors import RequestRejectedError
 from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Priority, Request, RequestStatus
 
-from .admission import SchedulerLimits, SteeringSlots, check_length, check_queue
+from .admission import SchedulerLimits, check_length
 from .pace import Pace
 from .scheduler_output import ScheduledRequest, SchedulerOutput, StepBuilder
+from .steering_slots import SteeringSlots
 from .waiting_queue import WaitingQueue
 
 __all__ = ["Scheduler"]
@@ -104,12 +105,7 @@ class Scheduler:
                 param="request_id",
             )
         check_length(request, self.limits, self.kv_cache.num_tokens)
-        check_queue(
-            request,
-            self.limits,
-            num_waiting=self.num_waiting,
-            num_waiting_tokens=self.num_waiting_tokens,
-        )
+        self._waiting.check_room(request, self.limits)
         if self._slots is not None and request.spec.plan is not None:
             self._slots.check_capacity(request.spec.plan)
         self._requests[request.request_id] = request
@@ -173,13 +169,6 @@ class Scheduler:
         del self._requests[request.request_id]
         self._cache_readers.discard(request.request_id)
         request.status = RequestStatus.FINISHED
-
-    def abort(self, request_id: str) -> Request | None:
-        """End the request with this id and return it; None if there is none."""
-        request = self._requests.get(request_id)
-        if request is not None:
-            self.finish(request)
-        return request
 
     def preempt(self, request: Request) -> None:
         """Put a running request back into the queue; what it generated stays."""

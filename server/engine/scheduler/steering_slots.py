@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from server.engine.errors import SteeringCapacityError
 
@@ -10,7 +10,31 @@ if TYPE_CHECKING:
     from steering.plan import SteeringPlan
     from steering.runtime import SteeringRuntime
 
-__all__ = ["RuntimeSlots"]
+__all__ = ["RuntimeSlots", "SteeringSlots"]
+
+
+class SteeringSlots(Protocol):
+    """Places for live edits: a request runs only while it holds those of its plan."""
+
+    def check_capacity(self, plan: SteeringPlan) -> None:
+        """Check that the plan fits alone.
+
+        Raises:
+            SteeringCapacityError: It never can.
+        """
+        ...
+
+    def can_admit(self, plan: SteeringPlan) -> bool:
+        """Whether the plan fits beside those that hold places now."""
+        ...
+
+    def acquire(self, plan: SteeringPlan) -> None:
+        """Take the plan's places, sharing those of equal edits; `can_admit` was just true."""
+        ...
+
+    def release(self, plan: SteeringPlan) -> None:
+        """Give back what one `acquire` of this plan took."""
+        ...
 
 
 class RuntimeSlots:
@@ -20,11 +44,6 @@ class RuntimeSlots:
         self._runtime = runtime
 
     def check_capacity(self, plan: SteeringPlan) -> None:
-        """Check that the plan fits alone.
-
-        Raises:
-            SteeringCapacityError: It never can.
-        """
         limit = self._runtime.max_live_edits
         if len(plan.interventions) > limit:
             raise SteeringCapacityError(
@@ -34,13 +53,10 @@ class RuntimeSlots:
             )
 
     def can_admit(self, plan: SteeringPlan) -> bool:
-        """Whether the plan fits beside those that hold places now."""
         return self._runtime.can_admit(plan)
 
     def acquire(self, plan: SteeringPlan) -> None:
-        """Take the plan's places."""
         self._runtime.acquire(plan)
 
     def release(self, plan: SteeringPlan) -> None:
-        """Give the plan's places back."""
         self._runtime.release(plan)

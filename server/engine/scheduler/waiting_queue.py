@@ -5,7 +5,10 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterator
 
+from server.engine.errors import QueueFullError
 from server.engine.request import Priority, Request
+
+from .admission import SchedulerLimits
 
 __all__ = ["WaitingQueue"]
 
@@ -27,6 +30,22 @@ class WaitingQueue:
     def of(self, priority: Priority) -> list[Request]:
         """A snapshot of one priority's queue, first in line first."""
         return list(self._queues[priority])
+
+    def check_room(self, request: Request, limits: SchedulerLimits) -> None:
+        """Check that a new request may wait; any single one may wait in an empty queue.
+
+        Raises:
+            QueueFullError: Too many requests or prompt tokens wait already.
+        """
+        if len(self) >= limits.max_queued_requests:
+            raise QueueFullError(f"{len(self):,} requests wait already, the limit; try again later")
+        num_tokens = self.num_prompt_tokens + request.num_prompt_tokens
+        if len(self) > 0 and num_tokens > limits.max_queued_tokens:
+            raise QueueFullError(
+                f"{self.num_prompt_tokens:,} prompt tokens wait already and this request has "
+                f"{request.num_prompt_tokens:,}; at most {limits.max_queued_tokens:,} may wait; "
+                "try again later"
+            )
 
     def add(self, request: Request) -> None:
         """Put a request in its place by arrival."""

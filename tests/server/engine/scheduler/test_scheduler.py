@@ -33,6 +33,15 @@ def add(scheduler: Scheduler, *requests: Request) -> None:
         scheduler.add(request)
 
 
+def num_cached_tokens(scheduler: Scheduler, request: Request) -> int:
+    """How many tokens of a request's prompt a longer one would find in the cache."""
+    longer = make_request([*request.spec.prompt_token_ids, 0])
+    assert scheduler.kv_cache.admit(longer)
+    found = longer.num_computed_tokens
+    scheduler.kv_cache.free(longer)
+    return found
+
+
 def test_a_long_prompt_is_computed_in_chunks_and_sampled_once() -> None:
     scheduler = make_scheduler()
     request = make_request(70, max_tokens=2)
@@ -180,29 +189,29 @@ def test_a_request_that_must_see_its_prompt_does_not_wait_or_read() -> None:
 
 
 @pytest.mark.parametrize("is_waiting", [True, False])
-def test_abort_ends_a_request_wherever_it_is(is_waiting: bool) -> None:
+def test_finish_ends_a_request_wherever_it_is(is_waiting: bool) -> None:
     slots = CountedSlots(1)
     scheduler = make_scheduler(slots=slots)
     request = make_request(40, plan=ScopedPlan("a"))
     scheduler.add(request)
     if not is_waiting:
         SimulatedModel(scheduler).step()
-    assert scheduler.abort(request.request_id) is request
+    scheduler.finish(request)
     assert request.status is RequestStatus.FINISHED
-    assert scheduler.abort(request.request_id) is None
+    scheduler.finish(request)  # has ended already
     assert (scheduler.num_running, scheduler.num_waiting, scheduler.num_waiting_tokens) == (0, 0, 0)
     assert not slots.holders
     scheduler.kv_cache.check_integrity([])
 
 
-def test_a_request_aborted_during_the_step_is_not_recorded() -> None:
+def test_a_request_finished_during_the_step_is_not_recorded() -> None:
     scheduler = make_scheduler()
     request = make_request()
     scheduler.add(request)
     (item,) = scheduler.schedule().scheduled
-    scheduler.abort(request.request_id)
+    scheduler.finish(request)
     scheduler.update(item)
-    assert scheduler.kv_cache.pool.num_cached == 0
+    assert num_cached_tokens(scheduler, request) == 0
 
 
 def test_a_failed_request_leaves_nothing_in_the_cache() -> None:
@@ -211,17 +220,18 @@ def test_a_failed_request_leaves_nothing_in_the_cache() -> None:
     scheduler.add(failed)
     model = SimulatedModel(scheduler)
     model.step()
-    assert scheduler.kv_cache.pool.num_cached == 2
+    assert num_cached_tokens(scheduler, failed) == 8
     scheduler.schedule()
     scheduler.finish(failed, discard=True)
-    assert scheduler.kv_cache.pool.num_cached == 0
+    assert num_cached_tokens(scheduler, failed) == 0
 
 
 def test_unfinished_prompts_are_not_cached() -> None:
     scheduler = make_scheduler()
-    scheduler.add(make_request(40))
+    request = make_request(40)
+    scheduler.add(request)
     SimulatedModel(scheduler).step()
-    assert scheduler.kv_cache.pool.num_cached == 0, "no logits have vouched for them"
+    assert num_cached_tokens(scheduler, request) == 0, "no logits have vouched for them"
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ class Trace:
         alive = self.scheduler.requests()
         if alive:
             request = self.rng.choice(alive)
-            self.scheduler.abort(request.request_id)
+            self.scheduler.finish(request)
             self.cancelled.add(request.request_id)
 
     def pace(self) -> Pace | None:

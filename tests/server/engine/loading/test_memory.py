@@ -8,8 +8,8 @@ import torch
 from server.engine.attention import AttentionSpec
 from server.engine.config import EngineConfig
 from server.engine.errors import EngineError
-from server.engine.loading import memory as host_memory
-from server.engine.loading.memory import plan_kv_memory
+from server.engine.loading import memory
+from server.engine.loading.memory import free_memory_bytes, plan_kv_memory
 
 
 def _spec(layer: int, num_kv_heads: int = 2, value_dim: int = 8) -> AttentionSpec:
@@ -24,9 +24,9 @@ _TOKEN_BYTES = 2 * 2 * 16 + 2 * 4 * 14
 
 def test_layers_of_different_widths_add_up() -> None:
     config = EngineConfig("m", kv_cache_bytes=100 * 16 * _TOKEN_BYTES + 1, block_size=16)
-    memory = plan_kv_memory(config, _SPECS, 512)
-    assert (memory.num_blocks, memory.num_bytes) == (100, 100 * 16 * _TOKEN_BYTES)
-    assert memory.max_model_len == 512
+    planned = plan_kv_memory(config, _SPECS, 512)
+    assert (planned.num_blocks, planned.num_bytes) == (100, 100 * 16 * _TOKEN_BYTES)
+    assert planned.max_model_len == 512
 
 
 def test_never_more_than_all_sequences_need() -> None:
@@ -65,11 +65,11 @@ def test_what_cannot_be_met_names_the_setting(
 def test_files_a_control_group_read_once_leave_memory_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
-    assert host_memory.free_memory_bytes() == 100
+    assert free_memory_bytes() == 100
     (tmp_path / "memory.stat").write_text("anon 200\nactive_file 300\ninactive_file 400\n")
-    assert host_memory.free_memory_bytes() == 500
+    assert free_memory_bytes() == 500
     (tmp_path / "memory.max").write_text("max\n")
-    assert host_memory.free_memory_bytes() > 500
+    assert free_memory_bytes() > 500
