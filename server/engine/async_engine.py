@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from .assembly import assemble
-from .errors import EngineDeadError, EngineDrainingError, EngineError
+from .engine import gather_or_cancel
+from .errors import EngineDeadError, EngineDrainingError, EngineError, SlowClientError
 from .loading import load
 from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, ScoreResult
 from .reading import capture_requests, capture_result, score_requests, score_result
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
-from .stream import OutputStream, StreamItem, deliver, gather_or_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from .core import EngineCore
     from .text import Tokenizer
 
-__all__ = ["AsyncEngine"]
+__all__ = ["AsyncEngine", "OutputStream"]
 
 _log = logging.getLogger(__name__)
 
 _DRAIN_POLL_SECONDS: Final = 0.02
 _CLOSE_POLL_SECONDS: Final = 0.5
 _STOPPED: Final = "the engine has stopped; restart the server"
+
+_StreamItem = RequestOutput | EngineError
 
 
 class AsyncEngine:
@@ -59,7 +61,7 @@ class AsyncEngine:
         self._config = config
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
-        self._outbox: list[tuple[OutputStream, StreamItem]] = []
+        self._outbox: list[tuple[OutputStream, _StreamItem]] = []
         self._num_submitted = 0  # under `_wake`
         self._num_added = 0  # by the engine's thread alone
         self._is_draining = False
@@ -219,13 +221,15 @@ class AsyncEngine:
     def _flush(self) -> None:
         outbox = self._outbox[:]
         self._outbox.clear()
-        deliver(outbox)
+        _deliver(outbox)
 
 
 class _Sink:
     """Collects one request's outputs during a step; used on the engine's thread."""
 
-    def __init__(self, stream: OutputStream, outbox: list[tuple[OutputStream, StreamItem]]) -> None:
+    def __init__(
+        self, stream: OutputStream, outbox: list[tuple[OutputStream, _StreamItem]]
+    ) -> None:
         self.stream = stream
         self.activations: Mapping[SitePoint, Tensor] = {}
         self._outbox = outbox
@@ -238,3 +242,71 @@ class _Sink:
 
     def fail(self, error: EngineError) -> None:
         self._outbox.append((self.stream, error))
+
+
+class OutputStream:
+    """A bounded queue owned by one event loop; the engine never waits for its reader."""
+
+    def __init__(self, max_items: int, on_overflow: Callable[[], None]) -> None:
+        """Belong to the running event loop.
+
+        Args:
+            max_items: Outputs the reader may be behind.
+            on_overflow: Called once, on the loop, when it is further behind.
+        """
+        self.loop = asyncio.get_running_loop()
+        self._max_items = max_items
+        self._on_overflow = on_overflow
+        self._items: asyncio.Queue[_StreamItem] = asyncio.Queue()
+        self._is_closed = False
+
+    def push(self, item: _StreamItem) -> None:
+        """Add an item; only on the owning loop."""
+        if self._is_closed:
+            return
+        if self._items.qsize() >= self._max_items:
+            self._is_closed = True
+            self._items = asyncio.Queue()
+            item = SlowClientError(
+                f"the reader is {self._max_items} outputs behind; the request was cancelled"
+            )
+            self._on_overflow()
+        self._items.put_nowait(item)
+
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """Outputs until the one with a finish reason.
+
+        Raises:
+            EngineError: The request failed.
+        """
+        while True:
+            item = await self._items.get()
+            if isinstance(item, EngineError):
+                raise item
+            yield item
+            if item.finish_reason is not None:
+                return
+
+    async def last(self) -> RequestOutput:
+        """The output with the finish reason.
+
+        Raises:
+            EngineError: The request failed.
+        """
+        async with aclosing(self.outputs()) as outputs:
+            return [output async for output in outputs][-1]
+
+
+def _deliver(items: Sequence[tuple[OutputStream, _StreamItem]]) -> None:
+    """Hand a step's outputs to their loops, waking each loop once; from the engine's thread."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[OutputStream, _StreamItem]]] = {}
+    for stream, item in items:
+        by_loop.setdefault(stream.loop, []).append((stream, item))
+    for loop, batch in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_push_all, batch)
+
+
+def _push_all(batch: Sequence[tuple[OutputStream, _StreamItem]]) -> None:
+    for stream, item in batch:
+        stream.push(item)

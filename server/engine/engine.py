@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, ScoreResult
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
@@ -11,7 +12,9 @@ from .request import CaptureRequest, GenerationRequest, ScoreRequest
 if TYPE_CHECKING:
     from .text import Tokenizer
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "gather_or_cancel"]
+
+_Result = TypeVar("_Result")
 
 
 class Engine(Protocol):
@@ -58,3 +61,26 @@ class Engine(Protocol):
     async def drain(self, timeout_seconds: float) -> None:
         """Refuse new requests, let running ones finish, fail those left at the timeout."""
         ...
+
+
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """All results in order; the first that fails, whichever it is, ends the others.
+
+    It returns only when all have ended, so what they asked of an engine is no longer asked.
+    `asyncio.gather` leaves the others running, and a loop that awaits one after another does not
+    see a failure before its turn.
+
+    Raises:
+        Exception: That of the one that failed first, as it was raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except* Exception as errors:
+        raise _first(errors) from None
+    return [task.result() for task in tasks]
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

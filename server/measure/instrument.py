@@ -12,12 +12,11 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from server.engine.engine import Engine
+from server.engine.engine import Engine, gather_or_cancel
 from server.engine.errors import QueueFullError
 from server.engine.outputs import CaptureResult, MonitorReading, RequestOutput, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, Priority, ScoreRequest
 from server.engine.sampling import SamplingParams
-from server.engine.stream import gather_or_cancel
 from server.engine.text import Tokenizer
 from server.pools import Compute
 from steering.plan import SteeringPlan

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from server.engine.engine import Engine
+from server.engine.engine import Engine, gather_or_cancel
 from server.engine.request import GenerationRequest, ScoreRequest
-from server.engine.stream import gather_or_cancel
 from server.pools import Compute
 from steering.errors import InvalidFieldError
 

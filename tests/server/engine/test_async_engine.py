@@ -16,6 +16,7 @@ import torch
 import server
 from server.engine.assembly import assemble
 from server.engine.async_engine import AsyncEngine
+from server.engine.engine import gather_or_cancel
 from server.engine.errors import (
     EngineDeadError,
     EngineDrainingError,
@@ -29,7 +30,6 @@ from server.engine.loading import LoadedModel
 from server.engine.outputs import FinishReason, RequestOutput, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest
 from server.engine.sampling import SamplingParams
-from server.engine.stream import gather_or_cancel
 from server.measure.scoring import score_text
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
