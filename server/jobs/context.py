@@ -2,46 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
+from server.auth.permissions import KeyScope, PermissionDeniedError, Principal
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
+from server.pools import Pool
+from server.registry.drafting import Drafting
+from server.registry.upload import Uploader
+from server.resolver.library import DirectionLibrary
+from server.store import Actor, JobRecord, JobRuns
+from server.store.errors import JobLostError, StoreError
 from steering.directions import Direction
 from steering.model_spec import ModelSpec
 
-__all__ = ["JobContext", "Progress"]
+from .threads import JobThreads
+
+__all__ = ["JobContext", "JobServices", "Progress"]
 
 _T = TypeVar("_T")
+_INTERVAL_SECONDS: Final = 1.0
+_log = logging.getLogger(__name__)
 
 
-class JobContext(Protocol):
-    """Given to a kind's `run`; used on the event loop only.
+@dataclass(frozen=True, slots=True)
+class JobServices:
+    """What all jobs of a server share.
+
+    Attributes:
+        engine: Serves their requests.
+        uploader: Stores their directions.
+        drafting: Stores their profiles.
+        library: Loads stored directions.
+        runs: Where progress and memory go.
+        threads: For what they compute.
+        pool: For what they ask of the store.
+        changed: Called when a job has stored something that watchers want to see.
+    """
+
+    engine: Engine
+    uploader: Uploader
+    drafting: Drafting
+    library: DirectionLibrary
+    runs: JobRuns
+    threads: JobThreads
+    pool: Pool
+    changed: Callable[[], None]
+
+
+class JobContext:
+    """One attempt at a job, as its kind's `run` sees it; used on the event loop only.
 
     A cancelled job gets `asyncio.CancelledError` at its next await, within one batch of the engine;
     `run` lets it through. After a restart a job may be resumed: `run` is called again with the same
     request, and `recall` gives what the earlier attempts remembered.
+
+    `begin`, `cancel`, `is_cancelled` and `flush` are the runner's.
+
+    Args:
+        job: As it was claimed.
+        services: Shared by all jobs.
     """
+
+    def __init__(self, job: JobRecord, services: JobServices) -> None:
+        self._job = job
+        self._services = services
+        self._task: asyncio.Future[Any] | None = None
+        self._is_cancelled = False
+        self._pending: tuple[float, str] | None = None
+        self._reported_at = -math.inf
+        self._flushing = asyncio.Lock()
 
     @property
     def job_id(self) -> str:
         """The job's id; requests to the engine should carry it in theirs."""
-        ...
+        return self._job.id
 
     @property
     def engine(self) -> Engine:
         """The server's engine; ask at `Priority.JOB`, so that chats go first."""
-        ...
+        return self._services.engine
 
     @property
     def spec(self) -> ModelSpec:
         """Of the engine's model."""
-        ...
+        return self.engine.info().spec
 
     @property
     def directions(self) -> RequestDirections:
         """Stored directions, for the kind's `parse`; to be used by `compute`."""
-        ...
+        return RequestDirections(self._services.library.get, self._allow, self.spec)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was told to end."""
+        return self._is_cancelled
+
+    def begin(self, work: Callable[[], Awaitable[Mapping[str, Any]]]) -> asyncio.Task[Any]:
+        """Start the kind's work as a task, which `cancel` ends."""
+
+        async def result() -> Mapping[str, Any]:
+            return await work()  # called in the task, so that whatever it raises is the task's
+
+        self._task = asyncio.create_task(result())
+        return self._task
+
+    def cancel(self) -> None:
+        """End it at its next await; whatever it still asks of this context is refused."""
+        self._is_cancelled = True
+        if self._task is not None:
+            self._task.cancel()
 
     async def report(self, fraction: float, message: str) -> None:
         """Say how far the job is: `fraction` of 1, and what it does now, without users' texts.
@@ -51,7 +127,28 @@ class JobContext(Protocol):
         Raises:
             asyncio.CancelledError: The job was cancelled, or belongs to another server by now.
         """
-        ...
+        await asyncio.sleep(0)  # a kind that only ever reports can still be cancelled
+        self._check()
+        self._pending = (min(max(fraction, 0.0), 1.0), message)
+        if time.monotonic() - self._reported_at >= _INTERVAL_SECONDS:
+            await self.flush()
+            self._check()
+
+    async def flush(self) -> None:
+        """Store what was reported last; progress that cannot be stored is only logged."""
+        async with self._flushing:
+            pending, self._pending = self._pending, None
+            if pending is None:
+                return
+            self._reported_at = time.monotonic()
+            try:
+                await self._services.pool.run(self._services.runs.report, self.job_id, *pending)
+            except JobLostError:
+                self.cancel()
+            except StoreError as error:
+                _log.warning("progress of %s was not stored: %s", self.job_id, error)
+            else:
+                self._services.changed()
 
     async def compute(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
         """What `function` returns, run in a thread of its own with few BLAS and torch threads.
@@ -59,7 +156,8 @@ class JobContext(Protocol):
         For fits that would hold up the event loop. A function that runs is not interrupted: the
         job ends at once when cancelled, the thread when the function returns.
         """
-        ...
+        self._check()
+        return await self._services.threads.run(function, *args, **kwargs)
 
     async def save_direction(self, direction: Direction) -> str:
         """Store a direction and return `name@version`; equal tensors are the same version.
@@ -70,7 +168,13 @@ class JobContext(Protocol):
             SteeringError: It does not fit the model.
             StoreError: It cannot be stored.
         """
-        ...
+        self._check()
+        made = replace(
+            direction,
+            requires=tuple(sorted({*direction.requires, *self._job.requires})),
+            provenance={**direction.provenance, "job": self.job_id},
+        )
+        return await self._guarded(self._save, made)
 
     async def save_draft(self, name: str, document: Mapping[str, Any]) -> str:
         """Store a profile as a draft and return `name@version`; an equal one is the same version.
@@ -81,7 +185,9 @@ class JobContext(Protocol):
             InvalidProfileError: It does not fit the model.
             StoreError: It cannot be stored.
         """
-        ...
+        self._check()
+        requires = sorted({*document.get("requires", ()), *self._job.requires})
+        return await self._guarded(self._save_draft, name, {**document, "requires": requires})
 
     async def remember(self, key: str, value: Any) -> None:
         """Keep a JSON value for `recall` under `key`, until the job has succeeded.
@@ -89,11 +195,52 @@ class JobContext(Protocol):
         Raises:
             StoreError: It cannot be stored, or is over the limit.
         """
-        ...
+        self._check()
+        await self._guarded(self._services.runs.remember, self.job_id, key, value)
 
     async def recall(self, key: str) -> Any:
         """What was remembered under `key` by this attempt or an earlier one; None for nothing."""
-        ...
+        return await self._services.pool.run(self._services.runs.recall, self.job_id, key)
+
+    async def _guarded(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Call a function of the store; one that finds the job lost cancels this attempt."""
+        try:
+            return await self._services.pool.run(function, *args)
+        except JobLostError:
+            self.cancel()
+            raise asyncio.CancelledError from None
+
+    def _save(self, direction: Direction) -> str:
+        self._services.runs.require_own(self.job_id)
+        uploader = self._services.uploader
+        return uploader.from_direction(direction, by=self._actor).saved.record.reference
+
+    def _save_draft(self, name: str, document: Mapping[str, Any]) -> str:
+        self._services.runs.require_own(self.job_id)
+        drafting = self._services.drafting
+        # What it was given is all it may do; whoever asked for it may have lost it since.
+        scopes = frozenset(map(KeyScope, self._job.requires))
+        caller = Principal(self._job.created_by, f"of job {self.job_id}", scopes)
+        saved = drafting.save(name, document, caller=caller, by=self._actor, publish=False)
+        return saved.record.reference
+
+    @property
+    def _actor(self) -> Actor:
+        return Actor(key_id=self._job.created_by, request_id=self.job_id)
+
+    def _allow(self, *scopes: str, param: str) -> None:
+        """Refuse what a direction came to require after the job was asked for."""
+        missing = sorted(set(scopes) - set(self._job.requires))
+        if missing:
+            raise PermissionDeniedError(
+                f"{param} names a direction that requires {', '.join(missing)}, which the job was "
+                "not given; rerun it with a key that has it",
+                param=param,
+            )
+
+    def _check(self) -> None:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
 
 
 class Progress:

@@ -19,9 +19,9 @@ from server.store import Actor, JobEvent, JobRecord, JobRuns, JobSpec, JobStatus
 from server.store.registry.requirements import check_requires
 from steering.errors import IncompatibleModelError, InvalidFieldError
 
+from .context import JobServices
 from .kind import JobKind
 from .runner import Changes, JobObserver, JobRunner, JobTimes
-from .running import JobServices
 from .threads import JobThreads
 
 __all__ = ["JobLimits", "JobManager"]

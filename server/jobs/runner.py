@@ -15,8 +15,8 @@ from server.store import ClaimedJob, JobRecord, JobStatus, Store
 from server.store.canonical import canonical_json
 from server.store.errors import JobLostError, StoreError
 
+from .context import JobContext, JobServices
 from .kind import JobKind
-from .running import JobServices, RunningJob
 
 __all__ = ["Changes", "JobObserver", "JobRunner", "JobTimes"]
 
@@ -111,7 +111,7 @@ class JobRunner:
         self._observer = observer
         self._changes = changes
         self._times = times
-        self._running: dict[str, RunningJob] = {}
+        self._running: dict[str, JobContext] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
@@ -193,9 +193,9 @@ class JobRunner:
         began = time.monotonic()
         if (older := self._running.get(job.id)) is not None:
             older.cancel()  # it was taken for dead, resumed, and came back here
-        running = self._running[job.id] = RunningJob(job, self._services)
+        running = self._running[job.id] = JobContext(job, self._services)
         self._changes.notify()
-        task = running.begin(self._kinds[job.kind].run, request)
+        task = running.begin(partial(self._kinds[job.kind].run, request, running))
         await asyncio.wait({task})
         await self._end(job, running, task)
         if self._running.get(job.id) is running:
@@ -208,7 +208,7 @@ class JobRunner:
         self._changes.notify()
 
     async def _end(
-        self, job: JobRecord, running: RunningJob, task: asyncio.Future[Mapping[str, Any]]
+        self, job: JobRecord, running: JobContext, task: asyncio.Future[Mapping[str, Any]]
     ) -> None:
         """Store how an attempt ended; one that was cancelled is in the store already."""
         error = _error_of(task)

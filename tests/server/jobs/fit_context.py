@@ -29,7 +29,7 @@ def texts(kind: Kind, count: int, *, split: Split = "train", seed: int = 0) -> l
 
 @dataclass
 class MemoryContext:
-    """Implements `JobContext`; `on_report` may raise to end the job."""
+    """Stands in for `JobContext`; `on_report` may raise to end the job."""
 
     engine: Engine
     job_id: str = "job"
