@@ -113,6 +113,13 @@ def test_routes_hold_no_tensors_and_no_engine_parts() -> None:
     assert _offences(_within("server.api"), lambda i: not _reaches(i, *parts)) == []
 
 
+def test_measuring_knows_neither_who_asks_nor_what_for() -> None:
+    """Routes, jobs, bake and the lab measure by the same means; jobs know no routes."""
+    askers = ("server.api", "server.jobs", "server.bake", "lab")
+    assert _offences(_within("server.measure"), lambda i: not _reaches(i, *askers)) == []
+    assert _offences(_within("server.jobs"), lambda i: not _reaches(i, "server.api")) == []
+
+
 def test_the_client_knows_nothing_of_ours() -> None:
     """Save the evaluations, which commands import when they are asked for them."""
     commands = _within("coxswain_client.cli")

@@ -12,8 +12,12 @@ from server.measure.examples.examples import DEFAULT_VALIDATION, MIN_TRAIN, MIN_
 from server.measure.examples.prompts import TokenKind
 from server.measure.fitting.activations import FitActivations, read_all, read_prompts
 from server.measure.fitting.candidates import FittedCandidate, choose, fit_at, fit_candidate
-from server.measure.fitting.edits import dose_resid_norms, reading_vector
-from server.measure.fitting.effects import FitEffects, derive_behaviour_tokens
+from server.measure.fitting.effects import (
+    FitEffects,
+    derive_behaviour_tokens,
+    dose_resid_norms,
+    reading_vector,
+)
 from server.measure.fitting.options import JOB_OPTIONS, SelectionRule
 from server.measure.fitting.request import SELECT, FitRequest
 from server.measure.instrument import Instrument

@@ -24,7 +24,7 @@ from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.model_spec import ModelSpec
 
 from .activations import FitActivations
-from .edits import reading_vector
+from .effects import reading_vector
 from .options import SelectionRule
 from .request import FitRequest
 
