@@ -24,7 +24,7 @@ _UNSAFE_CALLS = {"__import__", "eval", "exec", "torch.load", "yaml.load"}
 _UNSAFE_KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
 # Where any exception ends one unit of work: it is logged, or carried to who waits for it.
 _BORDERS = {
-    "server.api.generation.generation",
+    "server.api.generation.run",
     "server.api.http.middleware",
     "server.api.http.sse",
     "server.engine.async_engine",

@@ -30,7 +30,6 @@ from server.registry.upload import Uploader
 from server.resolver.resolver import Registry
 from server.store import Actor, Store
 
-from .generation.run import Head
 from .http.body import Desk
 from .http.lifecycle import Lifecycle
 from .http.limits import Limits, Room
@@ -43,6 +42,7 @@ __all__ = [
     "QUEUED_KEY",
     "SCOPE_KEY",
     "ActorDep",
+    "AnswerIdentity",
     "CallerDep",
     "Services",
     "ServicesDep",
@@ -59,6 +59,33 @@ SCOPE_KEY: Final = "x-coxswain-scope"
 
 QUEUED_KEY: Final = "x-coxswain-queued"
 """Where it stands whether a route waits in the engine's queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerIdentity:
+    """What an answer says of itself, and every chunk of a streamed one repeats.
+
+    Attributes:
+        id: Random, after a prefix that names the kind of answer.
+        created: When the request came; seconds since 1970.
+        model: Name of the model as the client wrote it.
+        system_fingerprint: Begins the fingerprint of the weights that are served.
+    """
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+    def document(self, kind: str) -> dict[str, Any]:
+        """The first members of an answer, whose `object` is `kind`."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.system_fingerprint,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +108,10 @@ class Services:
     room: Room
     started_at: int
 
-    def head(self, prefix: str, model: str) -> Head:
-        """The head of a new answer."""
+    def identify_answer(self, prefix: str, model: str) -> AnswerIdentity:
+        """A new answer's identity, whose id begins with `prefix`, for the model a client named."""
         fingerprint = self.engine.info().spec.fingerprint
-        return Head(
+        return AnswerIdentity(
             f"{prefix}-{uuid.uuid4().hex}", int(time.time()), model, f"fp_{fingerprint[:16]}"
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from server.api.http.errors import InvalidParameterError
 from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
 from server.api.schemas.sampling import GenerationFields
@@ -13,20 +14,49 @@ from server.engine.engine import Engine
 from server.engine.outputs import EngineInfo
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
+from server.resolver.errors import SteeringConflictError
 from server.resolver.resolution import ResolvedSteering
 from steering.errors import InvalidFieldError
 from steering.scopes import PositionContext
 
 from .prompts import Prompt, check_token_ids
 
-__all__ = ["Sequences", "chat_sampling", "check_room", "completion_sampling", "sequences"]
+if TYPE_CHECKING:
+    from server.engine.text import Tokenizer
+
+__all__ = [
+    "ASSISTANT_TURN",
+    "BOUNDARY_HEADER",
+    "EngineRequests",
+    "chat_sampling",
+    "check_room",
+    "completion_sampling",
+    "engine_requests",
+    "with_boundaries",
+]
+
+BOUNDARY_HEADER: Final = "X-Steering-Prompt-Tokens"
+"""Says how to find where `prompt` ends, for harnesses that have no field of their own to say it.
+
+lm-eval sends context and continuation as one list of token ids. A header that it sends with every
+request says that the boundary is after what opens the last turn of an assistant, as the model's
+chat template writes it.
+"""
+
+ASSISTANT_TURN: Final = "assistant-turn"
+"""The one value of that header."""
 
 _DEFAULT_COMPLETION_TOKENS: Final = 16  # OpenAI's
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
-    """What one HTTP request asks of the engine; see `Run`."""
+class EngineRequests:
+    """What one HTTP request asks of the engine.
+
+    Attributes:
+        requests: One per choice of each prompt, choices of one prompt beside each other.
+        baselines: The same without steering, where a comparison is asked for; otherwise none.
+    """
 
     requests: tuple[GenerationRequest, ...]
     baselines: tuple[GenerationRequest, ...]
@@ -87,7 +117,7 @@ def check_room(
         sampling.check_room(len(prompt.token_ids), info.max_model_len, param=param)
 
 
-def sequences(
+def engine_requests(
     engine: Engine,
     request_id: str,
     prompts: Sequence[Prompt],
@@ -96,7 +126,7 @@ def sequences(
     *,
     num_choices: int,
     cache_salt: bytes,
-) -> Sequences:
+) -> EngineRequests:
     """One engine request per choice of each prompt, steered and, where asked, not.
 
     Raises:
@@ -125,7 +155,7 @@ def sequences(
         for request in steered
         if steering.is_compared
     ]
-    return Sequences(tuple(steered), tuple(baselines))
+    return EngineRequests(tuple(steered), tuple(baselines))
 
 
 def _boundaries(steering: ResolvedSteering, prompts: Sequence[Prompt]) -> tuple[int | None, ...]:
@@ -179,3 +209,54 @@ def _check_effect(
         )
     except InvalidFieldError as error:
         raise error.under("steering") from None
+
+
+def with_boundaries(
+    header: str | None,
+    steering: ResolvedSteering,
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+) -> ResolvedSteering:
+    """The steering with `prompt_tokens` found as the header says; unchanged without one.
+
+    Raises:
+        InvalidParameterError: The header says something else.
+        SteeringConflictError: The body says where the prompt ends too.
+        InvalidFieldError: A prompt has no turn of an assistant.
+    """
+    if header is None:
+        return steering
+    if header != ASSISTANT_TURN:
+        raise InvalidParameterError(
+            f"{BOUNDARY_HEADER} is {header!r}; expected {ASSISTANT_TURN!r}", param=BOUNDARY_HEADER
+        )
+    if steering.prompt_tokens:
+        raise SteeringConflictError(
+            f"steering.prompt_tokens and the header {BOUNDARY_HEADER} are both given; give one",
+            param="steering.prompt_tokens",
+        )
+    if steering.plan is None:
+        return steering
+    opening = _opening(tokenizer)
+    boundaries = tuple(_boundary(prompt.token_ids, opening) for prompt in prompts)
+    return replace(steering, prompt_tokens=boundaries)
+
+
+def _opening(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What the template writes before an answer."""
+    messages = [{"role": "user", "content": "."}]
+    with_it = tokenizer.render_chat(messages, add_generation_prompt=True).token_ids
+    without = tokenizer.render_chat(messages, add_generation_prompt=False).token_ids
+    return tuple(with_it[len(without) :]) if with_it[: len(without)] == without else ()
+
+
+def _boundary(token_ids: Sequence[int], opening: tuple[int, ...]) -> int:
+    width = len(opening)
+    for start in range(len(token_ids) - width, -1, -1) if width else ():
+        if tuple(token_ids[start : start + width]) == opening:
+            return start + width
+    raise InvalidFieldError(
+        f"a prompt has no turn of an assistant, which {BOUNDARY_HEADER}: {ASSISTANT_TURN} needs; "
+        "send token ids with the chat template applied, or steering.prompt_tokens",
+        param=BOUNDARY_HEADER,
+    )

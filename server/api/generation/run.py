@@ -1,7 +1,8 @@
-"""One generation request while it runs: its sequences, what they came to, what was measured."""
+"""One generation request while it runs: its sequences side by side, and what was measured."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -10,84 +11,71 @@ from typing import Any
 
 import structlog
 
+from server.api.deps import AnswerIdentity, Services
+from server.auth.permissions import Principal
 from server.engine.engine import Engine
 from server.engine.errors import NonFiniteOutputError, SlowClientError
 from server.engine.outputs import RequestOutput
 from server.engine.request import GenerationRequest
+from server.engine.sampling import SamplingParams
 from server.metrics import Metrics
 from server.resolver.resolution import ResolvedSteering
 
-from .applied import check_applied, steering_report
-from .generation import generate_all
-from .tally import Tally, usage
+from .convert import engine_requests
+from .outputs import ChoiceOutput, check_steering_applied, steering_report, usage
+from .prompts import Prompt
 
-__all__ = ["Head", "Run"]
+__all__ = [
+    "GenerationRun",
+    "prepare_run",
+]
 
+_Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What every chunk of an answer repeats."""
-
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-
-    def document(self, kind: str) -> dict[str, Any]:
-        """The members, with `object` set to `kind`."""
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.system_fingerprint,
-        }
-
-
 @dataclass(slots=True)
-class Run:
+class GenerationRun:
     """The sequences of one request: the choices asked for, then their unsteered baselines.
 
     Attributes:
         engine: Runs them.
         metrics: Told what happens.
-        head: Of the answer.
+        identity: What its answer says of itself.
         steering: What the choices are steered by.
         requests: One per choice, choices of one prompt beside each other.
         num_per_prompt: Choices of one prompt.
         baselines: The same without steering, where a comparison is asked for.
-        tallies: What each sequence came to, in the order of `requests` and then `baselines`.
+        sequences: What each sequence has come to, in the order of `requests` and then `baselines`.
     """
 
     engine: Engine
     metrics: Metrics
-    head: Head
+    identity: AnswerIdentity
     steering: ResolvedSteering
     requests: Sequence[GenerationRequest]
     num_per_prompt: int
     baselines: Sequence[GenerationRequest] = ()
-    tallies: list[Tally] = field(init=False)
+    sequences: list[ChoiceOutput] = field(init=False)
 
     def __post_init__(self) -> None:
         count = len(self.requests) + len(self.baselines)
-        self.tallies = [Tally(index % self.num_per_prompt == 0) for index in range(count)]
+        self.sequences = [ChoiceOutput(index % self.num_per_prompt == 0) for index in range(count)]
 
     @property
-    def choices(self) -> list[Tally]:
+    def choices(self) -> list[ChoiceOutput]:
         """Of the choices asked for."""
-        return self.tallies[: len(self.requests)]
+        return self.sequences[: len(self.requests)]
 
     @property
-    def baseline_choices(self) -> list[Tally]:
+    def baseline_choices(self) -> list[ChoiceOutput]:
         """Of their unsteered counterparts."""
-        return self.tallies[len(self.requests) :]
+        return self.sequences[len(self.requests) :]
 
     @property
     def is_finished(self) -> bool:
         """Whether every sequence has ended."""
-        return all(tally.finish_reason is not None for tally in self.tallies)
+        return all(output.finish_reason is not None for output in self.sequences)
 
     def usage(self) -> dict[str, Any]:
         """Tokens of the choices asked for, so far."""
@@ -103,23 +91,23 @@ class Run:
             async for _ in outputs:
                 pass
 
-    async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
-        """Each output with the index of its sequence, after it was added to its tally.
+    async def outputs(self) -> _Outputs:
+        """Each output with the index of its sequence, after it was added to its output.
 
         Raises:
             EngineError: As `Engine.generate`.
             SteeringNotAppliedError: Steering was asked for, was due, and acted on no token.
         """
-        watch = _Stopwatch(self.metrics, len(self.tallies))
+        watch = _Stopwatch(self.metrics, len(self.sequences))
         finish = "abort"  # unless something else happens: closing the generator is a disconnect
         try:
-            sequences = [*self.requests, *self.baselines]
-            async with aclosing(generate_all(self.engine, sequences)) as outputs:
+            requests = [*self.requests, *self.baselines]
+            async with aclosing(_generate_all(self.engine, requests)) as outputs:
                 async for index, output in outputs:
-                    self.tallies[index].add(output)
+                    self.sequences[index].add(output)
                     watch.output(index, len(output.token_ids))
                     if output.finish_reason is not None and index < len(self.requests):
-                        check_applied(self.requests[index], output, self.metrics)
+                        check_steering_applied(self.requests[index], output, self.metrics)
                     if self.is_finished:
                         finish = str(output.finish_reason)
                     yield index, output
@@ -138,12 +126,12 @@ class Run:
         metrics.profile_requests.labels(label, str(self.steering.version or "")).inc()
         metrics.prompt_tokens.labels(label).inc(counted["prompt_tokens"])
         metrics.generation_tokens.labels(label).inc(counted["completion_tokens"])
-        steered = [tally.steered_tokens for tally in self.choices]
+        steered = [output.steered_tokens for output in self.choices]
         metrics.applied_tokens.labels(label).inc(sum(s.prompt + s.generated for s in steered))
         metrics.request_latency.observe(watch.seconds)
         _log.info(
             "generation",
-            id=self.head.id,
+            id=self.identity.id,
             finish=finish,
             steering=self.steering.header,
             strength=self.steering.strength,
@@ -152,6 +140,34 @@ class Run:
             prompt_tokens=counted["prompt_tokens"],
             completion_tokens=counted["completion_tokens"],
         )
+
+
+def prepare_run(
+    services: Services,
+    caller: Principal,
+    identity: AnswerIdentity,
+    prompts: Sequence[Prompt],
+    sampling: SamplingParams,
+    steering: ResolvedSteering,
+    *,
+    num_choices: int,
+) -> GenerationRun:
+    """The run of `num_choices` choices of each prompt, which has not begun.
+
+    Raises:
+        NoEffectError, InvalidFieldError: As `engine_requests`.
+    """
+    asked = engine_requests(
+        *(services.engine, identity.id, prompts, sampling, steering),
+        num_choices=num_choices,
+        cache_salt=caller.cache_salt,
+    )
+    return GenerationRun(
+        *(services.engine, services.metrics, identity, steering),
+        requests=asked.requests,
+        num_per_prompt=num_choices,
+        baselines=asked.baselines,
+    )
 
 
 class _Stopwatch:
@@ -176,3 +192,68 @@ class _Stopwatch:
         if last is not None and num_tokens:
             self._metrics.inter_token_latency.observe((now - last) / num_tokens)
         self._last[index] = now
+
+
+async def _generate_all(engine: Engine, requests: Sequence[GenerationRequest]) -> _Outputs:
+    """The outputs of every sequence as they come, each with its index.
+
+    One that fails ends them all. Closing the generator aborts what still runs.
+
+    Raises:
+        EngineError: As `Engine.generate`.
+    """
+    if len(requests) == 1:
+        async with aclosing(_outputs_of(engine, requests[0])) as outputs:
+            async for output in outputs:
+                yield 0, output
+        return
+    # One place a sequence: a reader that lags holds back the pumps, and the engine's own bounded
+    # queues decide when that is too slow.
+    queue: asyncio.Queue[tuple[int, RequestOutput | Exception]] = asyncio.Queue(len(requests))
+    pumps = [
+        asyncio.create_task(_pump(engine, request, index, queue))
+        for index, request in enumerate(requests)
+    ]
+    try:
+        num_running = len(requests)
+        while num_running:
+            index, item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            num_running -= item.finish_reason is not None
+            yield index, item
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(
+    engine: Engine,
+    request: GenerationRequest,
+    index: int,
+    queue: asyncio.Queue[tuple[int, RequestOutput | Exception]],
+) -> None:
+    try:
+        async with aclosing(_outputs_of(engine, request)) as outputs:
+            async for output in outputs:
+                await queue.put((index, output))
+    except Exception as error:  # carried to the reader, who raises it
+        await queue.put((index, error))
+
+
+async def _outputs_of(
+    engine: Engine, request: GenerationRequest
+) -> AsyncGenerator[RequestOutput, None]:
+    outputs = engine.generate(request)
+    try:
+        async for output in outputs:
+            yield output
+            if output.finish_reason is not None:
+                return
+        raise AssertionError(f"the engine ended {request.request_id} without a finish reason")
+    finally:
+        if isinstance(outputs, AsyncGenerator):
+            await outputs.aclose()
+        else:
+            engine.abort(request.request_id)

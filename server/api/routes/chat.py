@@ -10,13 +10,18 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.generation.convert import chat_sampling, check_room, sequences
-from server.api.generation.intake import choose_steering, read_request
-from server.api.generation.logprobs import chat_logprobs, prompt_logprobs
+from server.api.generation.answer import (
+    chat_logprobs,
+    chunk_events,
+    prompt_logprobs,
+    respond,
+    whole_answer,
+)
+from server.api.generation.convert import chat_sampling, check_room
+from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import render_chat
-from server.api.generation.reply import chunk_events, respond
-from server.api.generation.run import Run
-from server.api.generation.tally import Tally
+from server.api.generation.run import GenerationRun, prepare_run
+from server.api.generation.steering_choice import choose_steering, read_request
 from server.api.http.body import Desk, Document
 from server.api.schemas.chat import ChatRequest
 from server.auth.permissions import KeyScope, Principal
@@ -47,45 +52,17 @@ async def create_chat_completion(
 
 def _run(
     services: Services, caller: Principal, body: ChatRequest, steering: ResolvedSteering
-) -> Run:
+) -> GenerationRun:
     info = services.engine.info()
     prompt = render_chat(services.engine.tokenizer, body, info.max_model_len)
     sampling = chat_sampling(body, info)
     check_room([prompt], sampling, info, "messages")
-    head = services.head("chatcmpl", body.model)
-    asked = sequences(
-        services.engine,
-        head.id,
-        [prompt],
-        sampling,
-        steering,
-        num_choices=body.n,
-        cache_salt=caller.cache_salt,
-    )
-    return Run(
-        services.engine,
-        services.metrics,
-        head,
-        steering,
-        asked.requests,
-        body.n,
-        asked.baselines,
-    )
+    identity = services.identify_answer("chatcmpl", body.model)
+    return prepare_run(services, caller, identity, [prompt], sampling, steering, num_choices=body.n)
 
 
-def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:
-    answer = run.head.document("chat.completion")
-    answer["choices"] = [
-        _choice(run, index, tally, body) for index, tally in enumerate(run.choices)
-    ]
-    answer["usage"] = run.usage()
-    answer["steering"] = run.report()
-    if run.baseline_choices:
-        answer["steering"]["baseline"] = {
-            "choices": [
-                _choice(run, index, tally, body) for index, tally in enumerate(run.baseline_choices)
-            ]
-        }
+def _answer(run: GenerationRun, body: ChatRequest) -> dict[str, Any]:
+    answer = whole_answer(run, "chat.completion", partial(_choice, run, body))
     first = run.choices[0]
     if body.prompt_logprobs is not None:
         answer["prompt_logprobs"] = prompt_logprobs(first.prompt_logprobs or ())
@@ -94,21 +71,25 @@ def _answer(run: Run, body: ChatRequest) -> dict[str, Any]:
     return answer
 
 
-def _choice(run: Run, index: int, tally: Tally, body: ChatRequest) -> dict[str, Any]:
+def _choice(
+    run: GenerationRun, body: ChatRequest, index: int, output: ChoiceOutput
+) -> dict[str, Any]:
     token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,
-        "message": {"role": "assistant", "content": tally.text, "refusal": None},
-        "logprobs": chat_logprobs(tally.logprobs, token_bytes) if body.logprobs else None,
-        "finish_reason": tally.finish_reason,
-        "stop_reason": tally.stop_reason,
+        "message": {"role": "assistant", "content": output.text, "refusal": None},
+        "logprobs": chat_logprobs(output.logprobs, token_bytes) if body.logprobs else None,
+        "finish_reason": output.finish_reason,
+        "stop_reason": output.stop_reason,
     }
     if body.return_token_ids:
-        choice["token_ids"] = tally.token_ids
+        choice["token_ids"] = output.token_ids
     return choice
 
 
-def _events(run: Run, desk: Desk, body: ChatRequest) -> AsyncGenerator[dict[str, Any] | str, None]:
+def _events(
+    run: GenerationRun, desk: Desk, body: ChatRequest
+) -> AsyncGenerator[dict[str, Any] | str, None]:
     begun: set[int] = set()
 
     def chunks(index: int, output: RequestOutput) -> Iterator[dict[str, Any]]:
@@ -120,7 +101,7 @@ def _events(run: Run, desk: Desk, body: ChatRequest) -> AsyncGenerator[dict[str,
     return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks, desk)
 
 
-def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:
+def _first_chunk(run: GenerationRun, index: int, body: ChatRequest) -> dict[str, Any]:
     delta = {"role": "assistant", "content": ""}
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
     if body.return_token_ids and index == 0:
@@ -129,7 +110,9 @@ def _first_chunk(run: Run, index: int, body: ChatRequest) -> dict[str, Any]:
     return {"choices": [choice]}
 
 
-def _chunk(run: Run, index: int, output: RequestOutput, body: ChatRequest) -> dict[str, Any]:
+def _chunk(
+    run: GenerationRun, index: int, output: RequestOutput, body: ChatRequest
+) -> dict[str, Any]:
     token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,

@@ -9,9 +9,9 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.generation.conversation import choose_analysed_steering, readable_request
-from server.api.generation.intake import read_document
+from server.api.generation.analysis import choose_analysed_steering, readable_request
 from server.api.generation.prompts import Prompt
+from server.api.generation.steering_choice import read_document
 from server.api.http.body import Document
 from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
@@ -53,15 +53,15 @@ async def cliff(
     rollouts = await services.pools.bulk.run(
         query.rollouts, services.engine.tokenizer, info.max_model_len
     )
-    head = services.head("cliff", info.model_name)
-    await services.pools.bulk.run(_check_effect, services, caller, head.id, rollouts, steering)
+    identity = services.identify_answer("cliff", info.model_name)
+    await services.pools.bulk.run(_check_effect, services, caller, identity.id, rollouts, steering)
     plan = with_readouts(steering.plan, (probe,), info.spec.num_layers)
-    instrument = Instrument(services.engine, name=head.id, compute=services.pools.bulk.run)
+    instrument = Instrument(services.engine, name=identity.id, compute=services.pools.bulk.run)
     curves = await until_disconnect(
         request.receive, measure_rollouts(instrument, rollouts, plan, query.trim)
     )
     return {
-        **head.document("steering.analysis.cliff"),
+        **identity.document("steering.analysis.cliff"),
         **await services.pools.bulk.run(cliff_document, curves, query, probe),
     }
 

@@ -9,14 +9,23 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.generation.convert import check_room, completion_sampling, sequences
-from server.api.generation.intake import choose_steering, read_request
-from server.api.generation.logprobs import completion_logprobs, prompt_logprobs
+from server.api.generation.answer import (
+    chunk_events,
+    completion_logprobs,
+    prompt_logprobs,
+    respond,
+    whole_answer,
+)
+from server.api.generation.convert import (
+    BOUNDARY_HEADER,
+    check_room,
+    completion_sampling,
+    with_boundaries,
+)
+from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import Prompt, read_prompts
-from server.api.generation.reply import chunk_events, respond
-from server.api.generation.run import Run
-from server.api.generation.tally import Tally
-from server.api.generation.turn_boundary import BOUNDARY_HEADER, with_boundaries
+from server.api.generation.run import GenerationRun, prepare_run
+from server.api.generation.steering_choice import choose_steering, read_request
 from server.api.http.body import Desk, Document
 from server.api.schemas.completions import CompletionRequest
 from server.auth.permissions import KeyScope, Principal
@@ -54,7 +63,7 @@ def _run(
     body: CompletionRequest,
     steering: ResolvedSteering,
     header: str | None,
-) -> tuple[Run, _Echo]:
+) -> tuple[GenerationRun, _Echo]:
     info = services.engine.info()
     prompts = read_prompts(
         services.engine.tokenizer, body, info, max_prompts=services.limits.max_prompts
@@ -62,25 +71,8 @@ def _run(
     sampling = completion_sampling(body, info)
     check_room(prompts, sampling, info, "prompt")
     steering = with_boundaries(header, steering, prompts, services.engine.tokenizer)
-    head = services.head("cmpl", body.model)
-    asked = sequences(
-        services.engine,
-        head.id,
-        prompts,
-        sampling,
-        steering,
-        num_choices=body.n,
-        cache_salt=caller.cache_salt,
-    )
-    run = Run(
-        services.engine,
-        services.metrics,
-        head,
-        steering,
-        asked.requests,
-        body.n,
-        asked.baselines,
-    )
+    identity = services.identify_answer("cmpl", body.model)
+    run = prepare_run(services, caller, identity, prompts, sampling, steering, num_choices=body.n)
     return run, _Echo(body, prompts, services)
 
 
@@ -98,17 +90,11 @@ class _Echo:
             for prompt in prompts
         ]
 
-    def answer(self, run: Run) -> dict[str, Any]:
+    def answer(self, run: GenerationRun) -> dict[str, Any]:
         """The whole answer."""
-        answer = run.head.document("text_completion")
-        answer["choices"] = self._choices(run.choices)
-        answer["usage"] = run.usage()
-        answer["steering"] = run.report()
-        if run.baseline_choices:
-            answer["steering"]["baseline"] = {"choices": self._choices(run.baseline_choices)}
-        return answer
+        return whole_answer(run, "text_completion", self._choice)
 
-    def events(self, run: Run, desk: Desk) -> AsyncGenerator[dict[str, Any] | str, None]:
+    def events(self, run: GenerationRun, desk: Desk) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The answer in chunks."""
         offsets: dict[int, int] = {}  # characters of each choice's tokens so far
 
@@ -117,23 +103,20 @@ class _Echo:
 
         return chunk_events(run, "text_completion", self._body.stream_options, chunks, desk)
 
-    def _choices(self, tallies: list[Tally]) -> list[dict[str, Any]]:
-        return [self._choice(index, tally) for index, tally in enumerate(tallies)]
-
-    def _choice(self, index: int, tally: Tally) -> dict[str, Any]:
+    def _choice(self, index: int, output: ChoiceOutput) -> dict[str, Any]:
         body, prompt = self._body, self._prompts[index // self._body.n]
         choice: dict[str, Any] = {
             "index": index,
-            "text": self._texts[index // body.n] + tally.text,
-            "logprobs": self._logprobs(index, tally.prompt_logprobs, tally.logprobs, 0),
-            "finish_reason": tally.finish_reason,
-            "stop_reason": tally.stop_reason,
+            "text": self._texts[index // body.n] + output.text,
+            "logprobs": self._logprobs(index, output.prompt_logprobs, output.logprobs, 0),
+            "finish_reason": output.finish_reason,
+            "stop_reason": output.stop_reason,
         }
         if body.prompt_logprobs is not None:
-            choice["prompt_logprobs"] = prompt_logprobs(tally.prompt_logprobs or ())
+            choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs or ())
         if body.return_token_ids:
             choice["prompt_token_ids"] = list(prompt.token_ids)
-            choice["token_ids"] = tally.token_ids
+            choice["token_ids"] = output.token_ids
         return choice
 
     def _chunk(self, index: int, output: RequestOutput, offsets: dict[int, int]) -> dict[str, Any]:

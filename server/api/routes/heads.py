@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.generation.intake import read_document
+from server.api.generation.steering_choice import read_document
 from server.api.http.body import Document
 from server.api.http.sse import until_disconnect
 from server.auth.permissions import KeyScope, Principal
@@ -47,13 +47,13 @@ async def heads(
     check_heads(engine, query, probe)
     _check_runs(query, info.spec.num_layers * info.spec.num_heads)
     prompts = await services.pools.bulk.run(query.endings, engine.tokenizer, info.max_model_len)
-    head = services.head("heads", info.model_name)
-    instrument = Instrument(engine, name=head.id, compute=services.pools.bulk.run)
+    identity = services.identify_answer("heads", info.model_name)
+    instrument = Instrument(engine, name=identity.id, compute=services.pools.bulk.run)
     report = await until_disconnect(
         request.receive, rank_on_engine(engine, instrument, query, prompts, probe)
     )
     answer = {
-        **head.document("steering.analysis.heads"),
+        **identity.document("steering.analysis.heads"),
         **report.document(),
     }
     if query.profile is not None:

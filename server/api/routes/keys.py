@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from server.api.deps import ActorDep, CallerDep, ServicesDep, operation
-from server.api.generation.intake import read_request
+from server.api.generation.steering_choice import read_request
 from server.api.http.body import Document
 from server.api.http.errors import InvalidParameterError
 from server.api.http.listing import paging

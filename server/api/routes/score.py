@@ -11,15 +11,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.generation.conversation import (
+from server.api.deps import ActorDep, AnswerIdentity, CallerDep, Services, ServicesDep, operation
+from server.api.generation.analysis import (
     choose_analysed_steering,
     read_conversation,
     readable_request,
 )
-from server.api.generation.intake import read_request
 from server.api.generation.prompts import Prompt, check_token_ids, encode_text
-from server.api.generation.run import Head
+from server.api.generation.steering_choice import read_request
 from server.api.http.body import Document
 from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
@@ -41,19 +40,21 @@ async def score(
     """Log-probabilities of known text, and how far steering moves each distribution (KL)."""
     body = await read_request(request, services, ScoreBody, services.limits.document, Document.OWN)
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
-    head = services.head("score", services.engine.info().model_name)
-    made, start = await services.desk.run(request, _asked, services, caller, head, body, steering)
+    identity = services.identify_answer("score", services.engine.info().model_name)
+    made, start = await services.desk.run(
+        request, _asked, services, caller, identity, body, steering
+    )
     found = await until_disconnect(
         request.receive, score_text(services.engine, made, start, services.pools.bulk.run)
     )
-    answer = partial(_answer, services, head, made.prompt_token_ids, start, found, steering)
+    answer = partial(_answer, services, identity, made.prompt_token_ids, start, found, steering)
     return await services.desk.run(request, lambda: JSONResponse(answer()))
 
 
 def _asked(
     services: Services,
     caller: Principal,
-    head: Head,
+    identity: AnswerIdentity,
     body: ScoreBody,
     steering: ResolvedSteering,
 ) -> tuple[GenerationRequest, int]:
@@ -61,7 +62,7 @@ def _asked(
     prompt, start = _with_continuation(services, body, context)
     if start and not steering.prompt_tokens:
         steering = replace(steering, prompt_tokens=(len(context.token_ids),))
-    return readable_request(services, caller, head.id, prompt, steering, 0), start
+    return readable_request(services, caller, identity.id, prompt, steering, 0), start
 
 
 def _with_continuation(services: Services, body: ScoreBody, context: Prompt) -> tuple[Prompt, int]:
@@ -92,7 +93,7 @@ def _with_continuation(services: Services, body: ScoreBody, context: Prompt) -> 
 
 def _answer(
     services: Services,
-    head: Head,
+    identity: AnswerIdentity,
     token_ids: Sequence[int],
     start: int,
     found: TextScore,
@@ -119,7 +120,7 @@ def _answer(
         )
     ]
     return {
-        **head.document("steering.analysis.score"),
+        **identity.document("steering.analysis.score"),
         "tokens": tokens,
         "logprob": found.logprob,
         "unsteered_logprob": math.fsum(found.unsteered),

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from server.api.deps import Services, ServicesDep, operation
-from server.api.generation.intake import read_request
 from server.api.generation.prompts import check_token_ids, encode_text, render_chat
+from server.api.generation.steering_choice import read_request
 from server.api.http.body import Document
 from server.api.http.errors import ModelNotFoundError
 from server.api.schemas.tokenize import DetokenizeRequest, TokenizeRequest

@@ -11,17 +11,17 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.generation.conversation import (
+from server.api.deps import ActorDep, AnswerIdentity, CallerDep, Services, ServicesDep, operation
+from server.api.generation.analysis import (
     choose_analysed_steering,
     read_conversation,
     read_readouts,
     readable_request,
 )
-from server.api.generation.intake import read_request
+from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import Prompt
-from server.api.generation.run import Head, Run
-from server.api.generation.tally import Tally
+from server.api.generation.run import GenerationRun
+from server.api.generation.steering_choice import read_request
 from server.api.http.body import Document
 from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
@@ -49,14 +49,14 @@ async def trace(
     body = await read_request(request, services, TraceBody, services.limits.document, Document.OWN)
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
     readouts = await read_readouts(services, caller, actor, body.readouts, "readouts")
-    head = services.head("trace", services.engine.info().model_name)
+    identity = services.identify_answer("trace", services.engine.info().model_name)
     prompt, made = await services.desk.run(
-        request, _asked, services, caller, head, body, steering, readouts
+        request, _asked, services, caller, identity, body, steering, readouts
     )
-    run = Run(services.engine, services.metrics, head, steering, (made,), 1)
+    run = GenerationRun(services.engine, services.metrics, identity, steering, (made,), 1)
     await until_disconnect(request.receive, run.finish())
     answer = partial(_answer, services, run, prompt, readouts)
-    size = len(readouts) * run.tallies[0].num_prompt_tokens
+    size = len(readouts) * run.sequences[0].num_prompt_tokens
     return await services.desk.run_sized(
         getattr(request.state, "body_bytes", 0) + 16 * size, lambda: JSONResponse(answer())
     )
@@ -65,32 +65,32 @@ async def trace(
 def _asked(
     services: Services,
     caller: Principal,
-    head: Head,
+    identity: AnswerIdentity,
     body: TraceBody,
     steering: ResolvedSteering,
     readouts: tuple[PlannedMonitor, ...],
 ) -> tuple[Prompt, GenerationRequest]:
     prompt = read_conversation(services, body)
     _check_size(len(readouts), len(prompt.token_ids) + body.max_tokens)
-    made = readable_request(services, caller, head.id, prompt, steering, body.max_tokens)
+    made = readable_request(services, caller, identity.id, prompt, steering, body.max_tokens)
     plan = with_readouts(made.plan, readouts, services.engine.info().spec.num_layers)
     return prompt, replace(made, plan=plan, monitor_prompt=True)
 
 
 def _answer(
-    services: Services, run: Run, prompt: Prompt, readouts: Sequence[PlannedMonitor]
+    services: Services, run: GenerationRun, prompt: Prompt, readouts: Sequence[PlannedMonitor]
 ) -> dict[str, Any]:
-    [tally] = run.choices
+    [output] = run.choices
     report = run.report()
     del report["monitors"]  # the profile's own; what was read are the readouts
     return {
-        **run.head.document("steering.analysis.trace"),
-        "tokens": _tokens(services, prompt, tally),
+        **run.identity.document("steering.analysis.trace"),
+        "tokens": _tokens(services, prompt, output),
         "readouts": [
-            _readout(*pair, num_tokens=len(prompt.token_ids) + len(tally.token_ids))
-            for pair in zip(readouts, tally.monitors, strict=True)
+            _readout(*pair, num_tokens=len(prompt.token_ids) + len(output.token_ids))
+            for pair in zip(readouts, output.monitors, strict=True)
         ],
-        "finish_reason": tally.finish_reason,
+        "finish_reason": output.finish_reason,
         "steering": report,
     }
 
@@ -120,15 +120,15 @@ def _readout(
     }
 
 
-def _tokens(services: Services, prompt: Prompt, tally: Tally) -> list[dict[str, Any]]:
+def _tokens(services: Services, prompt: Prompt, output: ChoiceOutput) -> list[dict[str, Any]]:
     tokenizer = services.engine.tokenizer
     codes = list(prompt.regions or ())
     roles = list(prompt.roles or ())
     if prompt.regions is not None and prompt.roles is not None:
         tracker = tokenizer.region_tracker(prompt.token_ids, prompt.regions)
-        codes += [tracker.advance(token_id) for token_id in tally.token_ids]
-        roles += ["assistant"] * len(tally.token_ids)
-    ids = [*prompt.token_ids, *tally.token_ids]
+        codes += [tracker.advance(token_id) for token_id in output.token_ids]
+        roles += ["assistant"] * len(output.token_ids)
+    ids = [*prompt.token_ids, *output.token_ids]
     return [
         {
             "id": token_id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -16,14 +17,23 @@ from server.api.http.error_table import reply_to
 from server.api.http.sse import DONE, EventStream, Numbered, event_text, until_disconnect
 from server.api.schemas.sampling import StreamOptions
 from server.engine.errors import EngineDrainingError, RequestAbortedError
-from server.engine.outputs import RequestOutput
+from server.engine.outputs import RequestOutput, TokenLogprob, TokenLogprobs
 
-from .run import Run
-from .tally import Tally
+from .outputs import ChoiceOutput
+from .run import GenerationRun
 
-__all__ = ["chunk_events", "describe_failure", "respond"]
+__all__ = [
+    "chat_logprobs",
+    "chunk_events",
+    "completion_logprobs",
+    "describe_failure",
+    "prompt_logprobs",
+    "respond",
+    "whole_answer",
+]
 
-_ENTRY_BYTES: Final = 256
+_ENTRY_BYTES: Final = 256  # of a token with its log-probabilities, in JSON
+_LEAST_LOGPROB: Final = -9999.0  # JSON has no minus infinity; vLLM writes the same
 _log = structlog.get_logger(__name__)
 
 _Events = AsyncGenerator[Mapping[str, Any] | str | Numbered, None]
@@ -32,9 +42,9 @@ _Events = AsyncGenerator[Mapping[str, Any] | str | Numbered, None]
 async def respond(
     request: Request,
     services: Services,
-    run: Run,
-    answer: Callable[[Run], Mapping[str, Any]],
-    events: Callable[[Run, Desk], _Events],
+    run: GenerationRun,
+    answer: Callable[[GenerationRun], Mapping[str, Any]],
+    events: Callable[[GenerationRun, Desk], _Events],
     *,
     is_stream: bool,
 ) -> Response:
@@ -48,7 +58,7 @@ async def respond(
     if not is_stream:
         await until_disconnect(request.receive, run.finish())
         # It grows with the body, which may be echoed, and with every log-probability.
-        size = getattr(request.state, "body_bytes", 0) + sum(map(_size, run.tallies))
+        size = getattr(request.state, "body_bytes", 0) + sum(map(_size, run.sequences))
         return await services.desk.run_sized(
             size, lambda: JSONResponse(answer(run), headers=headers)
         )
@@ -64,13 +74,30 @@ async def respond(
     )
 
 
-def _size(tally: Tally) -> int:
-    """About as many bytes as a tally has in an answer, without its text."""
-    return _ENTRY_BYTES * (len(tally.logprobs) + len(tally.prompt_logprobs or ()))
+def _size(output: ChoiceOutput) -> int:
+    """About as many bytes as a choice takes in an answer, without its text."""
+    return _ENTRY_BYTES * (len(output.logprobs) + len(output.prompt_logprobs or ()))
+
+
+def whole_answer(
+    run: GenerationRun, kind: str, choice: Callable[[int, ChoiceOutput], dict[str, Any]]
+) -> dict[str, Any]:
+    """A finished run as one answer whose `object` is `kind`.
+
+    `choice` writes a choice from its index and output; unsteered ones are in `steering.baseline`.
+    """
+    answer = run.identity.document(kind)
+    answer["choices"] = [choice(*item) for item in enumerate(run.choices)]
+    answer["usage"] = run.usage()
+    answer["steering"] = run.report()
+    if run.baseline_choices:
+        baseline = [choice(*item) for item in enumerate(run.baseline_choices)]
+        answer["steering"]["baseline"] = {"choices": baseline}
+    return answer
 
 
 async def chunk_events(
-    run: Run,
+    run: GenerationRun,
     kind: str,
     options: StreamOptions | None,
     chunks: Callable[[int, RequestOutput], Iterable[dict[str, Any]]],
@@ -98,7 +125,7 @@ async def chunk_events(
                 chunk["usage"] = run.usage()
             elif with_usage:
                 chunk["usage"] = None
-        return [event_text({**run.head.document(kind), **chunk}) for chunk in told]
+        return [event_text({**run.identity.document(kind), **chunk}) for chunk in told]
 
     async with aclosing(run.outputs()) as outputs:
         async for index, output in outputs:
@@ -106,7 +133,7 @@ async def chunk_events(
             for event in await desk.run_sized(size, tell, index, output):
                 yield event
     if with_usage:
-        last = run.head.document(kind)
+        last = run.identity.document(kind)
         yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
     yield DONE
 
@@ -131,3 +158,73 @@ def describe_failure(error: Exception, services: Services, path: str) -> Mapping
     if reply.status >= 500:
         _log.error("stream_failed", code=reply.code, exc_info=error)
     return reply.body()
+
+
+def chat_logprobs(
+    entries: Sequence[TokenLogprobs], token_bytes: Callable[[int], bytes]
+) -> dict[str, Any]:
+    """The `logprobs` of a chat choice; a token may be part of a character, hence its bytes."""
+
+    def entry(token: TokenLogprob) -> dict[str, Any]:
+        data = list(token_bytes(token.token_id))
+        return {"token": token.text, "logprob": _finite(token.logprob), "bytes": data}
+
+    content = [
+        {**entry(item.chosen), "top_logprobs": [entry(token) for token in item.top]}
+        for item in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def completion_logprobs(
+    entries: Sequence[TokenLogprobs | None], first_text: str = "", offset: int = 0
+) -> dict[str, Any]:
+    """The `logprobs` of a completion choice: parallel lists.
+
+    Args:
+        entries: By token; None for the first token of an echoed prompt, which has none.
+        first_text: That token's text.
+        offset: Characters of the choice's text before these tokens.
+    """
+    tokens, values, tops, offsets = [], [], [], []
+    for item in entries:
+        text = first_text if item is None else item.chosen.text
+        tokens.append(text)
+        values.append(None if item is None else _finite(item.chosen.logprob))
+        tops.append(None if item is None else _by_text(item))
+        offsets.append(offset)
+        offset += len(text)
+    return {
+        "tokens": tokens,
+        "token_logprobs": values,
+        "top_logprobs": tops,
+        "text_offset": offsets,
+    }
+
+
+def prompt_logprobs(entries: Sequence[TokenLogprobs | None]) -> list[dict[str, Any] | None]:
+    """vLLM's `prompt_logprobs`: per token, by token id; None for the first."""
+    return [None if item is None else _by_id(item) for item in entries]
+
+
+def _by_text(item: TokenLogprobs) -> dict[str, float]:
+    by_text: dict[str, float] = {}
+    for token in (*item.top, item.chosen):
+        by_text.setdefault(token.text, _finite(token.logprob))
+    return by_text
+
+
+def _by_id(item: TokenLogprobs) -> dict[str, Any]:
+    by_id = {}
+    ranks = {token.token_id: rank for rank, token in enumerate(item.top, start=1)}
+    for token in (item.chosen, *item.top):
+        by_id[str(token.token_id)] = {
+            "logprob": _finite(token.logprob),
+            "rank": ranks.get(token.token_id),
+            "decoded_token": token.text,
+        }
+    return by_id
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else _LEAST_LOGPROB

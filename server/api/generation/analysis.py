@@ -21,9 +21,9 @@ from server.resolver.resolution import ResolvedSteering
 from server.store.audit import Actor
 from steering.plan import PlannedMonitor
 
-from .convert import sequences
-from .intake import resolve_steering
+from .convert import engine_requests
 from .prompts import Prompt, check_token_ids, encode_text, render_chat
+from .steering_choice import resolve_steering
 
 __all__ = [
     "OpenChat",
@@ -121,12 +121,12 @@ def readable_request(
     """One request at job priority, checked to be steered wherever it is read.
 
     Raises:
-        NoEffectError, InvalidFieldError: As `sequences`.
+        NoEffectError, InvalidFieldError: As `engine_requests`.
     """
     # What is returned depends on every token, the last one included, as it does where prompt
     # log-probabilities are asked for and one token is generated.
     checked = SamplingParams(temperature=0.0, max_tokens=max(max_tokens, 1), prompt_logprobs=0)
-    [made] = sequences(
+    [made] = engine_requests(
         services.engine,
         request_id,
         [prompt],

@@ -1,32 +1,102 @@
-"""What an answer says of its steering, and the check that it is true."""
+"""What the choices of an answer have come to: text, tokens, usage, and the steering that acted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from server.api.http.errors import SteeringNotAppliedError
-from server.engine.outputs import GateState, RequestOutput
+from server.engine.outputs import (
+    FinishReason,
+    GateState,
+    MonitorReading,
+    RequestOutput,
+    SteeredTokens,
+    TokenLogprobs,
+)
 from server.engine.request import GenerationRequest
 from server.metrics import Metrics
 from server.resolver.resolution import ResolvedSteering
 from steering.plan import SteeringPlan
 from steering.scopes import PositionContext
 
-from .tally import Tally
+__all__ = [
+    "ChoiceOutput",
+    "check_steering_applied",
+    "steering_report",
+    "usage",
+]
 
-__all__ = ["check_applied", "steering_report"]
+
+@dataclass(slots=True)
+class ChoiceOutput:
+    """The outputs of one choice, added up.
+
+    Attributes:
+        is_first_of_prompt: Whether its prompt is counted here; further choices share it.
+    """
+
+    is_first_of_prompt: bool = True
+    texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    num_cached_tokens: int = 0
+    steered_tokens: SteeredTokens = field(default_factory=SteeredTokens)
+    monitors: tuple[MonitorReading, ...] = ()
+    gates: tuple[GateState | None, ...] = ()
+
+    def add(self, output: RequestOutput) -> None:
+        """Take one more output of the choice."""
+        self.texts.append(output.text)
+        self.token_ids += output.token_ids
+        self.logprobs += output.logprobs
+        if output.prompt_logprobs is not None:
+            self.prompt_logprobs = output.prompt_logprobs
+        self.finish_reason = output.finish_reason
+        self.stop_reason = output.stop_reason
+        self.num_prompt_tokens = output.num_prompt_tokens
+        self.num_output_tokens = output.num_output_tokens
+        self.num_cached_tokens = output.num_cached_tokens
+        self.steered_tokens = output.steered_tokens
+        self.monitors = output.monitors
+        self.gates = output.gates
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return "".join(self.texts)
 
 
-def steering_report(steering: ResolvedSteering, choices: Sequence[Tally]) -> dict[str, Any]:
+def usage(choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
+    """Tokens of an answer as OpenAI counts them; a prompt with several choices counts once."""
+    first = [choice for choice in choices if choice.is_first_of_prompt]
+    prompt = sum(choice.num_prompt_tokens for choice in first)
+    completion = sum(choice.num_output_tokens for choice in choices)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(choice.num_cached_tokens for choice in first)
+        },
+    }
+
+
+def steering_report(steering: ResolvedSteering, choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
     """The `steering` object of an answer.
 
     `steered_tokens` adds up all choices; prompt tokens count once for the choices of one prompt.
     """
     plan = steering.plan
-    prompt = sum(tally.steered_tokens.prompt for tally in choices if tally.is_first_of_prompt)
-    generated = sum(tally.steered_tokens.generated for tally in choices)
+    prompt = sum(choice.steered_tokens.prompt for choice in choices if choice.is_first_of_prompt)
+    generated = sum(choice.steered_tokens.generated for choice in choices)
     return {
         "profile": steering.profile,
         "version": steering.version,
@@ -37,13 +107,15 @@ def steering_report(steering: ResolvedSteering, choices: Sequence[Tally]) -> dic
     }
 
 
-def _applied(plan: SteeringPlan, choices: Sequence[Tally]) -> list[dict[str, Any]]:
+def _applied(plan: SteeringPlan, choices: Sequence[ChoiceOutput]) -> list[dict[str, Any]]:
     """What was applied; a gate with its state in each choice that has ended."""
     reports = list(plan.reports())
     for position, report in enumerate(reports):
         if "gate" in report:
             states = [
-                (index, tally.gates[position]) for index, tally in enumerate(choices) if tally.gates
+                (index, choice.gates[position])
+                for index, choice in enumerate(choices)
+                if choice.gates
             ]
             report["gate"]["states"] = [_state(index, state) for index, state in states if state]
     return reports
@@ -57,12 +129,12 @@ def _state(index: int, state: GateState) -> dict[str, Any]:
     return document | {"open_tokens": tokens}
 
 
-def _monitors(steering: ResolvedSteering, choices: Sequence[Tally]) -> dict[str, Any]:
+def _monitors(steering: ResolvedSteering, choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
     """Readings by direction: one entry per choice and point."""
     readings: dict[str, list[dict[str, Any]]] = {}
     planned = () if steering.plan is None else steering.plan.monitors
-    for index, tally in enumerate(choices):
-        for monitor, reading in zip(planned, tally.monitors, strict=False):
+    for index, choice in enumerate(choices):
+        for monitor, reading in zip(planned, choice.monitors, strict=False):
             readings.setdefault(monitor.label, []).append(
                 {
                     "index": index,
@@ -75,7 +147,9 @@ def _monitors(steering: ResolvedSteering, choices: Sequence[Tally]) -> dict[str,
     return readings
 
 
-def check_applied(request: GenerationRequest, output: RequestOutput, metrics: Metrics) -> None:
+def check_steering_applied(
+    request: GenerationRequest, output: RequestOutput, metrics: Metrics
+) -> None:
     """Check a finished sequence: where a gain was due on a token that ran, some token was steered.
 
     An intervention whose gate stayed closed was not due.
