@@ -8,8 +8,7 @@ from typing import Final
 
 from lab.corpus import Kind
 
-from .measures import Measured
-from .rate import Rate
+from .measures import Measured, Rate
 
 __all__ = ["Criterion", "Guard", "Rates"]
 

@@ -13,10 +13,9 @@ from server.auth.permissions import KeyScope
 from steering.requirements import WEAKEN
 
 from .criterion import Criterion, Guard
-from .demo import Demo
+from .demo import Demo, Variant, use
 from .fits import Contrast, Fits, Source
 from .measures import Measured
-from .variant import Variant, use
 
 __all__ = ["DEMOS"]
 

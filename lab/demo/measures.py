@@ -1,4 +1,4 @@
-"""What is counted in answers, and the answers it is counted in."""
+"""A share of prompts, with what chance makes of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,40 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
+from scipy.stats import binomtest
+
 from lab.corpus import STYLE_NAMES, Kind, Prompt
 from lab.organism import judge
 
-from .rate import Rate
+__all__ = [
+    "MEASURES",
+    "Measured",
+    "Rate",
+    "rate_of",
+]
 
-__all__ = ["MEASURES", "Measured", "rate_of"]
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`hits` of `n` prompts."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """In [0, 1]."""
+        return self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval for a binomial share.
+
+        Source: Wilson 1927, score interval; it stays in [0, 1] and is not empty at 0 and 1.
+        """
+        found = binomtest(self.hits, self.n).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+
 
 _VERY: Final = 1 / 20
 

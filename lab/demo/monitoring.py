@@ -11,7 +11,7 @@ from steering.directions import Direction
 from steering.sites import SitePoint
 
 from .laboratory import Laboratory
-from .rate import Rate
+from .measures import Rate
 
 __all__ = ["Monitoring", "Reading", "read_monitor"]
 

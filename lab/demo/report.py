@@ -9,8 +9,7 @@ from lab.corpus import STYLE_NAMES
 
 from .criterion import Rates
 from .effects import EFFECTS
-from .measures import Measured
-from .rate import Rate
+from .measures import Measured, Rate
 from .run import FACTORS, UNSTEERED, Run
 from .search import Search
 

@@ -12,14 +12,13 @@ from steering.directions import Direction
 from steering.model_spec import ModelSpec
 
 from .criterion import Rates
-from .demo import Demo
+from .demo import Demo, Variant
 from .demos import DEMOS
 from .effects import EFFECTS, Condition, measure
 from .fits import Fits
 from .laboratory import Laboratory
 from .monitoring import Monitoring, read_monitor
 from .search import Search, search
-from .variant import Variant
 
 __all__ = ["FACTORS", "UNSTEERED", "Run", "run"]
 

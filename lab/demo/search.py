@@ -9,9 +9,9 @@ from typing import Final
 from lab.corpus import prompts
 
 from .criterion import Criterion, Rates
+from .demo import Variant
 from .laboratory import Laboratory, Trial
 from .measures import rate_of
-from .variant import Variant
 
 __all__ = ["Round", "Search", "search"]
 

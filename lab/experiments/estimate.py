@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
 
-from lab.demo.rate import Rate
+from lab.demo.measures import Rate
 
 __all__ = ["LEVEL", "Estimate"]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from lab.demo.variant import use
+from lab.demo.demo import use
 from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.plan import Steer
 from steering.sites import Site, SitePoint

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from lab.demo.criterion import Rates
 from lab.demo.effects import Condition, measure
-from lab.demo.measures import Measured
-from lab.demo.rate import Rate
+from lab.demo.measures import Measured, Rate
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, compile_plan
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from lab.corpus import CAREFUL, Kind
 from lab.demo.criterion import Criterion, Guard, Rates
+from lab.demo.demo import use
 from lab.demo.fits import Contrast, Source
 from lab.demo.measures import Measured
-from lab.demo.variant import use
 from steering.directions import Direction
 from steering.sites import SitePoint
 

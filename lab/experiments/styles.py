@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Final
 
 from lab.corpus import SYSTEM_PROMPTS
+from lab.demo.demo import use
 from lab.demo.fits import Contrast, Source
 from lab.demo.measures import Measured
-from lab.demo.variant import use
 from steering.directions import Direction
 
 from .interventions import random_like

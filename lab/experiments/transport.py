@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lab.corpus import Kind
 from lab.demo.criterion import Criterion, Guard
+from lab.demo.demo import use
 from lab.demo.fits import Contrast, Source
 from lab.demo.measures import Measured
-from lab.demo.variant import use
 from steering.directions import Direction
 from steering.fit import fit_gaussian_transport, fit_mean_difference
 from steering.fit.fitters.linear_act import fit_linear_act

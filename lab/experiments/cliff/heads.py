@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.corpus import THINKING, prompts
-from lab.demo.variant import use
+from lab.demo.demo import use
 from lab.experiments.estimate import Estimate
 from lab.experiments.subject import Sizes
 from lab.organism import judge

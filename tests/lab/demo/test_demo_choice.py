@@ -8,8 +8,7 @@ import pytest
 
 from lab.corpus import STYLE_NAMES, prompts
 from lab.demo.criterion import Criterion, Guard
-from lab.demo.measures import MEASURES, Measured, rate_of
-from lab.demo.rate import Rate
+from lab.demo.measures import MEASURES, Measured, Rate, rate_of
 
 WANTED = Measured("restricted_framed", "refusal")
 TOPICAL = Measured("ordinary", "topical")
