@@ -22,7 +22,6 @@ __all__ = [
     "rank_rollouts",
 ]
 
-
 PLATEAU_TRIM: Final = 3
 """Tokens at the end of a thought that do not count towards its plateau."""
 

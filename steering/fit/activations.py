@@ -16,7 +16,6 @@ from steering.tensor_bytes import tensor_bytes
 
 __all__ = ["MIN_SAMPLES", "ActivationPair", "SampleCounts", "joint_digest", "pairs_by_layer"]
 
-
 MIN_SAMPLES: Final = 2
 """Fewest samples of one set from which anything is fitted; use many more."""
 

@@ -22,7 +22,6 @@ __all__ = [
     "select_by_separation",
 ]
 
-
 _SCORES: Final = (
     "auc",
     "d_prime",

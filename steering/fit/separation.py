@@ -28,7 +28,6 @@ __all__ = [
     "midpoint",
 ]
 
-
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 """Any shape, float64."""
 

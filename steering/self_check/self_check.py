@@ -17,7 +17,6 @@ from .probe import Probe, Trace, WatchedInput, trace_forward
 
 __all__ = ["PROBE_ROWS", "Effect", "LayerEffects", "relative_tolerance", "self_check"]
 
-
 # One token per site, the last computed first: what a token's probe changes reaches only later
 # tokens, and of these none before its own probe, so one forward checks all sites of a layer.
 PROBE_ROWS: Final = {

@@ -14,8 +14,14 @@ from .errors import (
 from .fold import WRITE_SITES, GainedEdit, check_foldable, edits_by_point, fold_bias, fold_weight
 from .matrix_edits import amplify, mean_row, orthogonalize, rosi, rosi_calibrated
 from .output_folder import check_output, output_folder
-from .survey import WeightNorms, refuse_centred, survey
-from .weight_edits import Survival, UntiedEmbedding, WeightEdits
+from .weight_edits import (
+    Survival,
+    UntiedEmbedding,
+    WeightEdits,
+    WeightNorms,
+    refuse_centred,
+    survey,
+)
 from .write_checkpoint import copy_metadata, write_weights
 from .write_tensor import WriteTensor, locate_write_tensors
 

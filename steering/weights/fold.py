@@ -30,7 +30,6 @@ __all__ = [
     "needs_bias",
 ]
 
-
 _BLOCK_ITEMS: Final = 2**22
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from steering.formats import TensorPiece
 from steering.sites import SitePoint
 
-from .checkpoint_files import INDEX_FILE
-from .shard import FLOAT_DTYPES, Shard, piece_of, write_shard
+from .checkpoint_files import FLOAT_DTYPES, INDEX_FILE, Shard, piece_of, write_shard
 from .weight_edits import Survival, WeightEdits
 
 __all__ = ["copy_metadata", "write_weights"]

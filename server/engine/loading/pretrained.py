@@ -32,7 +32,7 @@ from server.engine.config import EngineConfig
 from server.engine.errors import ModelLoadError
 from steering.errors import UnsupportedArchitectureError
 from steering.weights import CheckpointFiles
-from steering.weights.shard import FLOAT_DTYPES
+from steering.weights.checkpoint_files import FLOAT_DTYPES
 
 from .checkpoint import reading
 from .memory import free_device_bytes

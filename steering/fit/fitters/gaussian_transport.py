@@ -25,7 +25,6 @@ __all__ = [
     "gaussian_map",
 ]
 
-
 _FLOOR: Final = 1e-6
 
 _ROUNDING: Final = torch.finfo(torch.float64).eps

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from steering.weights import CheckpointError, CheckpointFiles
-from steering.weights.shard import Shard, piece_of, write_shard
+from steering.weights.checkpoint_files import Shard, piece_of, write_shard
 
 TENSORS = {
     "a.weight": torch.randn(3, 5).bfloat16(),
