@@ -27,7 +27,8 @@ the same base, each drawn in the module that has it.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import reprlib
+from typing import Any, ClassVar, Final, Self
 
 __all__ = [
     "CoxswainError",
@@ -50,7 +51,16 @@ __all__ = [
     "UnsupportedArchitectureError",
     "UnsupportedDtypeError",
     "ZeroVectorError",
+    "shown",
 ]
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: short, whatever a caller sent."""
+    return _SHORT.repr(value)
 
 
 class CoxswainError(Exception):

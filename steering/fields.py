@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Collection, Mapping
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from .errors import InvalidFieldError, NonFiniteError
+from .errors import InvalidFieldError, NonFiniteError, shown
 
 __all__ = [
     "check_keys",
@@ -20,20 +19,12 @@ __all__ = [
     "number",
     "require",
     "seed_number",
-    "shown",
     "str_list",
     "text",
     "window_list",
 ]
 
 _E = TypeVar("_E", bound=StrEnum)
-_SHORT: Final = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
-
-
-def shown(value: Any) -> str:
-    """A value as an error message shows it: short, whatever a caller sent."""
-    return _SHORT.repr(value)
 
 
 def check_keys(

@@ -31,12 +31,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from .directions import Direction
-from .gates import Per
-from .interventions import Intervention, Operation, StrengthUnit
-from .layer_selection import STORED, LayerRange
+from .documents import (
+    STORED,
+    Clamp,
+    Intervention,
+    LayerRange,
+    Operation,
+    Per,
+    Scope,
+    StrengthUnit,
+    Tokens,
+)
 from .model_spec import ModelSpec
 from .plan import Steer
-from .scopes import Scope, Selector, Tokens
 from .sites import Site, SitePoint
 
 __all__ = [
@@ -167,7 +174,7 @@ def why_it_may_weaken(
     gains = _gains(asked, factor)
     if not any(gains):
         return None  # it does nothing
-    if asked.operation is Operation.CLAMP:
+    if isinstance(asked, Clamp):
         if asked.maximum is not None:
             return "'clamp' has a maximum"
         if max(gains) > 1.0:
@@ -197,10 +204,7 @@ def _gains(asked: Intervention, factor: float) -> tuple[float, ...]:
 
 def _is_steady(scope: Scope, *, moves_boundary: bool) -> bool:
     """Whether a push, once there, is not taken away again within the prompt or the answer."""
-    names_phases_alone = scope.include == Selector(tokens=scope.include.tokens)
-    if not names_phases_alone or not scope.exclude.is_empty:
-        return False
-    return not moves_boundary or Tokens.ALL in scope.include.tokens
+    return scope.names_phases_alone and (not moves_boundary or Tokens.ALL in scope.tokens)
 
 
 def _length_share(steer: Steer, spec: ModelSpec) -> float:
@@ -215,7 +219,7 @@ def _length_share(steer: Steer, spec: ModelSpec) -> float:
         point = SitePoint(layer, direction.site)
         norm = steer.resid_norms.get(point, spec.resid_norms.get(point, 0.0))
         stored = direction.lengths.get(layer, 0.0)
-        if asked.operation is Operation.CLAMP:
+        if isinstance(asked, Clamp):
             length = _CLAMP_SHARE * max(asked.minimum or 0.0, 0.0)
         else:
             length = gain * (norm if asked.unit is StrengthUnit.RESID else stored)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from .errors import UnknownSiteError
-from .fields import shown
+from .errors import UnknownSiteError, shown
 
 __all__ = ["READ_ONLY_SITES", "Site", "SitePoint", "parse_site"]
 

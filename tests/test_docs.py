@@ -11,9 +11,7 @@ import pytest
 
 from server.auth.permissions import KeyScope
 from steering.directions import DirectionKind
-from steering.interventions import Intervention, Operation, StrengthUnit
-from steering.schedules import ScheduleKind
-from steering.scopes import Region, Tokens
+from steering.documents import Intervention, Operation, Region, ScheduleKind, StrengthUnit, Tokens
 from steering.sites import Site
 from tools import reference
 from tools.examples import documents
@@ -42,7 +40,7 @@ def test_every_member_has_a_row(kind: type) -> None:
 
 
 def test_every_word_of_an_intervention_is_explained() -> None:
-    named = [*StrengthUnit, *ScheduleKind, *Tokens, *_REGIONS, *Intervention.__dataclass_fields__]
+    named = [*StrengthUnit, *ScheduleKind, *Tokens, *_REGIONS, *Intervention.known()]
     words = set(re.findall(r"\w+", (_DOCS / "steering.md").read_text()))
     assert [str(name) for name in named if str(name) not in words] == []
 

@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 
 from .source_tree import ROOT, Import, Module, imports, modules, modules_needed
 
-_STEERING = {"torch", "numpy", "safetensors"}
+_STEERING = {"torch", "numpy", "pydantic", "pydantic_core", "safetensors"}
 _CLIENT = {"httpx", "httpx_retries", "httpx_sse", "pydantic", "typer"}
 _STATISTICS = {"scipy", "sklearn"}
 _EVALS = {"matplotlib", "numpy", "safetensors", "scipy", "yaml"}  # the extra of that name
@@ -47,7 +47,7 @@ _FOLDER_CIRCLES = {
     ("server.api.deps", "server.api.generation"),
     ("server.engine.request", "server.engine.sampler"),
 }
-_WEB = {"fastapi", "pydantic", "starlette", "uvicorn"}
+_WEB = {"fastapi", "starlette", "uvicorn"}
 
 
 def _under(name: str, prefix: str) -> bool:

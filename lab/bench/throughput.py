@@ -17,9 +17,8 @@ from server.engine.async_engine import AsyncEngine
 from server.engine.config import EngineConfig
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention, Operation
+from steering.documents import Intervention
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site
@@ -39,7 +38,9 @@ def profile(index: int, operation: str, spec: ModelSpec) -> SteeringPlan:
         {"vector": vector / vector.norm()},
     )
     layers = tuple(range(spec.num_layers))
-    intervention = Intervention(Operation(operation), DirectionRef(direction.name), layers)
+    intervention = Intervention.from_dict(
+        {"operation": operation, "direction": direction.name, "layers": layers}
+    )
     return compile_plan([Steer(intervention, direction)], [], spec)
 
 

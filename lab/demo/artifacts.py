@@ -9,10 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef, Monitor, Profile
 from steering.formats import dump_direction
-from steering.profiles import Monitor, Profile
 
 from .criterion import Rates
 from .demo import Demo
@@ -44,7 +43,7 @@ def _profile(run: Run, demo: Demo) -> Profile:
     return Profile(
         name=demo.profile,
         interventions=(run.searches[demo.profile].best.steer.intervention,),
-        monitors=tuple(Monitor(DirectionRef(name)) for name in demo.monitors),
+        monitors=tuple(Monitor(direction=DirectionRef(name)) for name in demo.monitors),
         description=demo.description,
         requires=demo.requires,
         max_strength=run.max_strength(demo.profile),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from steering.directions import Direction
-from steering.interventions import Intervention
+from steering.documents import DecaySchedule, Intervention
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, SteeringPlan, compile_plan
 
@@ -57,7 +57,8 @@ class Variant:
         tokens = str(report["scope"]["tokens"]).replace("_", " ")
         fitted = self.steer.direction.layers
         origin = "" if list(fitted) == report["layers"] else f" of layer {fitted[0]}"
-        fading = self.steer.intervention.schedule.factor
+        schedule = self.steer.intervention.schedule
+        fading = schedule.factor if isinstance(schedule, DecaySchedule) else 1.0
         fades = "" if fading == 1.0 else f" x {fading:g}^t"
         return (
             f"{report['operation']} {report['direction']}{origin} x {report['strength']:g}{fades} "

@@ -11,7 +11,7 @@ import torch
 
 from server.engine.config import EngineConfig
 from server.engine.loading import LoadedModel, load
-from steering.interventions import Operation
+from steering.documents import Operation
 from steering.model_spec import ModelSpec
 from steering.plan import SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint

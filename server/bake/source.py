@@ -9,10 +9,9 @@ from typing import Any
 
 from server.resolver.library import DirectionLibrary
 from server.store import Store
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef, Intervention, Operation
 from steering.formats import load_direction
-from steering.interventions import Intervention, Operation
 from steering.plan import Steer
 from steering.sites import Site
 from steering.weights.errors import WeightEditError
@@ -80,8 +79,14 @@ def direction_source(options: BakeOptions, direction: Direction, num_layers: int
     operation, strength = _OPERATIONS[options.operation]
     steers = [
         Steer(
-            Intervention(
-                operation, DirectionRef(direction.name), layers=at, site=site, strength=strength
+            Intervention.from_dict(
+                {
+                    "operation": operation,
+                    "direction": DirectionRef(direction.name),
+                    "layers": at,
+                    "site": site,
+                    "strength": strength,
+                }
             ),
             direction,
         )

@@ -7,7 +7,7 @@ from enum import Enum, IntEnum, StrEnum, auto
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from steering.scopes import PositionContext
+from steering.documents import PositionContext
 
 from .sampling import SamplingParams
 

@@ -23,10 +23,10 @@ from steering.analysis import (
     resample,
     sigmoid,
 )
+from steering.documents import Monitor
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, integer, member, number
 from steering.plan import PlannedMonitor, SteeringPlan
-from steering.profiles import Monitor
 
 from .examples.example import Example, read_examples
 from .instrument import Instrument

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Protocol
 
 from server.resolver.library import direction_at
 from server.store.errors import StoreError
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
-from steering.interventions import Intervention
+from steering.documents import DirectionRef, Intervention
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, compile_plan
 from steering.requirements import find_weakenings, scope_of, scopes_to_read, scopes_to_steer
@@ -72,7 +70,12 @@ class RequestDirections:
         if asked.gate is not None:
             gate = direction_at(self._find, asked.gate.direction, f"{param}.gate")
         steers = [
-            Steer(replace(asked, strength=strength), direction, path=param, gate_direction=gate)
+            Steer(
+                asked.model_copy(update={"strength": strength}),
+                direction,
+                path=param,
+                gate_direction=gate,
+            )
             for strength in strengths
         ]
         needed = set(scopes_to_steer(steers))

@@ -13,8 +13,8 @@ from server.engine.engine import Engine
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from steering.analysis import Head, attribute_heads, heads_direction, sigmoid
+from steering.documents import Intervention
 from steering.errors import InvalidFieldError, SiteUnavailableError
-from steering.interventions import Intervention
 from steering.layout import AttentionReader
 from steering.model_spec import ModelSpec
 from steering.plan import PlannedMonitor, Steer, SteeringPlan, compile_plan

@@ -15,11 +15,11 @@ from server.engine.text import Tokenizer
 from server.store.names import check_name
 from steering.analysis import Head, HeadScore, head_count, heads_direction, random_heads, rank_heads
 from steering.directions import Direction
+from steering.documents import Monitor
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, member, number, seed_number, str_list
 from steering.model_spec import ModelSpec
 from steering.plan import PlannedMonitor
-from steering.profiles import Monitor
 from steering.sites import Site
 
 from .examples.example import Example, read_examples

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from server.engine.text import Tokenizer
-from steering.errors import InvalidFieldError
-from steering.fields import shown
+from steering.errors import InvalidFieldError, shown
 
 __all__ = ["distinguishing_tokens", "kl_divergences", "parse_behaviour_tokens", "token_log_odds"]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from steering.directions import Direction, DirectionKind
+from steering.documents import Monitor
 from steering.errors import IncompatibleOperationError, InvalidFieldError, SteeringError
 from steering.fields import require
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, PlannedMonitor, compile_plan
-from steering.profiles import Monitor
 
 __all__ = ["plan_probe", "probe_document", "read_probe"]
 

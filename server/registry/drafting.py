@@ -14,11 +14,10 @@ from server.store import Actor, ProfileRecord, Saved, Store
 from server.store.errors import NameReservedError, NotFoundError
 from server.store.names import check_name
 from server.store.registry.requirements import check_requires
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef, Intervention, Monitor, Profile, ProfileDocument
 from steering.errors import InvalidFieldError, SteeringError
 from steering.fields import check_keys
-from steering.interventions import Intervention
 from steering.model_spec import ModelSpec
 from steering.plan import (
     MonitorUse,
@@ -28,7 +27,6 @@ from steering.plan import (
     SteeringPlan,
     compile_plan,
 )
-from steering.profiles import Monitor, Profile
 from steering.requirements import (
     Weakening,
     find_weakenings,
@@ -100,7 +98,7 @@ class Drafting:
         problems.of(check_name, name)
         problems.of(check_keys, document, _OWN_FIELDS | _LISTS, noun="a profile")
         own = {key: value for key, value in document.items() if key in _OWN_FIELDS}
-        profile = problems.of(Profile.from_dict, name, own)
+        profile = problems.of(lambda: ProfileDocument.from_dict(own).named(name))
         if profile is not None:
             problems.of(check_requires, profile.requires)
         steers = self._read(document, "interventions", self._steer, problems)
@@ -119,12 +117,14 @@ class Drafting:
             *(weakening.scopes for weakening in weakenings),
             *(scopes_to_read(use.direction.requires) for use in monitors),
         )
-        profile = replace(
-            profile,
-            interventions=tuple(map(_pinned_step, steers)),
-            monitors=tuple(
-                replace(use.monitor, direction=_version(use.direction)) for use in monitors
-            ),
+        profile = profile.model_copy(
+            update={
+                "interventions": tuple(map(_pinned_step, steers)),
+                "monitors": tuple(
+                    use.monitor.model_copy(update={"direction": _version(use.direction)})
+                    for use in monitors
+                ),
+            }
         )
         return CheckedProfile(profile, plan, needed, weakenings)
 
@@ -245,8 +245,8 @@ class _Problems:
 def _pinned_step(steer: Steer) -> Intervention:
     asked, gate = steer.intervention, steer.intervention.gate
     if gate is not None and steer.gate_direction is not None:
-        gate = replace(gate, direction=_version(steer.gate_direction))
-    return replace(asked, direction=_version(steer.direction), gate=gate)
+        gate = gate.model_copy(update={"direction": _version(steer.gate_direction)})
+    return asked.model_copy(update={"direction": _version(steer.direction), "gate": gate})
 
 
 def _version(direction: Direction) -> DirectionRef:

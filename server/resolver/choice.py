@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef, Intervention, Monitor
 from steering.errors import SteeringError
-from steering.interventions import Intervention
-from steering.profiles import Monitor
 
 __all__ = [
     "NONE",

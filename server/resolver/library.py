@@ -7,8 +7,8 @@ from typing import Final
 
 from server.store import DirectionRecord, Store
 from server.store.errors import StoreError
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef
 from steering.formats import load_direction
 
 from .lru import LruCache

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from server.auth.permissions import Principal
 from steering.directions import Direction
+from steering.documents import Monitor
 from steering.plan import MonitorUse, PlannedMonitor, SteeringPlan, compile_plan
-from steering.profiles import Monitor
 from steering.requirements import scopes_to_read
 
 from .library import direction_at

@@ -7,8 +7,8 @@ from copy import copy
 from typing import Final, Self, TypeVar
 
 from server.store import DirectionRecord, ProfileRecord, Store
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef
 
 from .library import DirectionLibrary
 from .lru import LruCache

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from steering.direction_ref import NAME_PATTERN
+from steering.documents import NAME_PATTERN
 from steering.errors import InvalidFieldError
 
 from .errors import NameReservedError, NameTakenError, PreconditionFailedError

@@ -12,9 +12,9 @@ from typing import Any, Final
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
-from steering.errors import FitError, InvalidFieldError
-from steering.fields import check_keys, require, shown
-from steering.interventions import Operation
+from steering.documents import Operation
+from steering.errors import FitError, InvalidFieldError, shown
+from steering.fields import check_keys, require
 from steering.sites import Site
 
 from .activations import SampleCounts

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_typ
 
 from torch import Tensor
 
-from steering.errors import InvalidFieldError
-from steering.fields import number, shown
+from steering.errors import InvalidFieldError, shown
+from steering.fields import number
 
 from .number_range import NumberRange
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from steering.directions import DirectionKind
+from steering.documents import Intervention, Operation
 from steering.errors import IncompatibleOperationError, NonFiniteError
-from steering.interventions import Operation
 
 from .edit import Edit, OperationContext
 from .maps import diagonal, rotate, rotate_to, scale_heads, transport
@@ -31,7 +31,7 @@ OPERATION_KINDS: Final[dict[Operation, tuple[DirectionKind, ...]]] = {
 }
 """The kinds of direction that each operation accepts."""
 
-_COMPILERS: Final[dict[Operation, Callable[[OperationContext], Edit]]] = {
+_COMPILERS: Final[dict[Operation, Callable[[OperationContext[Any]], Edit]]] = {
     Operation.ADD: add,
     Operation.ABLATE: ablate,
     Operation.SET: set_projection,
@@ -45,7 +45,7 @@ _COMPILERS: Final[dict[Operation, Callable[[OperationContext], Edit]]] = {
 }
 
 
-def compile_edit(context: OperationContext) -> Edit:
+def compile_edit(context: OperationContext[Intervention]) -> Edit:
     """The numeric form of one intervention at one point.
 
     Raises:

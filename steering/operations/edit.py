@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.sites import SitePoint
 
 __all__ = ["Edit", "EditForm", "OperationContext", "Response", "identity_response"]
@@ -101,8 +102,11 @@ class Edit:
         return tuple(tensor for tensor in (*own, *extra) if tensor is not None)
 
 
+_I = TypeVar("_I", bound=Intervention, covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class OperationContext:
+class OperationContext(Generic[_I]):
     """One intervention at one point.
 
     Attributes:
@@ -116,7 +120,7 @@ class OperationContext:
         write_bias_mean: Mean of the bias of the matrix that writes to the point; 0 without one.
     """
 
-    intervention: Intervention
+    intervention: _I
     kind: DirectionKind
     tensors: Mapping[str, Tensor]
     point: SitePoint

@@ -6,13 +6,15 @@ import math
 
 import torch
 
+from steering.documents import Diagonal, Rotate, RotateTo, ScaleHeads, Transport
+
 from .edit import Edit, EditForm, OperationContext, identity_response
 from .vector_ops import orthonormal
 
 __all__ = ["diagonal", "rotate", "rotate_to", "scale_heads", "transport"]
 
 
-def transport(context: OperationContext) -> Edit:
+def transport(context: OperationContext[Transport]) -> Edit:
     """h' = h + g [ s_shape (h V^T - m) C + s_mean b ]: Gaussian optimal transport and other maps.
 
     V, m, C, b are the direction's `basis`, `offset`, `map` and `shift`. With g = 1 and both
@@ -33,7 +35,7 @@ def transport(context: OperationContext) -> Edit:
     )
 
 
-def diagonal(context: OperationContext) -> Edit:
+def diagonal(context: OperationContext[Diagonal]) -> Edit:
     """h' = h + g [ (scale - 1) * h + shift ]: one affine map per coordinate (Linear-AcT).
 
     Source: Rodriguez et al. 2024, arXiv:2410.23054.
@@ -46,7 +48,7 @@ def diagonal(context: OperationContext) -> Edit:
     )
 
 
-def rotate(context: OperationContext) -> Edit:
+def rotate(context: OperationContext[Rotate]) -> Edit:
     """h' = h + g (h B^T)(R^T - I) B: turn by `angle` degrees, from the first axis to the second.
 
     B [2, d] is the direction's basis made orthonormal, its first row keeping its direction; R is
@@ -64,7 +66,7 @@ def rotate(context: OperationContext) -> Edit:
     )
 
 
-def rotate_to(context: OperationContext) -> Edit:
+def rotate_to(context: OperationContext[RotateTo]) -> Edit:
     """h' = h + g (|z| (cos, sin) - z) B, z = h B^T: turn the component in the plane to `angle`.
 
     At strength 1 the norm is kept.
@@ -80,13 +82,12 @@ def rotate_to(context: OperationContext) -> Edit:
     )
 
 
-def _cos_sin(context: OperationContext) -> tuple[float, float]:
-    angle = context.intervention.angle
-    assert angle is not None, "checked by Intervention"
-    return math.cos(math.radians(angle)), math.sin(math.radians(angle))
+def _cos_sin(context: OperationContext[Rotate | RotateTo]) -> tuple[float, float]:
+    angle = math.radians(context.intervention.angle)
+    return math.cos(angle), math.sin(angle)
 
 
-def scale_heads(context: OperationContext) -> Edit:
+def scale_heads(context: OperationContext[ScaleHeads]) -> Edit:
     """z_i' = z_i + g (scale_i - 1) z_i for head i, then the token's norm over heads restored.
 
     Acts at the input of the attention output projection. `restore_norm` false leaves the norm.

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
+from steering.documents import (
+    Ablate,
+    Add,
+    Clamp,
+    Intervention,
+    RankOne,
+    SetProjection,
+    StrengthUnit,
+)
 from steering.errors import InvalidFieldError, SiteUnavailableError
-from steering.interventions import StrengthUnit
 from steering.sites import Site
 
 from .edit import Edit, OperationContext, Response, identity_response
@@ -17,7 +25,7 @@ from .edit import Edit, OperationContext, Response, identity_response
 __all__ = ["ablate", "add", "clamp", "orthonormal", "rank_one", "set_projection", "unit_rows"]
 
 
-def unit_rows(context: OperationContext) -> Tensor:
+def unit_rows(context: OperationContext[Intervention]) -> Tensor:
     """Orthonormal rows [r, d] spanning the direction: one for a vector, k for a basis.
 
     Raises:
@@ -51,7 +59,7 @@ def orthonormal(basis: Tensor) -> Tensor:
     return signed.T.to(torch.float32).contiguous()
 
 
-def ablate(context: OperationContext) -> Edit:
+def ablate(context: OperationContext[Ablate]) -> Edit:
     """h' = h - g ((h - ref) Q^T) Q, Q orthonormal rows: remove what lies along a direction.
 
     `reference` None is directional ablation (ref = 0). A number is the projection to leave
@@ -83,15 +91,14 @@ def ablate(context: OperationContext) -> Edit:
     return _low_rank(context, rows, offset, identity_response(rows.shape[0]), -rows)
 
 
-def set_projection(context: OperationContext) -> Edit:
+def set_projection(context: OperationContext[SetProjection]) -> Edit:
     """h' = h + g (value - h u) u, u the unit direction: fix the projection at `value`."""
     rows = unit_rows(context)
-    value = context.intervention.value
-    assert value is not None, "checked by Intervention"
-    return _low_rank(context, rows, torch.tensor([value]), identity_response(1), -rows)
+    value = torch.tensor([context.intervention.value])
+    return _low_rank(context, rows, value, identity_response(1), -rows)
 
 
-def clamp(context: OperationContext) -> Edit:
+def clamp(context: OperationContext[Clamp]) -> Edit:
     """h' = h + g (clip(h u, minimum, maximum) - h u) u, u the unit direction."""
     rows = unit_rows(context)
     low, high = context.intervention.minimum, context.intervention.maximum
@@ -105,7 +112,11 @@ def clamp(context: OperationContext) -> Edit:
 
 
 def _low_rank(
-    context: OperationContext, read: Tensor, offset: Tensor, response: Response, write: Tensor
+    context: OperationContext[Intervention],
+    read: Tensor,
+    offset: Tensor,
+    response: Response,
+    write: Tensor,
 ) -> Edit:
     return Edit(
         read=read,
@@ -116,7 +127,7 @@ def _low_rank(
     )
 
 
-def add(context: OperationContext) -> Edit:
+def add(context: OperationContext[Add]) -> Edit:
     """h' = h + g v: activation addition, contrastive activation addition, control vectors.
 
     With unit `raw` v is the vector as stored; with `resid` it is the normalised vector times the
@@ -139,7 +150,7 @@ def add(context: OperationContext) -> Edit:
     return Edit(shift=vector, restore_norm=bool(context.intervention.restore_norm))
 
 
-def rank_one(context: OperationContext) -> Edit:
+def rank_one(context: OperationContext[RankOne]) -> Edit:
     """y' = y + g (mean(y) - mean(c)) s: the weight edit W' = W + g s w^T of ROSI, served per token.
 
     s is the unit direction, w the mean of the rows of W (not normalised), c the bias of W, and

@@ -7,8 +7,8 @@ from typing import Final
 
 from steering.compatibility import check_direction, check_place
 from steering.directions import Direction, DirectionKind
+from steering.documents import Gate, Measure, Per
 from steering.errors import IncompatibleOperationError, InvalidFieldError
-from steering.gates import Gate, Measure, Per
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint
 

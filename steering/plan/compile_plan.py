@@ -9,18 +9,15 @@ from dataclasses import dataclass, field, replace
 
 from steering.compatibility import MAX_NORM, check_direction, check_place
 from steering.directions import Direction, DirectionKind
+from steering.documents import Intervention, Monitor, Per, resolve_layers
 from steering.errors import (
     IncompatibleOperationError,
     NonFiniteError,
     NormTooLargeError,
     SteeringError,
 )
-from steering.gates import Per
-from steering.interventions import Intervention
-from steering.layer_selection import resolve_layers
 from steering.model_spec import ModelSpec
 from steering.operations import Edit, OperationContext, compile_edit
-from steering.profiles import Monitor
 from steering.sites import SitePoint
 
 from .compile_gate import compile_gate

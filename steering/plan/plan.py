@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steering.documents import PositionContext
 from steering.errors import InvalidFieldError, NoEffectError
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 
 from .planned_gate import PlannedGate

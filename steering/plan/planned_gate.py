@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steering.gates import Gate, Measure, Opens
+from steering.documents import Gate, Measure, Opens, RequestGate, TokenGate
 from steering.sites import SitePoint
 from steering.tensor_bytes import tensor_bytes
 
@@ -38,11 +38,17 @@ class PlannedGate:
     vector: Tensor
     bias: float
 
+    @property
+    def steepness(self) -> float | None:
+        """Slope of a gate per token that opens gradually, in 1 / units of the score, else None."""
+        return self.gate.steepness if isinstance(self.gate, TokenGate) else None
+
     @cached_property
     def key(self) -> bytes:
         """Digest of everything that decides when it is open."""
         gate = self.gate
-        how = (gate.per, gate.threshold, gate.opens, gate.measure, gate.token, gate.steepness)
+        token = gate.token if isinstance(gate, RequestGate) else None
+        how = (gate.per, gate.threshold, gate.opens, gate.measure, token, self.steepness)
         state = hashlib.blake2b(repr((how, self.point, self.bias)).encode(), digest_size=16)
         state.update(tensor_bytes(self.vector))
         return state.digest()

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steering.interventions import Intervention
+from steering.documents import CONSTANT, Intervention, PositionContext, Tokens
 from steering.operations import Edit, EditForm
-from steering.schedules import CONSTANT
-from steering.scopes import PositionContext, Tokens
 from steering.sites import Site, SitePoint
 
 from .planned_gate import PlannedGate
@@ -111,12 +109,12 @@ class PlannedIntervention:
     def generated_gain(self) -> float | None:
         """The gain of every generated token where it is one number, else None."""
         scope = self.intervention.scope
-        selectors = (scope.include, scope.exclude)
+        selectors = (scope, scope.exclude)
         varies = any(s.windows or s.generated_windows or s.regions for s in selectors)
         if varies or self.intervention.schedule != CONSTANT:
             return None
         generated = {Tokens.ALL, Tokens.GENERATED}
-        acts = bool(generated & set(scope.include.tokens))
+        acts = bool(generated & set(scope.tokens))
         return self.strength if acts and not generated & set(scope.exclude.tokens) else 0.0
 
     def report(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steering.documents import PositionContext
 from steering.plan import SteeringPlan
-from steering.scopes import PositionContext
 from steering.sites import SitePoint
 
 from .lane_step import GateLog, LaneStep

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steering.gates import Measure, Opens
+from steering.documents import Measure, Opens
 from steering.operations import Edit, EditForm
 from steering.plan import Lane, PlannedEdit, PlannedGate, PlannedIntervention, SteeringPlan
 from steering.sites import SitePoint
@@ -156,7 +156,7 @@ def _pack_gates(gates: Sequence[PlannedGate | None], device: torch.device) -> Ga
         found = [gate.measure is measure for gate in asked]
         return torch.tensor(found).to(device) if any(found) else None
 
-    steepness = [gate.steepness or 0.0 for gate in asked]
+    steepness = [planned.steepness or 0.0 for planned in present]
     return GateRows(
         read=torch.stack([planned.vector for planned in present]).to(device),
         bias=column([planned.bias for planned in present]),

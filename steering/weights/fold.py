@@ -9,11 +9,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from steering.interventions import Intervention
+from steering.documents import CONSTANT, Intervention, Tokens
 from steering.operations import Edit, EditForm
 from steering.plan import SteeringPlan
-from steering.schedules import CONSTANT
-from steering.scopes import Tokens
 from steering.sites import Site, SitePoint
 
 from .errors import NotFoldableError
@@ -132,8 +130,7 @@ def check_foldable(asked: Intervention, site: Site, *, path: str = "") -> None:
             site.value,
             f"no single weight writes; expected {', '.join(known.value for known in WRITE_SITES)}",
         )
-    include, exclude = asked.scope.include, asked.scope.exclude
-    if Tokens.ALL not in include.tokens or not exclude.is_empty:
+    if Tokens.ALL not in asked.scope.tokens or not asked.scope.exclude.is_empty:
         _refuse(
             f"{path}scope", asked.scope.to_dict(), "a weight acts on every token; expected 'all'"
         )

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steering.gates import Gate, GateToken, Measure, Opens, Per
+from steering.documents import Gate, Measure, Opens, Per, PositionContext, TokenGate
 from steering.plan import Steer
-from steering.scopes import PositionContext
 from steering.sites import SitePoint
 
 __all__ = ["GateOracle", "gate_point"]
@@ -44,7 +43,7 @@ class GateOracle:
             if gate is None or gate.per is not Per.REQUEST:
                 continue
             rows = self._arrived[gate_point(steer, None)][:num_prompt_tokens]
-            row = rows.mean(dim=0) if gate.token is GateToken.MEAN else rows[-1]
+            row = rows.mean(dim=0) if gate.reads_whole_prompt else rows[-1]
             self.is_open[steer] = self._excess(steer, row, None) > 0
 
     def value(self, steer: Steer, point: SitePoint, position: int, row: Tensor) -> float:
@@ -62,9 +61,10 @@ class GateOracle:
         )
         if excess > 0:
             self.opened.setdefault(steer, set()).add(position)
-        if gate.steepness is None:
+        steepness = _steepness(gate)
+        if steepness is None:
             return float(excess > 0)
-        return float(torch.sigmoid(torch.tensor(gate.steepness * excess, dtype=torch.float64)))
+        return float(torch.sigmoid(torch.tensor(steepness * excess, dtype=torch.float64)))
 
     def steered(
         self, steers: Sequence[Steer], start: int, stop: int, context: PositionContext
@@ -76,7 +76,7 @@ class GateOracle:
             due = set(start + np.flatnonzero(steer.intervention.scope.mask(start, stop, context)))
             if gate is not None and gate.per is Per.REQUEST and not self.is_open.get(steer):
                 continue
-            if gate is not None and gate.per is Per.TOKEN and gate.steepness is None:
+            if gate is not None and gate.per is Per.TOKEN and _steepness(gate) is None:
                 due &= self.opened.get(steer, set())
             found |= due
         return found
@@ -88,9 +88,13 @@ class GateOracle:
         where = gate_point(steer, None if layer is None else SitePoint(layer, direction.site))
         tensors = {k: v.to(torch.float64) for k, v in direction.at(where.layer).items()}
         excess = float(_score(gate, tensors, h)) - gate.threshold
-        if gate.steepness is None:
+        if _steepness(gate) is None:
             self.margin = min(self.margin, abs(excess))
         return excess if gate.opens is Opens.ABOVE else -excess
+
+
+def _steepness(gate: Gate) -> float | None:
+    return gate.steepness if isinstance(gate, TokenGate) else None
 
 
 def gate_point(steer: Steer, edited: SitePoint | None) -> SitePoint:

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from steering.directions import Direction, DirectionKind
-from steering.gates import Gate, Measure, Per
-from steering.layer_selection import resolve_layers
+from steering.documents import Gate, Measure, Per, Scope, resolve_layers
 from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from steering.scopes import Scope
 from steering.sites import Site, SitePoint
 
 from .samples import make_direction
@@ -57,7 +55,7 @@ def with_request_gate(steer: Steer, spec: ModelSpec, rng: np.random.Generator) -
     if rng.random() < 0.7:
         document["token"] = "mean" if rng.random() < 0.5 else "last"
     scope = Scope.from_dict(_pick(LATE_SCOPES, rng))
-    late = replace(steer, intervention=replace(steer.intervention, scope=scope))
+    late = replace(steer, intervention=steer.intervention.model_copy(update={"scope": scope}))
     return _with_gate(late, document, measure, point.site, (point.layer,), spec, rng)
 
 
@@ -84,7 +82,7 @@ def _with_gate(
     assert gate.per is Per(document["per"])
     return replace(
         steer,
-        intervention=replace(steer.intervention, gate=gate),
+        intervention=steer.intervention.model_copy(update={"gate": gate}),
         gate_direction=_scaled(direction, rng),
     )
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
-from steering.interventions import Operation, StrengthUnit
+from steering.documents import Operation, PositionContext, StrengthUnit
 from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from steering.scopes import PositionContext
 from steering.sites import SitePoint
 
 from .gate_oracle import GateOracle
@@ -71,7 +71,7 @@ def _apply(h: Tensor, steer: Steer, point: SitePoint, spec: ModelSpec, gain: flo
 
 def _target(h: Tensor, steer: Steer, point: SitePoint, spec: ModelSpec) -> Tensor:
     """Where strength 1 takes h."""
-    asked = steer.intervention
+    asked: Any = steer.intervention
     t = {name: v.to(torch.float64) for name, v in steer.direction.at(point.layer).items()}
     match asked.operation:
         case Operation.ADD:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from steering.layer_selection import resolve_layers
+from steering.documents import PositionContext, resolve_layers
 from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 
 from .gate_oracle import GateOracle

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention, Operation
+from steering.documents import Intervention, Operation
 from steering.model_spec import ModelSpec
 from steering.operations import OPERATION_KINDS
 from steering.plan import Steer

@@ -6,16 +6,8 @@ from typing import Any
 
 import pytest
 
-from steering.errors import InvalidFieldError, NonFiniteError
-from steering.fields import (
-    check_keys,
-    int_list,
-    number,
-    require,
-    shown,
-    str_list,
-    window_list,
-)
+from steering.errors import InvalidFieldError, NonFiniteError, shown
+from steering.fields import check_keys, int_list, number, require, str_list, window_list
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
-from steering.direction_ref import DirectionRef
+from steering.documents import (
+    DirectionRef,
+    Gate,
+    GateToken,
+    Intervention,
+    Measure,
+    Opens,
+    RequestGate,
+)
 from steering.errors import SteeringError
-from steering.gates import Gate, GateToken, Measure, Opens, Per
-from steering.interventions import Intervention
 from steering.sites import Site
 
 
@@ -36,10 +42,12 @@ def test_what_is_read_is_written(given: dict[str, Any]) -> None:
 
 def test_defaults() -> None:
     gate = Gate.from_dict(document(layer=None, token=None, opens=None))
-    assert gate == Gate(Per.REQUEST, DirectionRef("harm", 2), 0.25)
+    assert gate == RequestGate(direction=DirectionRef("harm", 2), threshold=0.25)
     assert (gate.opens, gate.measure) == (Opens.ABOVE, Measure.PROJECTION)
     assert not gate.reads_whole_prompt
-    assert Gate.from_dict(document(token="mean")).token is GateToken.MEAN
+    mean = Gate.from_dict(document(token="mean"))
+    assert isinstance(mean, RequestGate)
+    assert mean.token is GateToken.MEAN
     assert Gate.from_dict(document(site="embed")).site is Site.EMBED
 
 

@@ -6,13 +6,23 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from steering.direction_ref import DirectionRef
-from steering.errors import InvalidFieldError, NonFiniteError, SteeringError
-from steering.interventions import Intervention, Operation, StrengthUnit
-from steering.layer_selection import STORED, LayerRange
-from steering.schedules import CONSTANT, Schedule
-from steering.scopes import EVERYWHERE
+from steering.documents import (
+    CONSTANT,
+    EVERYWHERE,
+    STORED,
+    Add,
+    DirectionRef,
+    Intervention,
+    LayerRange,
+    Operation,
+    Rotate,
+    Schedule,
+    SetProjection,
+    StrengthUnit,
+)
+from steering.errors import InvalidFieldError, SteeringError
 from steering.sites import Site
 
 OWN_FIELDS: dict[str, list[dict[str, Any]]] = {
@@ -59,7 +69,7 @@ def test_documents_round_trip_through_json(
 
 def test_defaults() -> None:
     intervention = Intervention.from_dict(document())
-    assert intervention == Intervention(Operation.ADD, DirectionRef("refusal", 2))
+    assert intervention == Add(direction=DirectionRef("refusal", 2))
     assert (intervention.layers, intervention.site, intervention.strength) == (STORED, None, 1.0)
     assert (intervention.unit, intervention.scope) == (StrengthUnit.RAW, EVERYWHERE)
     assert (intervention.schedule, intervention.restore_norm) == (CONSTANT, None)
@@ -82,7 +92,7 @@ def test_fields_are_read_as_their_types() -> None:
             schedule={"kind": "ramp", "tokens": 4},
         )
     )
-    assert intervention.layers == LayerRange(0.0, 1.0)
+    assert intervention.layers == LayerRange.between(0.0, 1.0)
     assert intervention.site is Site.RESID_POST
     assert intervention.unit is StrengthUnit.RESID
     assert isinstance(intervention.strength, float)
@@ -148,12 +158,12 @@ def test_messages_stay_short_whatever_is_sent(field: str) -> None:
 
 def test_values_are_checked_without_a_document_too() -> None:
     direction = DirectionRef("a")
-    with pytest.raises(InvalidFieldError, match="'set' has no value"):
-        Intervention(Operation.SET, direction)
-    with pytest.raises(NonFiniteError, match="strength"):
-        Intervention(Operation.ADD, direction, strength=float("inf"))
-    with pytest.raises(InvalidFieldError, match="only 'add'"):
-        Intervention(Operation.ROTATE, direction, angle=1.0, unit=StrengthUnit.RESID)
+    with pytest.raises(ValidationError, match="'set' has no value"):
+        SetProjection(direction=direction)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="strength is not finite"):
+        Add(direction=direction, strength=float("inf"))
+    with pytest.raises(ValidationError, match="only 'add'"):
+        Rotate(direction=direction, angle=1.0, unit=StrengthUnit.RESID)
 
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steering.documents import STORED, LayerRange, parse_layers, resolve_layers
 from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError
-from steering.layer_selection import STORED, LayerRange, parse_layers, resolve_layers
 
 
 def test_forms() -> None:
     assert parse_layers(None) == parse_layers("stored") == STORED
     assert parse_layers([3, 0]) == (3, 0)
     assert parse_layers(2) == (2,)
-    assert parse_layers({"from": 0, "to": 0.5}) == LayerRange(0.0, 0.5)
+    assert parse_layers({"from": 0, "to": 0.5}) == LayerRange.between(0.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_bad_selections_name_the_field(value: Any, error: type[SteeringError], p
 @given(st.integers(1, 80), st.integers(0, 80), st.integers(0, 80))
 def test_a_range_is_closed_in_relative_depth(num_layers: int, first: int, last: int) -> None:
     first, last = sorted((first % (num_layers + 1), last % (num_layers + 1)))
-    selection = LayerRange(first / num_layers, last / num_layers)
+    selection = LayerRange.between(first / num_layers, last / num_layers)
     depths = [layer for layer in range(num_layers) if first <= layer + 1 <= last]
     if depths:
         assert resolve_layers(selection, (0,), num_layers) == tuple(depths)
@@ -57,9 +57,9 @@ def test_a_range_is_closed_in_relative_depth(num_layers: int, first: int, last: 
 
 
 def test_the_whole_and_the_middle() -> None:
-    assert resolve_layers(LayerRange(0.0, 1.0), (), 4) == (0, 1, 2, 3)
-    assert resolve_layers(LayerRange(0.4, 0.6), (), 5) == (1, 2)
-    assert resolve_layers(LayerRange(0.0, 0.1), (), 10) == (0,)
+    assert resolve_layers(LayerRange.between(0.0, 1.0), (), 4) == (0, 1, 2, 3)
+    assert resolve_layers(LayerRange.between(0.4, 0.6), (), 5) == (1, 2)
+    assert resolve_layers(LayerRange.between(0.0, 0.1), (), 10) == (0,)
 
 
 def test_lists_are_sorted_and_stored_is_stored() -> None:

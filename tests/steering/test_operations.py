@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
+from steering.documents import Intervention, PositionContext
 from steering.errors import (
     IncompatibleOperationError,
     InvalidFieldError,
@@ -17,10 +18,8 @@ from steering.errors import (
     SiteUnavailableError,
     SteeringError,
 )
-from steering.interventions import Intervention
 from steering.plan import Steer, compile_plan
 from steering.runtime import SteeringRuntime, StepRow
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 
 from .samples import make_direction, make_spec

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from steering.direction_ref import DirectionRef
+from steering.documents import DEFAULT_MAX_STRENGTH, DirectionRef, Monitor, Profile, ProfileDocument
 from steering.errors import SteeringError
-from steering.profiles import DEFAULT_MAX_STRENGTH, Monitor, Profile
 from steering.sites import Site
 
 ADD = {"operation": "add", "direction": "refusal@1", "layers": [2]}
@@ -21,9 +20,9 @@ FULL = {
 
 
 def test_documents_round_trip_through_json() -> None:
-    profile = Profile.from_dict("careful", FULL)
+    profile = ProfileDocument.from_dict(FULL).named("careful")
     written = profile.to_dict()
-    assert Profile.from_dict("careful", json.loads(json.dumps(written))) == profile
+    assert ProfileDocument.from_dict(json.loads(json.dumps(written))).named("careful") == profile
     assert written["description"] == "refuses more"
     assert written["monitors"] == FULL["monitors"]
     assert [str(item.direction) for item in profile.interventions] == ["refusal@1", "calm"]
@@ -32,7 +31,9 @@ def test_documents_round_trip_through_json() -> None:
 
 def test_order_is_part_of_a_profile() -> None:
     backward = FULL | {"interventions": FULL["interventions"][::-1]}  # type: ignore[index]
-    assert Profile.from_dict("a", FULL) != Profile.from_dict("a", backward)
+    assert ProfileDocument.from_dict(FULL).named("a") != ProfileDocument.from_dict(backward).named(
+        "a"
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,15 @@ def test_order_is_part_of_a_profile() -> None:
     ],
 )
 def test_everything_is_optional_and_null_is_absent(document: dict[str, Any]) -> None:
-    profile = Profile.from_dict("empty", document)
-    assert profile == Profile("empty")
+    profile = ProfileDocument.from_dict(document).named("empty")
+    assert profile == Profile(name="empty")
     assert profile.max_strength == DEFAULT_MAX_STRENGTH == 1.5
 
 
 def test_one_scope_may_be_written_without_a_list() -> None:
-    assert Profile.from_dict("a", {"requires": "restricted"}).requires == ("restricted",)
+    assert ProfileDocument.from_dict({"requires": "restricted"}).named("a").requires == (
+        "restricted",
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,14 +90,14 @@ def test_one_scope_may_be_written_without_a_list() -> None:
 )
 def test_bad_documents_name_the_field(document: dict[str, Any], param: str, message: str) -> None:
     with pytest.raises(SteeringError, match=message) as caught:
-        Profile.from_dict("a", document)
+        ProfileDocument.from_dict(document).named("a")
     assert caught.value.param == param
 
 
 def test_monitors_keep_what_is_left_open_open() -> None:
     monitor = Monitor.from_dict({"direction": "a@3", "layer": None, "site": None})
-    assert monitor == Monitor(DirectionRef("a", 3))
+    assert monitor == Monitor(direction=DirectionRef("a", 3))
     assert monitor.to_dict() == {"direction": "a@3"}
     full = Monitor.from_dict({"direction": "a", "layer": 0, "site": "final"})
-    assert full == Monitor(DirectionRef("a"), 0, Site.FINAL)
+    assert full == Monitor(direction=DirectionRef("a"), layer=0, site=Site.FINAL)
     assert Monitor.from_dict(full.to_dict()) == full

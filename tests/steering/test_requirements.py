@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention, Operation
+from steering.documents import Intervention, Operation, PositionContext
 from steering.plan import Steer
 from steering.requirements import (
     find_weakenings,
@@ -19,7 +19,6 @@ from steering.requirements import (
     scopes_to_steer,
     why_it_may_weaken,
 )
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 
 from .oracle import steer_tokens
@@ -188,9 +187,8 @@ def test_no_free_use_lowers_a_projection_at_its_point() -> None:
         steer = random_steer(operation, Site.RESID_POST, (1, 2), SPEC, rng)
         strength = float(rng.uniform(-1.5, 1.5))
         locked = replace(steer.direction, requires=REQUIRES)
-        steer = replace(
-            steer, direction=locked, intervention=replace(steer.intervention, strength=strength)
-        )
+        asked = steer.intervention.model_copy(update={"strength": strength})
+        steer = replace(steer, direction=locked, intervention=asked)
         if find_weakenings([steer], SPEC) or strength == 0:
             continue
         num_free += 1

@@ -9,18 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steering.documents import (
+    CONSTANT,
+    MAX_RAMP,
+    DecaySchedule,
+    RampSchedule,
+    Schedule,
+    ScheduleKind,
+)
 from steering.errors import SteeringError
-from steering.schedules import CONSTANT, MAX_RAMP, Schedule, ScheduleKind
 
 FACTORS = st.floats(-1e300, 1e300)
 SCHEDULES = st.one_of(
     st.just(CONSTANT),
+    st.builds(RampSchedule, start=FACTORS, end=FACTORS, tokens=st.integers(1, 99)),
     st.builds(
-        Schedule, st.just(ScheduleKind.RAMP), start=FACTORS, end=FACTORS, tokens=st.integers(1, 99)
-    ),
-    st.builds(
-        Schedule,
-        st.just(ScheduleKind.DECAY),
+        DecaySchedule,
         factor=st.floats(0, 1, exclude_min=True, allow_subnormal=False),
     ),
 )

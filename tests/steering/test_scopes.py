@@ -8,19 +8,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steering.documents import (
+    EVERYWHERE,
+    MAX_ITEMS,
+    PositionContext,
+    RegionName,
+    Scope,
+    Selector,
+    Tokens,
+)
 from steering.errors import InvalidFieldError
-from steering.scopes import EVERYWHERE, MAX_ITEMS, PositionContext, Region, Scope, Selector, Tokens
 
 WINDOW = st.tuples(st.integers(0, 30), st.integers(1, 10)).map(lambda w: (w[0], w[0] + w[1]))
-SELECTORS = st.builds(
-    Selector,
-    tokens=st.lists(st.sampled_from(list(Tokens)), max_size=2).map(tuple),
-    windows=st.lists(WINDOW, max_size=2).map(tuple),
-    generated_windows=st.lists(WINDOW, max_size=2).map(tuple),
-    prompt_indices=st.lists(st.integers(-20, 20), max_size=3).map(tuple),
-    regions=st.integers(0, 7).map(Region),
+SELECTORS = st.fixed_dictionaries(
+    {},
+    optional={
+        "tokens": st.lists(st.sampled_from(list(Tokens)), min_size=1, max_size=2),
+        "windows": st.lists(WINDOW, min_size=1, max_size=2),
+        "generated_windows": st.lists(WINDOW, min_size=1, max_size=2),
+        "prompt_indices": st.lists(st.integers(-20, 20), min_size=1, max_size=3),
+        "regions": st.lists(st.sampled_from(list(RegionName)), min_size=1, max_size=3),
+    },
+).map(Selector.from_dict)
+SCOPES = st.builds(
+    lambda include, exclude: Scope(**include.to_dict(), exclude=exclude),
+    SELECTORS.filter(lambda s: not s.is_empty),
+    SELECTORS,
 )
-SCOPES = st.builds(Scope, SELECTORS.filter(lambda s: not s.is_empty), SELECTORS)
 LENGTH = 40
 CONTEXTS = st.builds(
     PositionContext,
@@ -46,7 +60,7 @@ def names(selector: Selector, position: int, context: PositionContext) -> bool:
         or any(a <= position < b for a, b in selector.windows)
         or any(a <= position - boundary < b for a, b in selector.generated_windows)
         or (position < boundary and position in indices)
-        or bool(region & selector.regions)
+        or any(region & name.region for name in selector.regions)
     )
 
 
@@ -61,7 +75,7 @@ def test_masks_are_the_definition_wherever_they_are_cut(
     parts = [scope.mask(a, b, context) for a, b in ((start, middle), (middle, stop))]
     assert np.array_equal(whole, np.concatenate(parts))
     assert whole.tolist() == [
-        names(scope.include, p, context) and not names(scope.exclude, p, context)
+        names(scope, p, context) and not names(scope.exclude, p, context)
         for p in range(start, stop)
     ]
 
@@ -69,7 +83,8 @@ def test_masks_are_the_definition_wherever_they_are_cut(
 @settings(deadline=None)
 @given(SELECTORS, CONTEXTS)
 def test_excludes_win(selector: Selector, context: PositionContext) -> None:
-    assert not Scope(selector, selector).mask(0, LENGTH, context).any()
+    both = Scope(**selector.to_dict(), exclude=selector)
+    assert selector.is_empty or not both.mask(0, LENGTH, context).any()
     assert not Scope(exclude=Selector(tokens=(Tokens.ALL,))).mask(0, LENGTH, context).any()
 
 

@@ -16,8 +16,8 @@ from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from server.resolver.errors import SteeringConflictError
 from server.resolver.resolution import ResolvedSteering
+from steering.documents import PositionContext
 from steering.errors import InvalidFieldError
-from steering.scopes import PositionContext
 
 from .prompts import Prompt, check_token_ids
 

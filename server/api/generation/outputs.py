@@ -19,8 +19,8 @@ from server.engine.outputs import (
 from server.engine.request import GenerationRequest
 from server.metrics import Metrics
 from server.resolver.resolution import ResolvedSteering
+from steering.documents import PositionContext
 from steering.plan import SteeringPlan
-from steering.scopes import PositionContext
 
 __all__ = [
     "ChoiceOutput",

@@ -29,8 +29,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from steering.errors import CoxswainError
-from steering.fields import shown
+from steering.errors import CoxswainError, shown
 
 __all__ = [
     "BodyTimeoutError",

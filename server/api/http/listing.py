@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from server.store import MAX_LIMIT
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef
 
 from .errors import InvalidParameterError, UnknownParameterError
 

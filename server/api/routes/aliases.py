@@ -15,7 +15,7 @@ from server.api.schemas import records
 from server.api.schemas.registry import AliasTarget
 from server.auth.permissions import KeyScope
 from server.store import AliasRecord
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef
 
 __all__ = ["router"]
 

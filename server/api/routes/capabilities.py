@@ -13,12 +13,19 @@ from server.engine.sampling import MAX_LOGPROBS
 from server.registry.drafting import MAX_INTERVENTIONS
 from server.resolver.choice import Compose
 from steering.directions import DirectionKind
-from steering.gates import GateToken, Measure, Opens, Per
-from steering.interventions import Operation, StrengthUnit
+from steering.documents import (
+    DEFAULT_MAX_STRENGTH,
+    GateToken,
+    Measure,
+    Opens,
+    Operation,
+    Per,
+    Region,
+    ScheduleKind,
+    StrengthUnit,
+    Tokens,
+)
 from steering.model_spec import ModelSpec
-from steering.profiles import DEFAULT_MAX_STRENGTH
-from steering.schedules import ScheduleKind
-from steering.scopes import Region, Tokens
 from steering.sites import READ_ONLY_SITES, Site
 
 __all__ = ["router"]

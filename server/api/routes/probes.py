@@ -8,8 +8,8 @@ from server.measure.probe import plan_probe
 from server.store import Actor
 from server.store.errors import StoreError
 from steering.directions import Direction
+from steering.documents import Monitor
 from steering.plan import PlannedMonitor
-from steering.profiles import Monitor
 from steering.requirements import scopes_to_read
 
 __all__ = ["load_probe"]

@@ -18,7 +18,7 @@ from server.api.schemas.registry import ProfileDraft
 from server.auth.permissions import KeyScope
 from server.store import ProfileRecord, ProfileStatus, ProfileStore
 from server.store.errors import ProfileNotFoundError
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef
 
 __all__ = ["router"]
 

@@ -31,8 +31,8 @@ from server.engine.outputs import MonitorReading
 from server.engine.request import GenerationRequest
 from server.resolver.readouts import with_readouts
 from server.resolver.resolution import ResolvedSteering
+from steering.documents import Region
 from steering.plan import PlannedMonitor
-from steering.scopes import Region
 
 __all__ = ["router"]
 

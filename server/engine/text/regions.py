@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
-from steering.scopes import Region
+from steering.documents import Region
 
 from .chat_renderer import TurnSpan
 

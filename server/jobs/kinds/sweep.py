@@ -15,11 +15,10 @@ from server.measure.examples.example import Example
 from server.measure.examples.prompts import ExamplePrompts, TokenChoice
 from server.measure.instrument import Instrument
 from server.measure.next_token import parse_behaviour_tokens
-from steering.errors import InvalidFieldError
-from steering.fields import check_keys, mapping, number, require, shown
-from steering.interventions import Intervention
+from steering.documents import Intervention, PositionContext
+from steering.errors import InvalidFieldError, shown
+from steering.fields import check_keys, mapping, number, require
 from steering.plan import SteeringPlan, compile_plan
-from steering.scopes import PositionContext
 
 __all__ = ["MAX_STRENGTHS", "SWEEP"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Self
 
-from steering.errors import InvalidFieldError
-from steering.fields import check_keys, filled_text, require, shown
+from steering.errors import InvalidFieldError, shown
+from steering.fields import check_keys, filled_text, require
 
 __all__ = ["Example", "read_examples"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from steering.errors import FitError, InvalidFieldError
-from steering.fields import check_keys, number, require, shown
+from steering.errors import FitError, InvalidFieldError, shown
+from steering.fields import check_keys, number, require
 
 from .example import Example
 

@@ -10,9 +10,8 @@ from typing import Any, Final, Self
 
 from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
-from steering.errors import InvalidFieldError
-from steering.fields import shown
-from steering.scopes import Region
+from steering.documents import Region
+from steering.errors import InvalidFieldError, shown
 
 from .example import Example
 

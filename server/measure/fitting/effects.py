@@ -12,15 +12,19 @@ from torch import Tensor
 from server.measure.baseline import Baseline
 from server.measure.instrument import Instrument
 from server.measure.next_token import distinguishing_tokens
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
+from steering.documents import (
+    Ablate,
+    DirectionRef,
+    Intervention,
+    LayerRange,
+    Operation,
+    Tokens,
+)
 from steering.errors import FitError
 from steering.fit import Damage, Method
-from steering.interventions import Intervention, Operation
-from steering.layer_selection import LayerRange
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, SteeringPlan, compile_plan
-from steering.scopes import Scope, Selector, Tokens
 from steering.sites import Site, SitePoint
 
 from .data import FitData
@@ -42,12 +46,14 @@ def _apply_plan(
     """
     if method.operation is None:
         return None
-    asked = Intervention(
-        method.operation,
-        DirectionRef("fitted"),
-        strength=strength,
-        scope=Scope(Selector(tokens=(scope,))),
-        **_FIELDS.get(method.operation, {}),
+    asked = Intervention.from_dict(
+        {
+            "operation": method.operation,
+            "direction": "fitted",
+            "strength": strength,
+            "scope": {"tokens": scope},
+            **_FIELDS.get(method.operation, {}),
+        }
     )
     return _plan([asked], direction, spec)
 
@@ -57,10 +63,10 @@ def _bypass_plan(direction: Direction, spec: ModelSpec) -> SteeringPlan:
 
     Source: Arditi et al. 2024, arXiv:2406.11717 (directional ablation).
     """
-    everywhere = LayerRange(0.0, 1.0)
+    everywhere = LayerRange.between(0.0, 1.0)
     return _plan(
         [
-            Intervention(Operation.ABLATE, DirectionRef("fitted"), everywhere, site)
+            Ablate(direction=DirectionRef("fitted"), layers=everywhere, site=site)
             for site in _WRITES
             if site not in spec.unavailable_sites
         ],

@@ -11,14 +11,12 @@ from server.engine.engine import Engine
 from server.engine.text import Tokenizer
 from server.measure.directions import RequestDirections
 from server.measure.next_token import parse_behaviour_tokens
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
-from steering.errors import IncompatibleOperationError, InvalidFieldError, ShapeMismatchError
-from steering.fields import check_keys, member, number, shown
+from steering.documents import DirectionRef, Operation, Tokens
+from steering.errors import IncompatibleOperationError, InvalidFieldError, ShapeMismatchError, shown
+from steering.fields import check_keys, member, number
 from steering.fit import Method
 from steering.fit.selection import MAX_KL
-from steering.interventions import Operation
-from steering.scopes import Tokens
 from steering.sites import Site
 
 __all__ = ["JOB_OPTIONS", "FitOptions", "SelectionRule", "stored_vectors"]

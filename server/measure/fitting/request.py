@@ -13,20 +13,11 @@ from server.measure.examples.example import Example
 from server.measure.examples.examples import MAX_EXAMPLES, Examples
 from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
 from server.store.names import check_name
-from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError
-from steering.fields import (
-    check_keys,
-    filled_text,
-    mapping,
-    require,
-    seed_number,
-    shown,
-    str_list,
-    text,
-)
+from steering.documents import STORED, parse_layers, resolve_layers
+from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError, shown
+from steering.fields import check_keys, filled_text, mapping, require, seed_number, str_list, text
 from steering.fit import Method, SampleCounts, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
-from steering.layer_selection import STORED, parse_layers, resolve_layers
 from steering.model_spec import ModelSpec
 from steering.sites import Site, parse_site
 

@@ -21,7 +21,7 @@ from server.store.errors import (
     JobQueueFullError,
 )
 from server.store.page import Listing, Page
-from steering.direction_ref import NAME_PATTERN
+from steering.documents import NAME_PATTERN
 
 from .log import add_event
 from .pruning import PrunedJobs, prune_jobs

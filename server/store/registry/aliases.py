@@ -20,7 +20,7 @@ from server.store.errors import (
 from server.store.names import Noun, check_name, claim
 from server.store.page import Listing, Page
 from server.store.tables import AliasRow, NameRow, ProfileRow
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef
 
 from .profile_record import ProfileRecord
 from .profiles import ProfileStore

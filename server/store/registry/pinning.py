@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -12,10 +12,7 @@ from sqlalchemy.orm import Session
 from server.store.canonical import json_digest
 from server.store.errors import DirectionNotFoundError
 from server.store.tables import DirectionRow
-from steering.direction_ref import DirectionRef
-from steering.gates import Gate
-from steering.interventions import StrengthUnit
-from steering.profiles import Profile
+from steering.documents import DirectionRef, Gate, Profile, StrengthUnit
 from steering.requirements import is_locked, scope_of, scopes_to_read, why_it_may_weaken
 from steering.sites import Site, SitePoint
 
@@ -64,21 +61,27 @@ def pin(
         return DirectionRef(rows[reference].name, rows[reference].version)
 
     def pinned_gate(gate: Gate | None, param: str) -> Gate | None:
-        return gate and replace(gate, direction=pinned(gate.direction, f"{param}.direction"))
+        if gate is None:
+            return None
+        found = pinned(gate.direction, f"{param}.direction")
+        return gate.model_copy(update={"direction": found})
 
     interventions = tuple(
-        replace(
-            item,
-            direction=pinned(item.direction, f"interventions[{index}].direction"),
-            gate=pinned_gate(item.gate, f"interventions[{index}].gate"),
+        item.model_copy(
+            update={
+                "direction": pinned(item.direction, f"interventions[{index}].direction"),
+                "gate": pinned_gate(item.gate, f"interventions[{index}].gate"),
+            }
         )
         for index, item in enumerate(profile.interventions)
     )
     monitors = tuple(
-        replace(item, direction=pinned(item.direction, f"monitors[{index}].direction"))
+        item.model_copy(
+            update={"direction": pinned(item.direction, f"monitors[{index}].direction")}
+        )
         for index, item in enumerate(profile.monitors)
     )
-    profile = replace(profile, interventions=interventions, monitors=monitors)
+    profile = profile.model_copy(update={"interventions": interventions, "monitors": monitors})
     directions = tuple({row.id: row for row in rows.values()}.values())
     uses_norms = any(item.unit is StrengthUnit.RESID for item in interventions)
     norms = write_norms(resid_norms) if uses_norms else {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
 from server.store.tables import ProfileRow
-from steering.profiles import Profile
+from steering.documents import Profile, ProfileDocument
 from steering.sites import Site, SitePoint
 
 __all__ = ["ProfileRecord", "ProfileStatus", "read_norms", "write_norms"]
@@ -78,7 +78,7 @@ class ProfileRecord:
         return cls(
             name=row.name,
             version=row.version,
-            profile=replace(Profile.from_dict(row.name, row.document), version=row.version),
+            profile=ProfileDocument.from_dict(row.document).named(row.name, row.version),
             status=ProfileStatus.DRAFT if row.published_at is None else ProfileStatus.PUBLISHED,
             fingerprint=row.fingerprint,
             model_fingerprint=row.model_fingerprint,

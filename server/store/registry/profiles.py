@@ -16,7 +16,7 @@ from server.store.errors import InUseError, ProfileNotFoundError
 from server.store.names import Noun, check_name, check_text, claim
 from server.store.page import Listing, Page
 from server.store.tables import AliasRow, NameRow, ProfileRow
-from steering.profiles import Profile
+from steering.documents import Profile
 from steering.sites import SitePoint
 
 from .pinning import PinnedProfile, pin

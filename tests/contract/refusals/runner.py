@@ -22,9 +22,9 @@ from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import Store
 from steering.directions import Direction, DirectionKind
-from steering.fields import shown
+from steering.documents import Region
+from steering.errors import shown
 from steering.formats import dump_direction
-from steering.scopes import Region
 from steering.sites import Site
 from tests.server.api.byte_tokenizer import VOCAB_SIZE, ByteTokenizer
 from tests.server.api.echo_engine import EchoEngine

@@ -18,9 +18,9 @@ from server.resolver.library import load_direction_blob
 from server.settings import DEMO_DIR
 from server.store import Store
 from steering.directions import Direction
+from steering.documents import ProfileDocument
 from steering.formats import dump_direction, load_direction
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
-from steering.profiles import Profile
 from steering.sites import Site, SitePoint
 
 FOLDER = DEMO_DIR
@@ -49,7 +49,7 @@ def laboratory() -> Laboratory:
 @pytest.fixture(scope="module")
 def compiled(laboratory: Laboratory) -> Callable[[str], SteeringPlan]:
     def plan(name: str) -> SteeringPlan:
-        profile = Profile.from_dict(name, DOCUMENTS[name])
+        profile = ProfileDocument.from_dict(DOCUMENTS[name]).named(name)
         steers = [Steer(item, DIRECTIONS[item.direction.name]) for item in profile.interventions]
         monitors = [MonitorUse(item, DIRECTIONS[item.direction.name]) for item in profile.monitors]
         return compile_plan(steers, monitors, laboratory.spec)
@@ -101,7 +101,7 @@ def test_a_profile_compiles_and_is_written_as_it_is_read(
     name: str, compiled: Callable[[str], SteeringPlan]
 ) -> None:
     assert compiled(name).interventions
-    assert Profile.from_dict(name, DOCUMENTS[name]).to_dict() == DOCUMENTS[name]
+    assert ProfileDocument.from_dict(DOCUMENTS[name]).named(name).to_dict() == DOCUMENTS[name]
 
 
 def test_what_weakens_refusals_requires_a_scope() -> None:

@@ -20,10 +20,10 @@ from lab.demo.laboratory import Laboratory, Trial
 from lab.organism import judge
 from server.settings import DEMO_DIR
 from steering.directions import Direction
+from steering.documents import Intervention, Operation
 from steering.errors import SteeringError
 from steering.fit import combine_layers, fit_mean_difference
 from steering.formats import load_direction
-from steering.interventions import Intervention, Operation
 from steering.plan import Steer, compile_plan
 from steering.requirements import find_weakenings
 from steering.sites import Site, SitePoint

@@ -14,7 +14,7 @@ from lab.experiments.interventions import (
     signed,
 )
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Operation
+from steering.documents import Operation
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, compile_plan
 from steering.sites import Site, SitePoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steering.scopes import Region
+from steering.documents import Region
 
 START, END = 256, 257
 VOCAB_SIZE = 258

@@ -13,7 +13,7 @@ from server.engine.outputs import (
 )
 from server.engine.request import GenerationRequest
 from server.engine.text import Detokenizer
-from steering.scopes import PositionContext
+from steering.documents import PositionContext
 
 from .byte_tokenizer import END, START, VOCAB_SIZE, ByteTokenizer
 

@@ -12,8 +12,8 @@ import torch
 from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, Store
 from steering.directions import Direction, DirectionKind
+from steering.documents import ProfileDocument
 from steering.formats import dump_direction
-from steering.profiles import Profile
 from steering.sites import Site
 
 WIDTH, LAYERS = 32, (0, 1, 2, 3)
@@ -64,7 +64,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.directions.put(direction, dump_direction(direction), by=SYSTEM)
     for name, interventions in PROFILES.items():
         document = {"interventions": interventions, "requires": ["restricted"]}
-        store.profiles.save(Profile.from_dict(name, document), by=SYSTEM, publish=True)
+        store.profiles.save(
+            ProfileDocument.from_dict(document).named(name), by=SYSTEM, publish=True
+        )
     store.close()
     return path
 

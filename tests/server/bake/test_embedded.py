@@ -15,9 +15,9 @@ from server.engine.config import EngineConfig
 from server.engine.loading import load
 from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, Store
+from steering.documents import ProfileDocument
 from steering.formats import dump_direction, load_direction
 from steering.plan import compile_plan
-from steering.profiles import Profile
 from tests.server.engine.harness import EngineHarness
 
 _EMBEDDED = Path(__file__).parents[3] / "server" / "embedded"
@@ -42,7 +42,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for site in ("attn_out", "mlp_out")
     ]
     document = {"interventions": uses, "monitors": [{"direction": "refusal"}]}
-    store.profiles.save(Profile.from_dict("levelled", document), by=SYSTEM, publish=True)
+    store.profiles.save(
+        ProfileDocument.from_dict(document).named("levelled"), by=SYSTEM, publish=True
+    )
     store.close()
     return path
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from server.bake.options import BakeOptions
 from server.bake.run import bake
 from server.store import Store
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.layout import detect_layout
 from steering.model_spec import ModelSpec
 from steering.plan import Steer

@@ -10,7 +10,7 @@ import numpy as np
 
 from server.engine.request import GenerationRequest, Priority, Request
 from server.engine.sampling import SamplingParams
-from steering.scopes import PositionContext, Scope
+from steering.documents import PositionContext, Scope
 
 _ordinals = count()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.engine.request import GenerationRequest
-from steering.interventions import Operation
+from steering.documents import Operation
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, compile_plan
 from steering.sites import READ_ONLY_SITES, Site

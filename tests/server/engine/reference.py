@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steering.gates import Per
+from steering.documents import Per, PositionContext
 from steering.hooks import install_hooks
 from steering.layout import detect_layout
 from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from steering.scopes import PositionContext
 from tests.steering.gate_oracle import GateOracle
 from tests.steering.oracle_runtime import OracleRuntime
 

@@ -9,14 +9,13 @@ import torch
 from server.engine.gate_latch import GateLatch
 from server.engine.outputs import SteeredTokens
 from server.engine.progress import PositionFlags
-from steering.direction_ref import DirectionRef
-from steering.gates import Gate, GateToken, Opens, Per
+from steering.documents import DirectionRef, GateToken, Opens, RequestGate
 from steering.plan import PlannedGate
 from steering.sites import Site, SitePoint
 
 
 def gate(token: GateToken, threshold: float, opens: Opens = Opens.ABOVE) -> PlannedGate:
-    asked = Gate(Per.REQUEST, DirectionRef("v"), threshold, opens, token=token)
+    asked = RequestGate(direction=DirectionRef("v"), threshold=threshold, opens=opens, token=token)
     return PlannedGate(asked, "v@1", SitePoint(1, Site.RESID_POST), torch.tensor([1.0, 0.0]), 0.0)
 
 

@@ -15,7 +15,7 @@ from server.engine.request import GenerationRequest
 from server.engine.scheduler import ScheduledRequest, Scheduler
 from server.engine.scheduler.scheduler_output import StepBuilder
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model
@@ -266,7 +266,7 @@ def test_scored_text_is_gated_where_its_prompt_ends(
 def test_activations_are_captured_under_the_decision(loaded: LoadedModel) -> None:
     point, captured = SitePoint(1, Site.RESID_POST), []
     always = replace(steer(OPEN), gate_direction=None)
-    ungated = replace(always, intervention=replace(always.intervention, gate=None))
+    ungated = replace(always, intervention=always.intervention.model_copy(update={"gate": None}))
     for one in (steer(OPEN), ungated, steer(CLOSED)):
         harness = EngineHarness(loaded)
         request = harness.request(PROMPT, plan_of(loaded, one), max_tokens=0)

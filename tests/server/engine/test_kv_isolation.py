@@ -10,7 +10,7 @@ from torch import Tensor
 
 from server.engine.loading import LoadedModel
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site
 from tests.models import tiny_model

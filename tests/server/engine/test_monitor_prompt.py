@@ -12,9 +12,8 @@ from server.engine.loading import LoadedModel
 from server.engine.reading import capture_requests
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention, Monitor
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
-from steering.profiles import Monitor
 from steering.sites import Site, SitePoint
 
 from .harness import EngineHarness, RecordingSink, load_tiny

@@ -13,8 +13,7 @@ import torch
 from server.engine.loading import LoadedModel
 from server.engine.outputs import GateState, SteeredTokens
 from server.engine.scheduler import Pace, Work
-from steering.gates import Per
-from steering.scopes import PositionContext
+from steering.documents import Per, PositionContext
 from tests.models import tiny_model
 from tests.steering.runtime.addressing import ADDRESSING, prefer
 

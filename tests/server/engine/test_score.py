@@ -19,7 +19,7 @@ from server.engine.outputs import PromptScore
 from server.engine.reading import score_requests, score_result, score_rows
 from server.engine.request import CaptureRequest, Pooling, ScoreRequest
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.plan import Steer, compile_plan
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model

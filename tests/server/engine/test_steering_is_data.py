@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from server.engine.loading import LoadedModel
 from server.engine.model_runner import ModelRunner
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention, Operation
+from steering.documents import Intervention, Operation
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import READ_ONLY_SITES, Site
 from tests.steering.gate_samples import with_token_gate

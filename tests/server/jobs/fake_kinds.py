@@ -13,8 +13,8 @@ from server.engine.engine import Engine
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
+from steering.documents import DirectionRef
 from steering.errors import InvalidFieldError
 from steering.sites import Site
 

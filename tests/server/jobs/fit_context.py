@@ -13,8 +13,8 @@ from server.auth.permissions import LOCAL_USER
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef
 from steering.model_spec import ModelSpec
 
 _T = TypeVar("_T")

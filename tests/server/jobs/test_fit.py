@@ -23,10 +23,9 @@ from server.pools import Pools
 from server.registry.upload import Uploader
 from server.resolver.library import DirectionLibrary
 from server.store import SYSTEM, Store
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction
+from steering.documents import DirectionRef, Intervention
 from steering.errors import FitError
-from steering.interventions import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan
 
 from .conftest import TIMES, Observed

@@ -11,8 +11,8 @@ from server.measure.examples.prompts import ReadPrompt
 from server.measure.fitting.activations import read_prompts
 from server.measure.instrument import Instrument
 from steering.directions import Direction, DirectionKind
+from steering.documents import Intervention
 from steering.errors import FitError
-from steering.interventions import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 

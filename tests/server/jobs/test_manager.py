@@ -23,7 +23,7 @@ from server.store.errors import (
     JobQueueFullError,
     StoreUnavailableError,
 )
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef
 from steering.errors import InvalidFieldError, ZeroVectorError
 from tests.server.api.echo_engine import EchoEngine
 

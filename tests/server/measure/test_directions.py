@@ -11,10 +11,9 @@ import torch
 from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
 from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
+from steering.documents import DirectionRef, Intervention
 from steering.errors import SteeringError
-from steering.interventions import Intervention
 from steering.sites import Site
 from tests.steering.samples import make_spec
 

@@ -20,8 +20,8 @@ from server.measure.probe import plan_probe
 from server.measure.rollout import read_rollout
 from steering.analysis import Head
 from steering.directions import Direction, DirectionKind
+from steering.documents import Monitor
 from steering.errors import InvalidFieldError, SiteUnavailableError, SteeringError
-from steering.profiles import Monitor
 from steering.sites import Site, SitePoint
 from tests.server.jobs.fit_context import MemoryContext
 

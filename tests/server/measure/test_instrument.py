@@ -21,7 +21,7 @@ from server.measure.instrument import Instrument
 from server.measure.next_token import kl_divergences
 from server.pools import Pool
 from steering.directions import Direction, DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 from tests.models import tiny_model

@@ -10,8 +10,8 @@ from server.engine.errors import PromptTooLongError, RequestRejectedError
 from server.engine.text import Tokenizer
 from server.measure.examples.example import Example
 from server.measure.rollout import Rollout, read_ending, read_rollout
+from steering.documents import Region
 from steering.errors import InvalidFieldError
-from steering.scopes import Region
 from tests.server.engine.text.tokenizers import CHATML, THINKER, byte_level
 
 USER = {"role": "user", "content": "the cat"}

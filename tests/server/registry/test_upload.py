@@ -15,8 +15,8 @@ from server.registry.upload import Uploader
 from server.resolver.library import DirectionLibrary, load_direction_blob
 from server.store import SYSTEM, DirectionRecord, Store
 from steering.compatibility import expected_width
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
+from steering.documents import DirectionRef
 from steering.errors import FormatError
 from steering.formats import FileBounds, dump_direction, write_safetensors
 from steering.model_spec import ModelSpec

@@ -19,7 +19,7 @@ from server.resolver.lru import LruCache
 from server.resolver.view import NotKnownError, RegistryView, RegistryViews
 from server.store import SYSTEM, Store
 from server.store.errors import DirectionNotFoundError, ProfileNotFoundError
-from steering.direction_ref import DirectionRef
+from steering.documents import DirectionRef
 from tests.server.api.conftest import make_key
 from tests.server.store.samples import direction, profile, put
 

@@ -10,7 +10,7 @@ from safetensors.torch import save as save_safetensors
 
 from server.store import SYSTEM, DirectionRecord, ProfileRecord, Saved, Store
 from steering.directions import Direction, DirectionKind
-from steering.profiles import Profile
+from steering.documents import Profile, ProfileDocument
 from steering.sites import Site
 
 WIDTH = 8
@@ -53,7 +53,7 @@ def put(store: Store, value: Direction) -> Saved[DirectionRecord]:
 def profile(name: str = "careful", *uses: str, **fields: Any) -> Profile:
     """A profile that adds each direction of `uses` in turn."""
     steps = [{"operation": "add", "direction": use, "strength": 2.0} for use in uses]
-    return Profile.from_dict(name, {"interventions": steps, **fields})
+    return ProfileDocument.from_dict({"interventions": steps, **fields}).named(name)
 
 
 def publish(store: Store, name: str = "careful", *uses: str, **fields: Any) -> ProfileRecord:

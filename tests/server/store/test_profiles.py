@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from server.store import SYSTEM, ProfileStatus, Store
@@ -13,17 +11,16 @@ from server.store.errors import (
     PreconditionFailedError,
     ProfileNotFoundError,
 )
+from steering.documents import Profile, ProfileDocument, StrengthUnit
 from steering.errors import InvalidFieldError
-from steering.interventions import StrengthUnit
-from steering.profiles import Profile
 from steering.sites import Site, SitePoint
 
 from .samples import direction, profile, publish, put
 
 
 def in_units_of_the_residual(value: Profile) -> Profile:
-    steps = tuple(replace(step, unit=StrengthUnit.RESID) for step in value.interventions)
-    return replace(value, interventions=steps)
+    steps = [step.model_copy(update={"unit": StrengthUnit.RESID}) for step in value.interventions]
+    return value.model_copy(update={"interventions": tuple(steps)})
 
 
 def test_directions_are_pinned_when_saved(store: Store) -> None:
@@ -136,7 +133,9 @@ def test_what_only_weakening_requires_depends_on_the_use(store: Store) -> None:
         ("gone", {**use, "operation": "ablate"}, ("restricted",)),
     ):
         saved = store.profiles.save(
-            Profile.from_dict(name, {"interventions": [item]}), by=SYSTEM, resid_norms={}
+            ProfileDocument.from_dict({"interventions": [item]}).named(name),
+            by=SYSTEM,
+            resid_norms={},
         )
         assert saved.record.requires == requires
     assert publish(store, "watch", monitors=[{"direction": "refusal"}]).requires == ()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from steering.directions import Direction, DirectionKind
+from steering.documents import Gate, Intervention, Measure, PositionContext
 from steering.errors import (
     IncompatibleOperationError,
     InvalidFieldError,
@@ -16,11 +17,8 @@ from steering.errors import (
     NotStoredThereError,
     SteeringError,
 )
-from steering.gates import Gate, Measure
-from steering.interventions import Intervention
 from steering.plan import PlannedGate, Steer, SteeringPlan, compile_plan
 from steering.plan.compile_gate import compile_gate
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from tests.steering.samples import make_direction, make_spec
 

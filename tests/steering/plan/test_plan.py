@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from steering.direction_ref import DirectionRef
 from steering.directions import Direction, DirectionKind
+from steering.documents import DirectionRef, Intervention, Monitor, PositionContext
 from steering.errors import (
     IncompatibleModelError,
     LayerOutOfRangeError,
@@ -18,11 +18,8 @@ from steering.errors import (
     ShapeMismatchError,
     SiteUnavailableError,
 )
-from steering.interventions import Intervention
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
-from steering.profiles import Monitor
 from steering.runtime import SteeringRuntime
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from tests.steering.samples import make_direction, make_spec
 
@@ -177,8 +174,8 @@ def test_width_and_fingerprint_must_fit_the_model() -> None:
 def test_monitors_read_unit_vectors_and_probes() -> None:
     probe = make_direction(DirectionKind.PROBE, Site.RESID_POST, (1,), SPEC, 9)
     uses = [
-        MonitorUse(Monitor(DirectionRef("v", 1)), VECTOR),
-        MonitorUse(Monitor(DirectionRef("probe-9", 1), layer=1), probe),
+        MonitorUse(Monitor(direction=DirectionRef("v", 1)), VECTOR),
+        MonitorUse(Monitor(direction=DirectionRef("probe-9", 1), layer=1), probe),
     ]
     plan = compile_plan([], uses, SPEC)
     assert [m.point for m in plan.monitors] == [SitePoint(1, Site.RESID_POST)] * 2

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from steering.interventions import Operation
+from steering.documents import Operation, PositionContext
 from steering.plan import Steer, compile_plan
 from steering.runtime import SteeringRuntime, StepRow
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from tests.steering.oracle import steer_tokens
 from tests.steering.samples import make_spec, random_steer

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from steering.interventions import Operation
+from steering.documents import CONSTANT, Operation, PositionContext, Schedule
 from steering.plan import SteeringPlan, compile_plan
 from steering.runtime import SteeringRuntime, StepRow, runtime
-from steering.schedules import CONSTANT, Schedule
-from steering.scopes import PositionContext
 from steering.sites import Site
 from tests.steering.samples import make_spec, random_steer
 
@@ -24,7 +22,7 @@ PROMPT = 4
 def make_plan(seed: int, schedule: Schedule = CONSTANT) -> SteeringPlan:
     rng, scope = np.random.default_rng(seed), {"tokens": "all"}
     steer = random_steer(Operation.ABLATE, Site.RESID_POST, (0,), SPEC, rng, scope=scope)
-    intervention = replace(steer.intervention, schedule=schedule)
+    intervention = steer.intervention.model_copy(update={"schedule": schedule})
     return compile_plan([replace(steer, intervention=intervention)], [], SPEC)
 
 

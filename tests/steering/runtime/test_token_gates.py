@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from steering.directions import Direction, DirectionKind
-from steering.gates import Per
-from steering.interventions import Intervention, Operation
+from steering.documents import Intervention, Operation, Per, PositionContext
 from steering.plan import Steer, compile_plan
 from steering.runtime import SteeringRuntime, StepOutcome, StepRow
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from tests.steering.gate_oracle import GateOracle
 from tests.steering.gate_samples import with_token_gate

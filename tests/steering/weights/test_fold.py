@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from steering.directions import DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention, PositionContext
 from steering.plan import Steer, compile_plan
-from steering.scopes import PositionContext
 from steering.sites import Site, SitePoint
 from steering.weights import (
     GainedEdit,

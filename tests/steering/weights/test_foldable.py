@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from steering.directions import DirectionKind
-from steering.interventions import Intervention
+from steering.documents import Intervention
 from steering.plan import Steer, compile_plan
 from steering.sites import Site, SitePoint
 from steering.weights import NotFoldableError, check_foldable, edits_by_point

@@ -4,7 +4,7 @@ import pytest
 
 from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Request
-from steering.scopes import Region, Scope
+from steering.documents import Region, Scope
 from tests.server.engine.make_request import ScopedPlan, make_request
 
 PROMPT = range(14)  # three full blocks of four, and a half

@@ -11,7 +11,7 @@ from server.engine.errors import QueueFullError
 from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Priority, Request, RequestStatus
 from server.engine.scheduler import Pace, Scheduler, SchedulerLimits, SchedulerOutput
-from steering.scopes import PositionContext, Scope
+from steering.documents import PositionContext, Scope
 from tests.server.engine.make_request import ScopedPlan, make_request
 
 from .simulated_model import CountedSlots, SimulatedModel

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
-from steering.scopes import Region
+from steering.documents import Region
 
 from .templates import CHATML, CUTTING, FAMILIES, PARTS, PHI, QWEN3, R1
 from .tokenizers import byte_level

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from server.engine.errors import RequestRejectedError
 from server.engine.text import EncodedChat, Tokenizer
-from steering.scopes import Region
+from steering.documents import Region
 from tests.models.checkpoint import tiny_tokenizer
 
 from .tokenizers import CHATML, GEMMA, INST, SHOUTING, SPECIAL, THINKER, UNTHINKING

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from steering.directions import Direction
-from steering.interventions import Intervention
+from steering.documents import Intervention, PositionContext
 from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from steering.scopes import PositionContext
 from steering.sites import SitePoint
 from tests.steering.oracle import steer_tokens
 

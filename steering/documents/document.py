@@ -1,0 +1,289 @@
+"""The base of every document, and how pydantic's refusals become Coxswain's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, Union
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+
+from steering.errors import InvalidFieldError, NonFiniteError, SteeringError, shown
+
+__all__ = [
+    "Document",
+    "Variants",
+    "members_of_variants",
+    "read",
+    "refusal",
+    "refused",
+    "tagged",
+    "unknown_field",
+    "without_nulls",
+]
+
+_T = TypeVar("_T")
+_NOT_AN_OBJECT: Final = "not_an_object"
+_OBJECT_TYPES: Final = {_NOT_AN_OBJECT, "model_type", "model_attributes_type", "dict_type"}
+# What a value of another type should have been: alone, and as an item of a list.
+_EXPECTED: Final = {
+    "bool_type": ("true or false", "booleans"),
+    "float_type": ("a number", "numbers"),
+    "int_type": ("an integer", "integers"),
+    "string_type": ("a text", "strings"),
+}
+
+
+class Document(BaseModel):
+    """A JSON object that callers write, as a frozen value.
+
+    A member that is null counts as absent, and unknown members are refused. Reading raises a
+    `SteeringError` whose `param` is the path of the first problem and whose message says what was
+    found and what was expected. The constructor raises pydantic's `ValidationError` around it.
+
+    Class attributes:
+        noun: What a refusal calls the document.
+        subject: What a refusal calls it where a member is missing; `noun` unless given.
+        prefix: Stands before the names of members in messages, for a document within another.
+        null_is_absent: Whether members that are null are dropped before reading.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    noun: ClassVar[str] = "a document"
+    subject: ClassVar[str] = ""
+    prefix: ClassVar[str] = ""
+    null_is_absent: ClassVar[bool] = True
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read a JSON object.
+
+        Raises:
+            SteeringError: The first problem, with `param` naming the member.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise refusal(error, cls) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that `from_dict` reads, without members that are not given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def known(cls) -> frozenset[str]:
+        """Names of all members the document may have, as they are written."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
+    def owner(cls, name: str) -> str:  # noqa: ARG003, variants look at it
+        """What a refusal says has no such member, where it must."""
+        return cls.subject or cls.noun
+
+    @classmethod
+    def misplaced(cls, name: str) -> SteeringError:
+        """The refusal of a member that is known but is not one of this variant's."""
+        raise NotImplementedError
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Complete the members given, without nulls, before they are read."""
+        return document
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(value, Mapping):
+            absent = cls.known() if cls.null_is_absent else ()
+            value = cls.prepare(without_nulls(value, absent))
+        elif not isinstance(value, cls):
+            raise refused(f"is {shown(value)}; expected an object", _NOT_AN_OBJECT)
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise refusal(error, cls) from None
+
+
+def tagged(tag: str) -> ConfigDict:
+    """Configuration of variants whose JSON schema requires the member that tells them apart."""
+
+    def require(schema: dict[str, Any]) -> None:
+        schema["required"] = list(dict.fromkeys([tag, *schema.get("required", [])]))
+
+    return ConfigDict(json_schema_extra=require)
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """Makes a base class of documents stand for the union of its subclasses, in an `Annotated`.
+
+    Attributes:
+        tag: Member that tells them apart.
+        kinds: Its values, one for each subclass.
+        default: Its value where it is absent; None where it is required. Then the subclasses are
+            one family: members that none of them has are refused before anything else.
+    """
+
+    tag: str
+    kinds: type[StrEnum]
+    default: StrEnum | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: type[Document], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The schema of the union, discriminated by the tag."""
+        union: Any = Union[tuple(source.__subclasses__())]  # noqa: UP007, members known at run time
+        variants = handler.generate_schema(Annotated[union, Field(discriminator=self.tag)])
+
+        def choose(value: Any, variant: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            if isinstance(value, Mapping):
+                value = self._tagged(value, source)
+            try:
+                return variant(value)
+            except ValidationError as error:
+                raise _cause(error) or error from None
+
+        return core_schema.no_info_wrap_validator_function(choose, variants)
+
+    def _tagged(self, document: Mapping[str, Any], family: type[Document]) -> Mapping[str, Any]:
+        """The document with a tag that is one of the kinds."""
+        if self.default is None:
+            unknown = next((key for key in document if key not in family.known()), None)
+            if unknown is not None:
+                raise unknown_field(unknown, family.known(), family.noun, family.prefix)
+            if document.get(self.tag) is None:
+                message = f"{family.owner(self.tag)} has no {self.tag}; it is required"
+                raise InvalidFieldError(message, param=self.tag)
+        given = document.get(self.tag, self.default)
+        if given not in list(self.kinds):
+            raise InvalidFieldError(
+                f"{self.tag} is {shown(given)}; expected one of {', '.join(self.kinds)}",
+                param=self.tag,
+            )
+        return {**document, self.tag: given}
+
+
+@cache
+def members_of_variants(family: type[Document]) -> frozenset[str]:
+    """Names of all members that any variant of a family has."""
+    return frozenset(name for variant in family.__subclasses__() for name in variant.model_fields)
+
+
+def read(reader: TypeAdapter[_T], document: Any) -> _T:
+    """What a union of documents reads.
+
+    Raises:
+        SteeringError: The first problem, with `param` naming the member.
+    """
+    try:
+        return reader.validate_python(document)
+    except ValidationError as error:
+        cause = _cause(error)
+        if cause is None:
+            message = f"document is {shown(document)}; expected an object"
+            raise InvalidFieldError(message) from None
+        raise cause from None
+
+
+def _cause(error: ValidationError) -> SteeringError | None:
+    """The refusal that a reader within has raised; None where the value is no object."""
+    cause = error.errors(include_url=False)[0].get("ctx", {}).get("error")
+    return cause if isinstance(cause, SteeringError) else None
+
+
+def without_nulls(document: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """A copy of the document without those of the `known` members that are null."""
+    return {k: v for k, v in document.items() if v is not None or k not in known}
+
+
+def refused(predicate: str, code: str = InvalidFieldError.code) -> PydanticCustomError:
+    """For a validator to raise: a refusal whose message is the member's name and `predicate`.
+
+    `code` is that of the `SteeringError` it becomes.
+    """
+    return PydanticCustomError(code, "{predicate}", {"predicate": predicate})
+
+
+def unknown_field(key: object, known: Collection[str], noun: str, prefix: str) -> SteeringError:
+    """The refusal of a member that no such document has."""
+    name = f"{key!s:.60}"
+    name = name if name.isprintable() else shown(name)
+    return InvalidFieldError(
+        f"unknown field {prefix}{name} of {noun}; expected {', '.join(sorted(known))}", param=name
+    )
+
+
+def refusal(error: ValidationError, model: type[Document]) -> SteeringError:
+    """The first problem of a document as Coxswain words it; members nobody knows come first."""
+    known = model.known()
+
+    def rank(found: ErrorDetails) -> int:
+        if found["type"] != "extra_forbidden":
+            return 1
+        return 2 if found["loc"][0] in known else 0
+
+    found = min(error.errors(include_url=False), key=rank)
+    kind, value, cause = found["type"], found["input"], found.get("ctx", {}).get("error")
+    path = _path(found["loc"])
+    if isinstance(cause, SteeringError):
+        return cause.under(path) if path else cause
+    if kind == "extra_forbidden":
+        key = found["loc"][0]
+        if key in known:
+            return model.misplaced(str(key))
+        return unknown_field(key, known, model.noun, model.prefix)
+    if kind == "missing":
+        return InvalidFieldError(f"{model.owner(path)} has no {path}; it is required", param=path)
+    if kind in _OBJECT_TYPES:
+        return InvalidFieldError(
+            f"{model.prefix}{path or 'document'} is {shown(value)}; expected an object", param=path
+        )
+    field, is_item = path.partition("[")[0], "[" in path
+    error_class, predicate = _predicate(found, is_item=is_item)
+    return error_class(f"{model.prefix}{field} {predicate}", param=field)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """`interventions[0]`: a member and places in its lists; tags of unions are not in it."""
+    items = "".join(f"[{part}]" for part in loc[1:] if isinstance(part, int))
+    return f"{loc[0]}{items}" if loc else ""
+
+
+def _predicate(found: ErrorDetails, *, is_item: bool) -> tuple[type[SteeringError], str]:
+    """The class of a refusal, and what its message says after the member's name."""
+    kind, value = found["type"], found["input"]
+    own = _classes().get(kind)
+    if own is not None:
+        return own, str(found["ctx"]["predicate"])
+    if kind == "finite_number" or (kind == "float_type" and type(value) is int):  # 10**400
+        return NonFiniteError, "is not finite; expected a finite number"
+    verb = "contains" if is_item else "is"
+    if kind in ("enum", "literal_error"):
+        if is_item and not isinstance(value, str):
+            return InvalidFieldError, f"contains {shown(value)}; expected strings"
+        members = ", ".join(re.findall(r"'([^']*)'", found["ctx"]["expected"]))
+        return InvalidFieldError, f"{verb} {shown(value)}; expected one of {members}"
+    if kind in _EXPECTED:
+        expected = _EXPECTED[kind][is_item]
+        return InvalidFieldError, f"{verb} {shown(value)}; expected {expected}"
+    raise AssertionError(f"a refusal that has no wording: {found}")
+
+
+def _classes() -> dict[str, type[SteeringError]]:
+    """Every class of refusal by its code."""
+    classes: list[type[SteeringError]] = [SteeringError, *SteeringError.__subclasses__()]
+    return {error.code: error for error in classes}

@@ -1,0 +1,109 @@
+"""Types of members that documents share: JSON's own, without conversions between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, Strict, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from steering.errors import UnknownSiteError, shown
+from steering.sites import Site
+
+from .document import refused
+
+__all__ = [
+    "Flag",
+    "Integer",
+    "ListOf",
+    "Number",
+    "Seed",
+    "SiteName",
+    "Text",
+    "Texts",
+    "Within",
+    "listed",
+]
+
+_BOUNDS: Final = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+
+Number = Annotated[float, Strict()]
+"""A finite number; a boolean is none."""
+
+Integer = Annotated[int, Strict()]
+"""An integer; 1.0 and true are none."""
+
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict()]
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Says in words which numbers the bounds of a member allow.
+
+    Attributes:
+        words: What was expected, such as `a number in (0, 1]`.
+        is_whole: Whether what is no number of that type is refused in these words too.
+    """
+
+    words: str
+    is_whole: bool = False
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The member's own schema, with its refusals put into words."""
+        return core_schema.no_info_wrap_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if self.is_whole:
+                raise refused(f"is {shown(value)}; expected {self.words}") from None
+            if error.errors()[0]["type"] in _BOUNDS:
+                raise refused(f"is {value:g}; expected {self.words}") from None
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Says in words what a list holds, where something else than a list is given."""
+
+    words: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The member's own schema, after a look at its form."""
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise refused(f"is {shown(value)}; expected a list of {self.words}")
+        return value
+
+
+def listed(value: Any) -> Any:
+    """A list as it is; anything else as a list of one."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _site(value: Any) -> Site:
+    try:
+        return Site(value)
+    except ValueError:
+        raise refused(
+            f"is {shown(value)}; expected one of {', '.join(Site)}", UnknownSiteError.code
+        ) from None
+
+
+SiteName = Annotated[Site, BeforeValidator(_site)]
+"""A site by its name."""
+
+Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
+"""A list of texts, or a single one."""
+
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+"""The seed of a generator, which every library's takes."""
