@@ -22,6 +22,10 @@ _OPEN_TASK = re.compile(r"\b(?:FIXME|XXX)\b|\bTODO\b(?!\([a-z]+\): \S)")
 _UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 _UNSAFE_CALLS = {"__import__", "eval", "exec", "torch.load", "yaml.load"}
 _UNSAFE_KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
+# One sets up what everybody's events are written with, the other listens to a library.
+_USES_LOGGING = {"server.logs", "server.engine.loading.pretrained"}
+_LOG_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+_EVENT = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 # Where any exception ends one unit of work: it is logged, or carried to who waits for it.
 _BORDERS = {
     "server.api.generation.run",
@@ -98,3 +102,37 @@ def test_broad_handlers_stand_only_at_borders() -> None:
 
 def test_every_border_is_a_module() -> None:
     assert {module.name for module in modules()} >= _BORDERS
+
+
+def test_only_the_server_logs_and_by_one_library() -> None:
+    """`structlog`, as `server.logs` sets it up; a library of the project's says what it returns."""
+    found = []
+    for module in modules():
+        forbidden = {"logging", "structlog"}
+        if module.name.split(".")[0] == "server":
+            forbidden = set() if module.name in _USES_LOGGING else {"logging"}
+        tops = {imported.name.split(".")[0] for imported in imports(module)}
+        found += [f"{module.name}: imports {name}" for name in sorted(tops & forbidden)]
+    assert found == []
+
+
+def _odd_events(module: Module) -> Iterator[str]:
+    for call in _calls(module.tree):
+        match call.func:
+            case ast.Attribute(value=ast.Name(id="_log"), attr=level):
+                events = call.args[0] if len(call.args) == 1 else None
+                names = [events.body, events.orelse] if isinstance(events, ast.IfExp) else [events]
+                if level not in _LOG_LEVELS or not all(map(_is_event, names)):
+                    yield f"{module.name}:{call.lineno}: {ast.unparse(call)[:60]}"
+
+
+def _is_event(node: ast.expr | None) -> bool:
+    match node:
+        case ast.Constant(value=str(text)):
+            return _EVENT.fullmatch(text) is not None
+    return False
+
+
+def test_what_is_logged_is_an_event_with_fields() -> None:
+    """`_log.info("job_failed", job_id=...)`: a name to search for, and values to filter by."""
+    assert [found for module in modules("server") for found in _odd_events(module)] == []

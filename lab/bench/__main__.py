@@ -15,6 +15,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from server.logs import configure_logs
+
 _NAMES = ("attention", "compare", "kernel", "linear", "long_prompt", "profiles", "throughput")
 _GUIDE = (
     ["compare"],
@@ -28,11 +30,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] not in _NAMES:
         raise SystemExit(__doc__)
+    configure_logs("warning", "text")
     for command in [arguments] if arguments else _GUIDE:
         if command == ["compare"] and not Path(".venv-vllm/bin/python").is_file():
             command = [*command, "--sides", "coxswain", "transformers"]
-        sys.argv = [f"bench.{command[0]}", *command[1:]]
-        runpy.run_module(f"bench.{command[0]}", run_name="__main__")
+        sys.argv = [f"lab.bench.{command[0]}", *command[1:]]
+        runpy.run_module(f"lab.bench.{command[0]}", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from pathlib import Path
 
+from server.logs import configure_logs
 from server.settings import DEMO_DIR, EMBEDDED_MODEL
 
 from .artifacts import write
@@ -18,7 +17,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit, choose, measure and write."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    configure_logs("info", "text")
     parser = argparse.ArgumentParser(prog="python -m lab.demo", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=EMBEDDED_MODEL)
     parser.add_argument("--out", type=Path, default=DEMO_DIR, help="folder to write to")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from server.logs import configure_logs
 from server.settings import EMBEDDED_MODEL
 
 from . import rosi, styles, transport
@@ -33,7 +33,7 @@ _log = logging.getLogger("experiments")
 
 def main(arguments: list[str] | None = None, sizes: Sizes | None = None) -> None:
     """Run experiments; the page is made of their results, and of shipped ones for all others."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    configure_logs("info", "text")
     options = _parser().parse_args(arguments)
     names = options.names or list(EXPERIMENTS)
     for checkpoint in options.checkpoints:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from server.logs import configure_logs
 from server.settings import EMBEDDED_MODEL
 
 from .card import compare, write_card
@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one subcommand."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    configure_logs("info", "text")
     # One thread is the fastest for matrices this small, and makes a run repeatable.
     torch.set_num_threads(1)
     options = _parser().parse_args(arguments)

@@ -40,6 +40,9 @@ def bake(
     """Write steering into a copy of a checkpoint's weights, to be loaded without Coxswain."""
     from server.bake import options as given
     from server.bake.run import bake as run
+    from server.logs import configure_logs
+
+    configure_logs("warning", "text")
 
     if (out is None) != dry_run:
         raise failure("give either --out, or --dry-run for a report alone")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -12,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import torch
 
 from .assembly import assemble
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncEngine", "OutputStream"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _DRAIN_POLL_SECONDS: Final = 0.02
 _CLOSE_POLL_SECONDS: Final = 0.5
@@ -194,7 +194,7 @@ class AsyncEngine:
         try:
             self._serve()
         except Exception:
-            _log.exception("the engine's loop failed")
+            _log.exception("engine_loop_failed")
         with self._wake:
             self._is_over = True  # from here on nothing is submitted, so nothing waits forever
         self._do_commands()
@@ -211,7 +211,7 @@ class AsyncEngine:
                 self._core.step()
             self._flush()
             if self._core.keeps_failing:
-                _log.critical("steps keep failing; the engine stops")
+                _log.critical("engine_stops", reason="steps keep failing")
                 return
 
     def _do_commands(self) -> None:

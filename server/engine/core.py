@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
+
+import structlog
 
 from .errors import (
     EngineDeadError,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineCore", "RequestSink"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class RequestSink(Protocol):
@@ -134,7 +135,7 @@ class EngineCore:
             sink.fail(error)
             return
         except Exception:
-            _log.exception("request %s could not be admitted", spec.request_id)
+            _log.exception("request_not_admitted", request=spec.request_id)
             sink.fail(GenerationError("this request failed before it ran"))
             return
         self._live[spec.request_id] = (progress, sink)
@@ -161,7 +162,7 @@ class EngineCore:
             self._steps.beat()
             sampled = self._sampler.sample(result.logits, [p.request for p in result.sampled])
         except Exception:
-            _log.exception("a step failed as a whole")
+            _log.exception("step_failed")
             self._fail_step(output)
             return
         self._record(output, result, sampled)
@@ -316,7 +317,7 @@ class EngineCore:
         try:
             work()
         except Exception:
-            _log.exception("request %s failed", request.request_id)
+            _log.exception("request_failed", request=request.request_id)
             message = "this request failed while it ran; others are not affected"
             self._fail(request, GenerationError(message))
 

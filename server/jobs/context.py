@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
+
+import structlog
 
 from server.auth.permissions import KeyScope, PermissionDeniedError, Principal
 from server.engine.engine import Engine
@@ -28,7 +29,7 @@ __all__ = ["JobContext", "JobServices", "Progress"]
 
 _T = TypeVar("_T")
 _INTERVAL_SECONDS: Final = 1.0
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class JobContext:
             except JobLostError:
                 self.cancel()
             except StoreError as error:
-                _log.warning("progress of %s was not stored: %s", self.job_id, error)
+                _log.warning("job_progress_not_stored", job_id=self.job_id, reason=str(error))
             else:
                 self._services.changed()
 

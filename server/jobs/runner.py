@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
+
+import structlog
 
 from server.store import ClaimedJob, JobRecord, JobStatus, Store
 from server.store.canonical import canonical_json
@@ -22,7 +23,7 @@ __all__ = ["Changes", "JobObserver", "JobRunner", "JobTimes"]
 
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Changes:
@@ -217,13 +218,10 @@ class JobRunner:
         elif not running.is_cancelled:
             body = self._describe(error)
             is_fault = body["error"]["type"] == "server_error"
-            _log.log(
-                logging.ERROR if is_fault else logging.INFO,
-                "job %s failed: %s",
-                job.id,
-                error,
-                exc_info=error if is_fault else None,
-            )
+            if is_fault:
+                _log.error("job_failed", job_id=job.id, reason=str(error), exc_info=error)
+            else:
+                _log.info("job_failed", job_id=job.id, reason=str(error))
             message = str(body["error"]["message"])
             await self._persist(partial(self._services.runs.fail, job.id, body, message))
 
@@ -235,7 +233,7 @@ class JobRunner:
             except JobLostError:
                 return None
             except StoreError as error:
-                _log.warning("the end of a job was not stored, trying again: %s", error)
+                _log.warning("job_end_not_stored", reason=str(error), message="trying again")
             if self.is_stopping:
                 return None
             await Changes.wait(self._stopping, self._times.tick)
@@ -245,7 +243,7 @@ class JobRunner:
         try:
             return await self._services.pool.run(function, *args)
         except StoreError as error:
-            _log.warning("the store of jobs cannot be used: %s", error)
+            _log.warning("job_store_not_ready", reason=str(error))
             return None
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ from .rope import freeze_longrope, refuse_dynamic_rope
 
 __all__ = ["LoadedModel", "load"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +117,15 @@ def _load(config: EngineConfig) -> LoadedModel:
     )
     info = _info(resolved, spec, memory, specs, _vocab_size(model), AttentionReader(layout))
     _log.info(
-        "loaded %s (%s) on %s in %s: %d layers, context %d, %d blocks of %d tokens",
-        *(spec.name, spec.family, info.device, info.dtype, spec.num_layers),
-        *(info.max_model_len, info.num_kv_blocks, info.block_size),
+        "model_loaded",
+        model=spec.name,
+        family=spec.family,
+        device=info.device,
+        dtype=info.dtype,
+        num_layers=spec.num_layers,
+        max_model_len=info.max_model_len,
+        num_kv_blocks=info.num_kv_blocks,
+        block_size=info.block_size,
     )
     return LoadedModel(resolved, model, tokenizer, layout, attention, device, info)
 
@@ -140,9 +146,14 @@ def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]
 def _pack_weights(model: nn.Module) -> None:
     needed, free = linear_weight_bytes(model), free_memory_bytes()
     if needed <= free // 4:
-        _log.info("packed %d linear weights, %d bytes", pack_linear(model), needed)
+        _log.info("weights_packed", num_weights=pack_linear(model), num_bytes=needed)
     else:
-        _log.warning("weights not packed: %d bytes needed, %d free; CPU is slower", needed, free)
+        _log.warning(
+            "weights_not_packed",
+            needed_bytes=needed,
+            free_bytes=free,
+            message="too little memory is free; the CPU is slower for it",
+        )
 
 
 def _single_sequence(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import torch
 from torch import nn
 from transformers import (
@@ -40,7 +41,7 @@ from .placement import resolve_device, resolve_device_map, resolve_dtype
 
 __all__ = ["load_weights", "read_config"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _LEFT_OUT: Final = re.compile(
     r"(^|\.)("
@@ -125,10 +126,15 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
     _refuse(config.model, "has weights that are not in floating point", _integers(model, files))
     for text in said:
         if _REPORT not in text:  # it is about the names that are told here
-            _log.warning("transformers: %s", " ".join(text.split()))
+            _log.warning("transformers_warned", message=" ".join(text.split()))
     if left_out:
         kinds = {re.sub(r"\d+", "*", name) for name in left_out}
-        _log.info("left out %d tensors that no text needs: %s", len(left_out), _names(kinds))
+        _log.info(
+            "tensors_left_out",
+            count=len(left_out),
+            names=_names(kinds),
+            message="no text needs them",
+        )
     return model.eval().requires_grad_(False)
 
 

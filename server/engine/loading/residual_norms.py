@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from steering.sites import Site, SitePoint
 
 __all__ = ["NEUTRAL_TEXTS", "measure_residual_norms", "neutral_tokens"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 NEUTRAL_TEXTS: Final = (
     "The river rises in the hills to the north and runs for about forty miles before it reaches "
@@ -74,9 +74,10 @@ def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]
         )
     if beyond:
         _log.warning(
-            "the model has no embedding for %d added tokens, such as %r; prompts with them are "
-            "refused",
-            *(len(beyond), next(iter(beyond))),
+            "tokens_without_embedding",
+            count=len(beyond),
+            example=next(iter(beyond)),
+            message="the tokenizer has added them; prompts with them are refused",
         )
     ends: frozenset[Any] = tokenizer.end_token_ids
     if strange := [end for end in ends if not isinstance(end, int)]:
@@ -85,7 +86,7 @@ def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]
             param="model",
         )
     if not any(end < vocab_size for end in ends):
-        _log.warning("the model has no end token; answers run until max_tokens or a stop string")
+        _log.warning("no_end_token", message="answers run until max_tokens or a stop string")
     return [tuple(ids) for ids in texts]
 
 

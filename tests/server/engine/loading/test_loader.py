@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
 from server.engine.attention import ScheduledSequence
 from server.engine.config import EngineConfig
@@ -180,21 +181,24 @@ def test_a_tokenizer_that_cannot_be_this_models_is_refused(
 
 
 def test_added_tokens_without_an_embedding_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
-    load(_config(save_tiny("llama", tmp_path, vocab_size=VOCAB_SIZE - 1, pad_token_id=None)))
-    assert "no embedding for 1 added tokens, such as '<|pad|>'" in caplog.text
+    with capture_logs() as entries:
+        load(_config(save_tiny("llama", tmp_path, vocab_size=VOCAB_SIZE - 1, pad_token_id=None)))
+    [told] = [entry for entry in entries if entry["event"] == "tokens_without_embedding"]
+    assert (told["count"], told["example"]) == (1, "<|pad|>")
 
 
 def test_a_model_that_cannot_end_an_answer_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
     path = save_tiny("llama", tmp_path)
     (path / "generation_config.json").unlink()
     _edit_json(path / "tokenizer_config.json", eos_token=None)
     _edit_json(path / "config.json", eos_token_id=None)
-    load(_config(path))
-    assert "no end token" in caplog.text
+    with capture_logs() as entries:
+        load(_config(path))
+    assert "no_end_token" in [entry["event"] for entry in entries]
 
 
 @pytest.mark.parametrize("most", [1, 2, 4, 5])
