@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["ROOT", "Import", "Module", "imports", "modules", "modules_needed", "text_files"]
+__all__ = [
+    "ROOT",
+    "Import",
+    "Module",
+    "imports",
+    "modules",
+    "modules_needed",
+    "refuse",
+    "text_files",
+]
 
 ROOT = Path(__file__).parent.parent
 _SOURCES = {
@@ -51,6 +60,12 @@ class Import:
     line: int
     is_lazy: bool
     is_typing: bool
+
+
+def refuse(offenders: Iterable[str]) -> None:
+    """Fail, with every offender in the message, if there is any."""
+    found = sorted(offenders)
+    assert not found, "\n".join(["", *found])
 
 
 @cache

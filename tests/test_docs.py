@@ -16,7 +16,7 @@ from steering.sites import Site
 from tools import reference
 from tools.examples import documents
 
-from .source_tree import ROOT
+from .source_tree import ROOT, refuse
 
 _DOCS = ROOT / "docs"
 _TEXTS = [*documents(), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -42,7 +42,7 @@ def test_every_member_has_a_row(kind: type) -> None:
 def test_every_word_of_an_intervention_is_explained() -> None:
     named = [*StrengthUnit, *ScheduleKind, *Tokens, *_REGIONS, *Intervention.known()]
     words = set(re.findall(r"\w+", (_DOCS / "steering.md").read_text()))
-    assert [str(name) for name in named if str(name) not in words] == []
+    refuse([str(name) for name in named if str(name) not in words])
 
 
 def test_every_key_scope_has_a_row() -> None:
@@ -82,7 +82,7 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)]+)\)", path.read_text())
         if not target.startswith("https://") and not _leads_somewhere(path, target)
     ]
-    assert dead == []
+    refuse(dead)
 
 
 def _leads_somewhere(path: Path, target: str) -> bool:
@@ -106,7 +106,7 @@ def test_files_named_exist() -> None:
         for name in named.findall(path.read_text())
         if not list(ROOT.glob(f"{name.rstrip('*/')}*"))
     ]
-    assert missing == []
+    refuse(missing)
 
 
 def test_the_changelog_knows_the_version() -> None:

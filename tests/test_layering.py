@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
 
-from .source_tree import ROOT, Import, Module, imports, modules, modules_needed
+from .source_tree import ROOT, Import, Module, imports, modules, modules_needed, refuse
 
 _STEERING = {"torch", "numpy", "pydantic", "pydantic_core", "safetensors"}
 _CLIENT = {"httpx", "httpx_retries", "httpx_sse", "pydantic", "typer"}
@@ -84,58 +84,58 @@ def _is_ours_or(found: Import, package: str, allowed: set[str]) -> bool:
 def test_steering_needs_only_tensors() -> None:
     statistical = [m for p in ("steering.fit", "steering.analysis") for m in _within(p)]
     others = [m for m in _within("steering") if m not in statistical]
-    assert _offences(others, lambda i: _is_ours_or(i, "steering", _STEERING)) == []
+    refuse(_offences(others, lambda i: _is_ours_or(i, "steering", _STEERING)))
     with_statistics = _STEERING | _STATISTICS
-    assert _offences(statistical, lambda i: _is_ours_or(i, "steering", with_statistics)) == []
-    assert _offences(statistical, lambda i: i.is_lazy or _top(i) not in _STATISTICS) == []
+    refuse(_offences(statistical, lambda i: _is_ours_or(i, "steering", with_statistics)))
+    refuse(_offences(statistical, lambda i: i.is_lazy or _top(i) not in _STATISTICS))
 
 
 def test_the_engine_knows_no_web_and_no_store() -> None:
     engine = _within("server.engine")
-    assert _offences(engine, lambda i: _top(i) not in _WEB) == []
-    assert _offences(engine, lambda i: _top(i) != "server" or _reaches(i, "server.engine")) == []
+    refuse(_offences(engine, lambda i: _top(i) not in _WEB))
+    refuse(_offences(engine, lambda i: _top(i) != "server" or _reaches(i, "server.engine")))
 
 
 def test_transformers_enters_the_engine_by_three_doors() -> None:
     """The model's reader, the tokenizer, and the attention functions that it has registered."""
     doors = {"attention", "pretrained", "tokenizer"}
     others = [m for m in _within("server.engine") if m.name.rpartition(".")[2] not in doors]
-    assert _offences(others, lambda i: _top(i) != "transformers") == []
+    refuse(_offences(others, lambda i: _top(i) != "transformers"))
 
 
 def test_the_store_knows_values_only() -> None:
     others = ("server.engine", "server.api", *_STEERING_MACHINERY)
-    assert _offences(_within("server.store"), lambda i: not _reaches(i, *others)) == []
+    refuse(_offences(_within("server.store"), lambda i: not _reaches(i, *others)))
 
 
 def test_routes_hold_no_tensors_and_no_engine_parts() -> None:
     parts = ("torch", "server.engine.core", "server.engine.model_runner", *_STEERING_MACHINERY)
-    assert _offences(_within("server.api"), lambda i: not _reaches(i, *parts)) == []
+    refuse(_offences(_within("server.api"), lambda i: not _reaches(i, *parts)))
 
 
 def test_measuring_knows_neither_who_asks_nor_what_for() -> None:
     """Routes, jobs, bake and the lab measure by the same means; jobs know no routes."""
     askers = ("server.api", "server.jobs", "server.bake", "lab")
-    assert _offences(_within("server.measure"), lambda i: not _reaches(i, *askers)) == []
-    assert _offences(_within("server.jobs"), lambda i: not _reaches(i, "server.api")) == []
+    refuse(_offences(_within("server.measure"), lambda i: not _reaches(i, *askers)))
+    refuse(_offences(_within("server.jobs"), lambda i: not _reaches(i, "server.api")))
 
 
 def test_the_client_knows_nothing_of_ours() -> None:
     """Save the evaluations, which commands import when they are asked for them."""
     commands = _within("coxswain_client.cli")
     others = [m for m in _within("coxswain_client") if m not in commands]
-    assert _offences(others, lambda i: _is_ours_or(i, "coxswain_client", _CLIENT)) == []
+    refuse(_offences(others, lambda i: _is_ours_or(i, "coxswain_client", _CLIENT)))
     allowed = _CLIENT | {"coxswain_evals"}
-    assert _offences(commands, lambda i: _is_ours_or(i, "coxswain_client", allowed)) == []
-    assert _offences(commands, lambda i: i.is_lazy or _top(i) != "coxswain_evals") == []
+    refuse(_offences(commands, lambda i: _is_ours_or(i, "coxswain_client", allowed)))
+    refuse(_offences(commands, lambda i: i.is_lazy or _top(i) != "coxswain_evals"))
 
 
 def test_evaluations_know_the_client_alone() -> None:
     evals = _within("coxswain_evals")
     allowed = _CLIENT | _EVALS | {"coxswain_client"}
-    assert _offences(evals, lambda i: _is_ours_or(i, "coxswain_evals", allowed)) == []
-    assert _offences(evals, lambda i: i.is_lazy or i.is_typing or _top(i) not in _EVALS) == []
-    assert _offences(evals, lambda i: not _reaches(i, "coxswain_client.cli")) == []
+    refuse(_offences(evals, lambda i: _is_ours_or(i, "coxswain_evals", allowed)))
+    refuse(_offences(evals, lambda i: i.is_lazy or i.is_typing or _top(i) not in _EVALS))
+    refuse(_offences(evals, lambda i: not _reaches(i, "coxswain_client.cli")))
 
 
 def _serving() -> list[Module]:
@@ -145,7 +145,7 @@ def _serving() -> list[Module]:
 
 def test_settings_are_read_in_two_places() -> None:
     others = [m for m in _serving() if m.name not in _READS_SETTINGS]
-    assert _offences(others, lambda i: not _reaches(i, "server.settings")) == []
+    refuse(_offences(others, lambda i: not _reaches(i, "server.settings")))
 
 
 def test_no_work_shares_the_default_threads() -> None:
@@ -157,7 +157,7 @@ def test_no_work_shares_the_default_threads() -> None:
         names |= {i.name.rpartition(".")[2] for i in imports(module)}
         forbidden = shared if module.name == _RUNS_THREADS else {*shared, "run_in_executor"}
         found += [f"{module.name}: {name}" for name in sorted(names & forbidden)]
-    assert found == []
+    refuse(found)
 
 
 def test_another_package_is_used_by_its_public_names() -> None:
@@ -168,7 +168,7 @@ def test_another_package_is_used_by_its_public_names() -> None:
         ours = _top(found) in {"steering", "server"}
         return not ours or not any(is_private(part) for part in found.name.split("."))
 
-    assert _offences(modules(), is_public) == []
+    refuse(_offences(modules(), is_public))
 
 
 def _check_no_circle(graph: dict[str, set[str]], pending: set[tuple[str, str]]) -> None:
@@ -211,7 +211,7 @@ def test_no_arrow_points_up() -> None:
         for found in imports(module)
         if _reaches(found, *_FLOORS[floor + 1 :])
     ]
-    assert climbing == []
+    refuse(climbing)
 
 
 def _loaded_by(*names: str) -> set[str]:

@@ -78,7 +78,20 @@ def load(config: EngineConfig) -> LoadedModel:
         SteeringError: The architecture is not supported, or its map fails the self-check.
     """
     with reading(config.model):
-        return _load(config)
+        loaded = _load(config)
+    info = loaded.info
+    _log.info(
+        "model_loaded",
+        model=info.spec.name,
+        family=info.spec.family,
+        device=info.device,
+        dtype=info.dtype,
+        num_layers=info.spec.num_layers,
+        max_model_len=info.max_model_len,
+        num_kv_blocks=info.num_kv_blocks,
+        block_size=info.block_size,
+    )
+    return loaded
 
 
 def _load(config: EngineConfig) -> LoadedModel:
@@ -116,17 +129,6 @@ def _load(config: EngineConfig) -> LoadedModel:
         max_abs=torch.finfo(specs[0].dtype).max,
     )
     info = _info(resolved, spec, memory, specs, _vocab_size(model), AttentionReader(layout))
-    _log.info(
-        "model_loaded",
-        model=spec.name,
-        family=spec.family,
-        device=info.device,
-        dtype=info.dtype,
-        num_layers=spec.num_layers,
-        max_model_len=info.max_model_len,
-        num_kv_blocks=info.num_kv_blocks,
-        block_size=info.block_size,
-    )
     return LoadedModel(resolved, model, tokenizer, layout, attention, device, info)
 
 

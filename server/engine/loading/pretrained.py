@@ -129,12 +129,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
             _log.warning("transformers_warned", message=" ".join(text.split()))
     if left_out:
         kinds = {re.sub(r"\d+", "*", name) for name in left_out}
-        _log.info(
-            "tensors_left_out",
-            count=len(left_out),
-            names=_names(kinds),
-            message="no text needs them",
-        )
+        _log.info("tensors_no_text_needs_left_out", count=len(left_out), names=_names(kinds))
     return model.eval().requires_grad_(False)
 
 

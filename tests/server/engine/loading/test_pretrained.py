@@ -121,7 +121,9 @@ def test_what_no_text_needs_is_left_out_and_told(
     _save(load_file(path / WEIGHTS) | {name: torch.ones(3) for name in names}, path)
     with capture_logs() as entries:
         loaded = load(_config(path))
-    [told] = [entry["names"] for entry in entries if entry["event"] == "tensors_left_out"]
+    [told] = [
+        entry["names"] for entry in entries if entry["event"] == "tensors_no_text_needs_left_out"
+    ]
     kinds = ["".join("*" if char.isdigit() else char for char in name) for name in names]
     assert all(kind in told for kind in kinds)
     ids = torch.arange(20)[None]
