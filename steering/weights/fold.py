@@ -19,8 +19,8 @@ from .errors import NotFoldableError
 __all__ = [
     "WRITE_SITES",
     "GainedEdit",
-    "blocks",
     "check_foldable",
+    "column_blocks",
     "edits_by_point",
     "fold_bias",
     "fold_weight",
@@ -31,7 +31,7 @@ __all__ = [
 _BLOCK_ITEMS: Final = 2**22
 
 
-def blocks(matrix: Tensor) -> Iterator[Tensor]:
+def column_blocks(matrix: Tensor) -> Iterator[Tensor]:
     """Views of whole columns: of [d_out, d_in], or of each [d_out, d_in] of a stack."""
     for part in matrix.unbind(0) if matrix.ndim == 3 else (matrix,):
         yield from torch.split(part, max(1, _BLOCK_ITEMS // part.shape[0]), dim=-1)

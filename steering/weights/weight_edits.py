@@ -15,7 +15,7 @@ from steering.sites import SitePoint
 
 from .checkpoint_files import CheckpointFiles
 from .errors import CentredWeightsError
-from .fold import GainedEdit, blocks, fold_bias, fold_weight
+from .fold import GainedEdit, column_blocks, fold_bias, fold_weight
 from .matrix_edits import mean_row
 from .write_tensor import WriteTensor
 
@@ -71,7 +71,7 @@ def survey(
         total = sums.setdefault(write.point, [0.0, 0.0, 0.0])
         matrix = write.matrix(files.tensor(write.name))
         widths[write.point] = matrix.shape[-2]
-        for block in blocks(matrix):
+        for block in column_blocks(matrix):
             exact = block.double()
             update = fold_weight(exact, edits[write.point]) - exact
             for index, part in enumerate((exact, mean_row(exact), update)):
@@ -150,7 +150,7 @@ def edit_stored(
     edited = stored.to(dtype, copy=True)
     total = Survival()
     for source, target in zip(
-        blocks(write.matrix(stored)), blocks(write.matrix(edited)), strict=True
+        column_blocks(write.matrix(stored)), column_blocks(write.matrix(edited)), strict=True
     ):
         exact = source.double()
         folded = fold_weight(exact, edits)

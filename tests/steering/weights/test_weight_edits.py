@@ -9,7 +9,7 @@ from steering.operations import Edit
 from steering.operations.edit import identity_response
 from steering.sites import Site, SitePoint
 from steering.weights import GainedEdit, Survival, WriteTensor, rosi
-from steering.weights.fold import blocks
+from steering.weights.fold import column_blocks
 from steering.weights.weight_edits import edit_stored
 
 POINT = SitePoint(0, Site.MLP_OUT)
@@ -88,7 +88,7 @@ def test_parts_add_up() -> None:
 
 def test_blocks_cover_every_column_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steering.weights.fold._BLOCK_ITEMS", D * 10)
-    widths = [block.shape for block in blocks(W)]
+    widths = [block.shape for block in column_blocks(W)]
     assert widths == [(D, 10)] * 9 + [(D, 6)]
     stored = torch.stack([W, W.flip(1)])
     edited, _ = edit_stored(stored, WriteTensor("w", POINT, False), rank_one(2.0), torch.float32)
