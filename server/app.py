@@ -27,13 +27,12 @@ from .api.http.errors import (
     RouteNotFoundError,
     WrongMethodError,
 )
-from .api.http.lifecycle import Lifecycle
+from .api.http.lifecycle import Lifecycle, StoreHealth
 from .api.http.limits import Limits, Room
 from .api.http.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
 from .api.key_gate import KeysGate
 from .api.route_list import ROUTERS, list_routes, methods_of
 from .api.routes import jobs
-from .api.store_health import StoreHealth
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
 from .jobs.kind import JobKind

@@ -31,11 +31,10 @@ from server.resolver.resolver import Registry
 from server.store import Actor, Store
 
 from .http.body import Desk
-from .http.lifecycle import Lifecycle
+from .http.lifecycle import Lifecycle, StoreHealth
 from .http.limits import Limits, Room
 from .key_gate import KeysGate
 from .schemas.fields import Wire
-from .store_health import StoreHealth
 
 __all__ = [
     "PUBLIC",

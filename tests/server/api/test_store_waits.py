@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL
 
-from server.api.store_health import StoreHealth
+from server.api.http.lifecycle import StoreHealth
 from server.app import create_app
 from server.auth.permissions import KeyScope
 from server.pools import Pool
