@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from .compile_plan import MonitorUse, Steer, compile_plan
 from .plan import PlannedMonitor, SteeringPlan
-from .planned_gate import PlannedGate
-from .planned_intervention import Lane, PlannedEdit, PlannedIntervention
+from .planned_intervention import Lane, PlannedEdit, PlannedGate, PlannedIntervention
 
 __all__ = [
     "Lane",

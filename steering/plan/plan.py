@@ -15,8 +15,7 @@ from steering.documents import PositionContext
 from steering.errors import InvalidFieldError, NoEffectError
 from steering.sites import Site, SitePoint
 
-from .planned_gate import PlannedGate
-from .planned_intervention import PlannedIntervention
+from .planned_intervention import PlannedGate, PlannedIntervention
 
 __all__ = ["PlannedMonitor", "SteeringPlan"]
 

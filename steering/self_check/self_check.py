@@ -15,11 +15,11 @@ from steering.sites import Site, SitePoint
 
 from .probe import Probe, Trace, WatchedInput, trace_forward
 
-__all__ = ["PROBE_ROWS", "Effect", "LayerEffects", "relative_tolerance", "self_check"]
+__all__ = ["self_check"]
 
 # One token per site, the last computed first: what a token's probe changes reaches only later
 # tokens, and of these none before its own probe, so one forward checks all sites of a layer.
-PROBE_ROWS: Final = {
+_PROBE_ROWS: Final = {
     site: row
     for row, site in enumerate(
         (
@@ -37,13 +37,13 @@ PROBE_ROWS: Final = {
 }
 
 
-def relative_tolerance(dtype: torch.dtype) -> float:
+def _relative_tolerance(dtype: torch.dtype) -> float:
     """How far, of its length, a vector may be off in `dtype` when all is well."""
     return 1e-3 if torch.finfo(dtype).bits >= 32 else 2e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
+class _Effect:
     """What one probe did to one tensor, for one token: base, probed and expected are [d]."""
 
     point: SitePoint
@@ -62,7 +62,7 @@ class Effect:
         expected, shift = self.expected.float().cpu(), probed - base
         eps = torch.finfo(self.base.dtype).eps
         rounding = 4 * eps * (base.norm() + probed.norm())
-        allowed = float(relative_tolerance(self.base.dtype) * expected.norm() + rounding)
+        allowed = float(_relative_tolerance(self.base.dtype) * expected.norm() + rounding)
         error = float((shift - expected).norm())
         if not error <= allowed:  # so that NaN fails
             raise SelfCheckError(
@@ -75,7 +75,7 @@ class Effect:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerEffects:
+class _LayerEffects:
     """What the probes of one layer must have done.
 
     Attributes:
@@ -90,7 +90,7 @@ class LayerEffects:
     base: Trace
     probed: Trace
 
-    def all(self) -> Iterator[Effect]:
+    def all(self) -> Iterator[_Effect]:
         """Every effect, in the order of computation."""
         if self.layer == 0:
             yield self._arrives(Site.EMBED, 0, WatchedInput.BLOCK)
@@ -122,7 +122,7 @@ class LayerEffects:
     def _resid_after_attn(self) -> Site:
         return Site.RESID_POST if self.layout.has_parallel_residual else Site.RESID_MID
 
-    def _of_resid_pre(self) -> Iterator[Effect]:
+    def _of_resid_pre(self) -> Iterator[_Effect]:
         site, modules = Site.RESID_PRE, self._modules
         yield self._arrives(site, self.layer, WatchedInput.BLOCK)
         if modules.norm1 is None:
@@ -134,7 +134,7 @@ class LayerEffects:
             expected = expected + self._map(Site.MLP_OUT, modules.mlp_post_norm)
         yield self._moves(site, self._resid_after_attn, expected)
 
-    def _of_resid_mid(self) -> Iterator[Effect]:
+    def _of_resid_mid(self) -> Iterator[_Effect]:
         site, modules = Site.RESID_MID, self._modules
         if modules.norm2 is None:
             yield self._arrives(site, self.layer, WatchedInput.MLP)
@@ -143,7 +143,7 @@ class LayerEffects:
         expected = self._map(site) + self._map(Site.MLP_OUT, modules.mlp_post_norm)
         yield self._moves(site, Site.RESID_POST, expected)
 
-    def _of_resid_post(self) -> Effect:
+    def _of_resid_post(self) -> _Effect:
         if self.layer + 1 < self.layout.num_layers:
             return self._arrives(Site.RESID_POST, self.layer + 1, WatchedInput.BLOCK)
         expected = self._map(Site.RESID_POST, self.layout.final_norm)
@@ -159,7 +159,7 @@ class LayerEffects:
             )
             return (probed.float() - base.float()).cpu()
 
-    def _arrives(self, site: Site, layer: int, name: WatchedInput) -> Effect:
+    def _arrives(self, site: Site, layer: int, name: WatchedInput) -> _Effect:
         """The probe itself, unchanged, is what the module of `layer` is given."""
         key = (layer, name)
         for trace in (self.base, self.probed):
@@ -169,17 +169,17 @@ class LayerEffects:
         before, after = self.base.watched[key], self.probed.watched[key]
         return self._effect(site, observed, before, after, self._map(site))
 
-    def _moves(self, site: Site, observed: Site, expected: Tensor) -> Effect:
+    def _moves(self, site: Site, observed: Site, expected: Tensor) -> _Effect:
         point = SitePoint(self.layer, observed)
         before, after = self.base.before(point), self.probed.before(point)
         return self._effect(site, repr(observed.value), before, after, expected)
 
     def _effect(
         self, site: Site, observed: str, base: Tensor, probed: Tensor, expected: Tensor
-    ) -> Effect:
-        row = PROBE_ROWS[site]
+    ) -> _Effect:
+        row = _PROBE_ROWS[site]
         point = SitePoint(self.layer, site)
-        return Effect(point, observed, base[row], probed[row], expected[row])
+        return _Effect(point, observed, base[row], probed[row], expected[row])
 
 
 _RELATIVE_SIZE: Final = 0.5  # of a probe, against the activations it must show up among
@@ -218,10 +218,12 @@ def self_check(
     _check_widths(layout, base)
     checked: list[SitePoint] = []
     for layer in _layers_to_check(layout) if layers is None else layers:
-        points = [SitePoint(layer, site) for site in PROBE_ROWS if _is_checked(layout, layer, site)]
+        points = [
+            SitePoint(layer, site) for site in _PROBE_ROWS if _is_checked(layout, layer, site)
+        ]
         probes = [_make_probe(layout, base, point) for point in points]
         probed = trace_forward(layout, forward, token_ids, probes)
-        for effect in LayerEffects(layout, layer, base, probed).all():
+        for effect in _LayerEffects(layout, layer, base, probed).all():
             effect.check(layout.family)
         checked += points
     _check_restored(layout, forward, token_ids, base)
@@ -233,7 +235,7 @@ def _probe_token_ids(layout: Layout) -> Tensor:
     weight = layout.embed.weight
     assert isinstance(weight, Tensor)
     size = weight.shape[0]
-    ids = torch.linspace(size // 8, size - size // 8 - 1, len(PROBE_ROWS), device=weight.device)
+    ids = torch.linspace(size // 8, size - size // 8 - 1, len(_PROBE_ROWS), device=weight.device)
     return ids.long()[None]
 
 
@@ -260,7 +262,7 @@ def _check_widths(layout: Layout, base: Trace) -> None:
 
 def _make_probe(layout: Layout, base: Trace, point: SitePoint) -> Probe:
     """Random signs, sized to show among the activations that the shift is added to."""
-    row = PROBE_ROWS[point.site]
+    row = _PROBE_ROWS[point.site]
     size = _root_mean_square(base.before(point)[row])
     module = layout.layers[point.layer]
     post_norms = {Site.ATTN_OUT: module.attn_post_norm, Site.MLP_OUT: module.mlp_post_norm}
@@ -285,7 +287,7 @@ def _check_restored(
     is_deterministic = not any(_drift(restored, again, point) for point in base.seen)
     for point, hidden in base.seen.items():
         drift = _drift(base, restored, point)
-        allowed = 0.0 if is_deterministic else relative_tolerance(hidden.dtype)
+        allowed = 0.0 if is_deterministic else _relative_tolerance(hidden.dtype)
         if not drift <= allowed:  # so that NaN fails
             raise SelfCheckError(
                 f"self-check of {layout.family!r}: {point.site.value!r} of layer {point.layer} is "

@@ -20,6 +20,9 @@ from .errors import CheckpointError
 
 __all__ = ["FLOAT_DTYPES", "INDEX_FILE", "CheckpointFiles", "Shard", "piece_of", "write_shard"]
 
+INDEX_FILE: Final = "model.safetensors.index.json"
+"""Name of the file that says which shard holds which tensor."""
+
 FLOAT_DTYPES: Final[Mapping[str, torch.dtype]] = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -28,6 +31,7 @@ FLOAT_DTYPES: Final[Mapping[str, torch.dtype]] = {
 }
 """Dtypes that weights may have, by their names in the file."""
 
+_SINGLE_FILE: Final = "model.safetensors"
 _PREFIX_BYTES: Final = 8
 _COPY_BYTES: Final = 16 * 2**20
 
@@ -104,11 +108,6 @@ def write_shard(path: Path, pieces: Iterable[TensorPiece], metadata: Mapping[str
         file.writelines(safetensors_parts(pieces, metadata))
         file.flush()
         os.fsync(file.fileno())
-
-
-_SINGLE_FILE: Final = "model.safetensors"
-INDEX_FILE: Final = "model.safetensors.index.json"
-"""Name of the file that says which shard holds which tensor."""
 
 
 class CheckpointFiles:

@@ -18,7 +18,7 @@ from steering.errors import (
     SteeringError,
 )
 from steering.plan import PlannedGate, Steer, SteeringPlan, compile_plan
-from steering.plan.compile_gate import compile_gate
+from steering.plan.compile_plan import compile_gate
 from steering.sites import Site, SitePoint
 from tests.steering.samples import make_direction, make_spec
 
