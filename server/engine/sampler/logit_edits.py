@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from server.engine.request import Request
+from server.engine.request import Request, TokenCounts
 from server.engine.sampling import SamplingParams
-
-from .token_counts import TokenCounts
 
 __all__ = ["LogitEdits"]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
+from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from .chat_renderer import ChatRenderer
@@ -16,11 +18,12 @@ from .chat_template import ChatTemplate, Message, read_legacy_template
 from .detokenizer import Detokenizer
 from .protected_tokens import ProtectedTokens
 from .regions import RegionTracker, label_regions, label_roles
-from .token_bytes import token_bytes_reader
 
 __all__ = ["THINKING_MARKERS", "EncodedChat", "Tokenizer"]
 
 THINKING_MARKERS: Final = ("<think>", "</think>")
+_BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
+_METASPACE: Final = "\u2581"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Tokenizer:
         self._protected = ProtectedTokens(special.union(thinking_markers if has_thinking else ()))
         self._encoder = self._protected.tokenizer(self._backend)
         self._template = ChatTemplate(fast.chat_template, fast.apply_chat_template)
-        self._token_bytes = token_bytes_reader(self._backend)
+        self._token_bytes = _token_bytes_reader(self._backend)
         self.adds_bos_token = bool(self.encode(""))
 
     @classmethod
@@ -223,3 +226,45 @@ def _end_token_ids(path: Path, fast: PreTrainedTokenizerFast) -> frozenset[int]:
 def _document(file: Path) -> dict[str, Any]:
     document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return document if isinstance(document, dict) else {}
+
+
+def _token_bytes_reader(backend: Backend) -> Callable[[int], bytes]:
+    """A function from token id to bytes for this tokenizer's kind of vocabulary.
+
+    Byte-level vocabularies write each byte as a printable character; SentencePiece ones write a
+    space as U+2581 and bytes outside the vocabulary as `<0x0A>`. Added tokens are written as they
+    are. An id without a token has no bytes.
+    """
+    decoder = str(backend.decoder.__getstate__()) if backend.decoder is not None else ""
+    added = {
+        token_id: token.content for token_id, token in backend.get_added_tokens_decoder().items()
+    }
+    read = _read_byte_level if "ByteLevel" in decoder else _read_metaspace
+
+    def token_bytes(token_id: int) -> bytes:
+        if token_id in added:
+            return added[token_id].encode()
+        token = backend.id_to_token(token_id)
+        return b"" if token is None else read(token)
+
+    return token_bytes
+
+
+def _read_byte_level(token: str) -> bytes:
+    return b"".join(_BYTES.get(character, character.encode()) for character in token)
+
+
+def _read_metaspace(token: str) -> bytes:
+    match = _BYTE_TOKEN.fullmatch(token)
+    return bytes.fromhex(match[1]) if match else token.replace(_METASPACE, " ").encode()
+
+
+def _byte_characters() -> dict[str, bytes]:
+    """GPT-2's printable character of each byte, reversed."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    named = {chr(byte): bytes([byte]) for byte in printable}
+    return named | {chr(256 + rank): bytes([byte]) for rank, byte in enumerate(others)}
+
+
+_BYTES: Final = _byte_characters()

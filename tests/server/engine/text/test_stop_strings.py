@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.text.stop_strings import StopStrings
+from server.engine.text.detokenizer import StopStrings
 
 
 def feed(stops: list[str], pieces: list[str]) -> tuple[list[str], str | None]:
