@@ -1,6 +1,6 @@
 """Files, functions and folders stay small enough to read at once, and none is split for nothing.
 
-Ceilings that stand above their goal are what is left to mend: they fall, and never rise.
+What stands above its goal is named here as left to mend: those lists and numbers only shrink.
 """
 
 from __future__ import annotations
@@ -20,9 +20,18 @@ _MAX_FOLDER_FILES = 15
 # A file below this, with one importer beside it, is a door to open for little behind it.
 _SMALL_LINES = 61
 
-_FULL_FOLDERS = 12  # the goal: none
-_LONE_FILES = 38  # the goal: none
-_MAX_HEADER_SHARE = 0.176  # the goal: 0.14
+# What is above the goal still, and left to mend.
+_FULL_FOLDERS = {"server/api/routes", "server/engine"}
+_LONE_FILES = {
+    "server.cli.border",
+    "server.cli.command",
+    "server.cli.store",
+    "server.cli.store_report",
+    "server.store.bounded_connection",
+    "server.store.database_file",
+    "server.store.idempotency_table",
+}
+_MAX_HEADER_SHARE = 0.167  # the goal: 0.14
 
 _NO_CODE = {
     tokenize.COMMENT,
@@ -64,13 +73,16 @@ def test_functions_fit_on_a_screen() -> None:
 
 
 def test_no_folder_is_crowded() -> None:
-    counts = Counter(module.path.parent for module in modules() if not _is_migration(module))
-    crowded = {
-        f"{folder.relative_to(ROOT)}: {count} source files"
+    counts = Counter(
+        str(module.path.parent.relative_to(ROOT))
+        for module in modules()
+        if not _is_migration(module)
+    )
+    refuse(
+        f"{folder}: {count} source files"
         for folder, count in counts.items()
-        if count > _MAX_FOLDER_FILES
-    }
-    assert len(crowded) <= _FULL_FOLDERS, "\n".join(sorted(crowded))
+        if count > _MAX_FOLDER_FILES and folder not in _FULL_FOLDERS
+    )
 
 
 def _is_migration(module: Module) -> bool:
@@ -84,15 +96,15 @@ def test_no_small_file_serves_one_other() -> None:
     for module in modules():
         for needed in modules_needed(module):
             importers.setdefault(needed, set()).add(module.name)
-    lone = {
+    stay = _NOUNS.keys() | _LONE_FILES
+    refuse(
         f"{module.name}: {_length(module.path)} lines for {importer} alone"
         for module in modules()
         if not module.is_package and _length(module.path) < _SMALL_LINES
         for importer in importers.get(module.name, ())
         if len(importers[module.name]) == 1 and folders[importer] == module.path.parent
-        if module.name not in _NOUNS
-    }
-    assert len(lone) <= _LONE_FILES, "\n".join(sorted(lone))
+        if module.name not in stay
+    )
 
 
 def test_nouns_that_stay_are_there() -> None:
