@@ -11,7 +11,9 @@ from torch import Tensor
 
 from lab.corpus import Kind, prompts
 from steering.directions import Direction
-from steering.fit import combine_layers, fit_gaussian_transport, fit_mean_difference
+from steering.fit import combine_layers
+from steering.fit.fitters.gaussian_transport import fit_gaussian_transport
+from steering.fit.fitters.means import fit_mean_difference
 from steering.sites import Site, SitePoint
 
 from .laboratory import Laboratory, Trial

@@ -17,8 +17,9 @@ from lab.demo.demo import use
 from lab.demo.fits import Contrast, Source
 from lab.demo.measures import Measured
 from steering.directions import Direction
-from steering.fit import fit_gaussian_transport, fit_mean_difference
+from steering.fit.fitters.gaussian_transport import fit_gaussian_transport
 from steering.fit.fitters.linear_act import fit_linear_act
+from steering.fit.fitters.means import fit_mean_difference
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 

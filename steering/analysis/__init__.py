@@ -11,7 +11,7 @@ from .cliff import (
     num_selected,
     rank_rollouts,
 )
-from .curves import NUM_POINTS, AlignedMean, Padding, align_right, resample, score_table, sigmoid
+from .curves import NUM_POINTS, Padding, align_right, resample, score_table, sigmoid
 from .heads import (
     Head,
     HeadScore,
@@ -25,7 +25,6 @@ from .heads import (
 __all__ = [
     "NUM_POINTS",
     "PLATEAU_TRIM",
-    "AlignedMean",
     "Cliff",
     "Head",
     "HeadScore",

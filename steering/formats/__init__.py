@@ -8,19 +8,12 @@ from .json_tensors import tensors_from_json, tensors_to_json
 from .native import dump_direction, load_direction
 from .npz import load_npz
 from .repeng import from_repeng
-from .safetensors_file import (
-    SafetensorsFile,
-    TensorPiece,
-    read_safetensors,
-    safetensors_parts,
-    write_safetensors,
-)
+from .safetensors_file import TensorPiece, read_safetensors, safetensors_parts, write_safetensors
 from .upload import load_upload
 
 __all__ = [
     "UPLOAD_BOUNDS",
     "FileBounds",
-    "SafetensorsFile",
     "TensorPiece",
     "dump_control_vector",
     "dump_direction",

@@ -11,7 +11,7 @@ from .errors import (
     TiedEmbeddingsError,
     WeightEditError,
 )
-from .fold import WRITE_SITES, GainedEdit, check_foldable, edits_by_point, fold_bias, fold_weight
+from .fold import GainedEdit, check_foldable, edits_by_point, fold_bias, fold_weight
 from .matrix_edits import amplify, mean_row, orthogonalize, rosi, rosi_calibrated
 from .output_folder import check_output, output_folder
 from .weight_edits import (
@@ -26,7 +26,6 @@ from .write_checkpoint import copy_metadata, write_weights
 from .write_tensor import WriteTensor, locate_write_tensors
 
 __all__ = [
-    "WRITE_SITES",
     "CentredWeightsError",
     "CheckpointError",
     "CheckpointFiles",

@@ -21,7 +21,8 @@ from server.store.names import check_name
 from steering.directions import Direction
 from steering.errors import InvalidFieldError
 from steering.fields import check_keys, integer, number, require, seed_number
-from steering.fit import POSITIVE, fit_probe
+from steering.fit import POSITIVE
+from steering.fit.fitters.probe import fit_probe
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint, parse_site
 

@@ -13,7 +13,7 @@ from lab.organism import judge
 from server.settings import DEMO_DIR
 from steering.directions import Direction
 from steering.documents import Intervention
-from steering.fit import fit_mean_difference
+from steering.fit.fitters.means import fit_mean_difference
 from steering.formats import load_direction
 from steering.plan import Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint

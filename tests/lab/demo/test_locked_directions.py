@@ -22,7 +22,8 @@ from server.settings import DEMO_DIR
 from steering.directions import Direction
 from steering.documents import Intervention, Operation
 from steering.errors import SteeringError
-from steering.fit import combine_layers, fit_mean_difference
+from steering.fit import combine_layers
+from steering.fit.fitters.means import fit_mean_difference
 from steering.formats import load_direction
 from steering.plan import Steer, compile_plan
 from steering.requirements import find_weakenings

@@ -6,12 +6,8 @@ import torch
 from scipy.stats import norm
 
 from steering.errors import InvalidFieldError
-from steering.fit import (
-    bootstrap_cosine,
-    bootstrap_separation,
-    fit_probe,
-    measure_separation,
-)
+from steering.fit import bootstrap_cosine, bootstrap_separation, measure_separation
+from steering.fit.fitters.probe import fit_probe
 
 AXIS = torch.eye(6, dtype=torch.float64)[0]
 

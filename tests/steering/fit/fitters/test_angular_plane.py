@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from steering.directions import DirectionKind
 from steering.errors import FitError, NonFiniteError
-from steering.fit import fit_angular_plane
+from steering.fit.fitters.angular_plane import fit_angular_plane
 
 from .apply_direction import apply_direction
 from .gaussians import FloatArray

@@ -10,7 +10,7 @@ import torch
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError, NonFiniteError, ShapeMismatchError
-from steering.fit import fit_gaussian_transport
+from steering.fit.fitters.gaussian_transport import fit_gaussian_transport
 from steering.sites import Site
 
 from .apply_direction import apply_direction

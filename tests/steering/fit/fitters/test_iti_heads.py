@@ -8,7 +8,7 @@ import torch
 
 from steering.directions import DirectionKind
 from steering.errors import FitError, InvalidFieldError
-from steering.fit import fit_iti_heads
+from steering.fit.fitters.iti_heads import fit_iti_heads
 from steering.sites import Site
 
 from .apply_direction import apply_direction

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
-from steering.fit import fit_leace
+from steering.fit.fitters.leace import fit_leace
 
 from .apply_direction import apply_direction
 from .gaussians import FloatArray

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError
-from steering.fit import fit_linear_act, fit_mean_difference
+from steering.fit.fitters.linear_act import fit_linear_act
+from steering.fit.fitters.means import fit_mean_difference
 
 from .apply_direction import apply_direction
 from .gaussians import FloatArray

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steering.errors import FitError
-from steering.fit import fit_mean_centring, fit_mean_difference
+from steering.fit.fitters.means import fit_mean_centring, fit_mean_difference
 
 from .apply_direction import apply_direction
 from .gaussians import samples

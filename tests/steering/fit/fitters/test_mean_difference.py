@@ -6,7 +6,8 @@ import torch
 
 from steering.directions import DirectionKind
 from steering.errors import FitError, NonFiniteError, ShapeMismatchError, SteeringError
-from steering.fit import ActivationPair, fit_mean_difference
+from steering.fit import ActivationPair
+from steering.fit.fitters.means import fit_mean_difference
 from steering.sites import Site
 
 from .gaussians import samples

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError, ShapeMismatchError
-from steering.fit import fit_null_space
+from steering.fit.fitters.null_space import fit_null_space
 
 from .apply_direction import apply_direction
 from .gaussians import FloatArray

@@ -11,7 +11,8 @@ from sklearn.decomposition import PCA
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
-from steering.fit import fit_mean_difference, fit_pair_pca
+from steering.fit.fitters.means import fit_mean_difference
+from steering.fit.fitters.pca import fit_pair_pca
 
 from .apply_direction import apply_direction
 from .gaussians import FloatArray

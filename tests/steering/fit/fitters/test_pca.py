@@ -6,7 +6,8 @@ import torch
 
 from steering.directions import DirectionKind
 from steering.errors import FitError
-from steering.fit import ActivationPair, fit_pca, pooled_pca
+from steering.fit import ActivationPair
+from steering.fit.fitters.pca import fit_pca, pooled_pca
 
 from .gaussians import samples
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from steering.directions import Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError
-from steering.fit import fit_probe
+from steering.fit.fitters.probe import fit_probe
 
 from .apply_direction import apply_direction
 from .gaussians import FloatArray
