@@ -19,7 +19,7 @@ from .errors import (
     IdempotencyReplayError,
     StoreUnavailableError,
 )
-from .idempotency_table import AnswerRow
+from .tables import AnswerRow
 
 __all__ = ["IDEMPOTENCY_WINDOW", "IdempotencyStore", "KeptAnswer"]
 

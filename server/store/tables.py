@@ -26,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 __all__ = [
     "ROW_ID",
     "AliasRow",
+    "AnswerRow",
     "AuditHeadRow",
     "AuditRow",
     "Base",
@@ -38,6 +39,7 @@ __all__ = [
     "UtcDateTime",
     "VersionedRow",
 ]
+
 
 _NAME: Final = String(64)
 _SHA256: Final = String(64)
@@ -247,3 +249,17 @@ class AuditHeadRow(Base):
     sequence: Mapped[int] = mapped_column(BigInteger)
     last_change: Mapped[int] = mapped_column(BigInteger, server_default="0")
     hash: Mapped[str] = mapped_column(_SHA256)
+
+
+class AnswerRow(Base):
+    """A request that names itself, and its answer once there is one (`status` is not null)."""
+
+    __tablename__ = "idempotent_answers"
+
+    caller: Mapped[str] = mapped_column(String(16), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    request: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    body: Mapped[bytes | None]

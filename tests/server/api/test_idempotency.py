@@ -20,7 +20,7 @@ from server.auth.permissions import LOCAL_USER, KeyScope
 from server.settings import Settings
 from server.store import SYSTEM, Store
 from server.store.errors import StoreUnavailableError
-from server.store.idempotency_table import AnswerRow
+from server.store.tables import AnswerRow
 
 from .conftest import connect, create_cheerful, make_key, profile, vector
 from .echo_engine import EchoEngine

@@ -15,7 +15,7 @@ from server.store.errors import (
     IdempotencyReplayError,
 )
 from server.store.idempotency import IDEMPOTENCY_WINDOW, IdempotencyStore
-from server.store.idempotency_table import AnswerRow
+from server.store.tables import AnswerRow
 
 from .conftest import Clock
 
