@@ -15,11 +15,9 @@ from .keys.record import KeyRecord, KeySpec, MintedKey
 from .page import MAX_LIMIT, Page
 from .registry.aliases import AliasRecord, AliasStore
 from .registry.artifacts import DEFAULT_GRACE, ArtifactCheck, Artifacts, Collected
-from .registry.direction_record import DirectionRecord
 from .registry.directions import DirectionLoader, DirectionStore
-from .registry.profile_record import ProfileRecord, ProfileStatus
 from .registry.profiles import ProfileStore
-from .registry.saved import Saved
+from .registry.records import DirectionRecord, ProfileRecord, ProfileStatus, Saved
 from .store import Store, StoreCheck
 
 __all__ = [

@@ -22,8 +22,8 @@ from server.store.page import Listing, Page
 from server.store.tables import AliasRow, NameRow, ProfileRow
 from steering.documents import DirectionRef
 
-from .profile_record import ProfileRecord
 from .profiles import ProfileStore
+from .records import ProfileRecord
 
 __all__ = ["AliasRecord", "AliasStore"]
 

@@ -21,9 +21,8 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError, SteeringError
 from steering.sites import Site
 
-from .direction_record import DirectionRecord, tensor_norms
+from .records import DirectionRecord, Saved, tensor_norms
 from .requirements import check_requires
-from .saved import Saved
 from .version_table import VersionTable
 
 __all__ = ["DirectionLoader", "DirectionStore"]

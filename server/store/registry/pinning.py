@@ -16,7 +16,7 @@ from steering.documents import DirectionRef, Gate, Profile, StrengthUnit
 from steering.requirements import is_locked, scope_of, scopes_to_read, why_it_may_weaken
 from steering.sites import Site, SitePoint
 
-from .profile_record import write_norms
+from .records import write_norms
 
 __all__ = ["PinnedProfile", "pin"]
 

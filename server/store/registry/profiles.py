@@ -20,9 +20,8 @@ from steering.documents import Profile
 from steering.sites import SitePoint
 
 from .pinning import PinnedProfile, pin
-from .profile_record import ProfileRecord, ProfileStatus
+from .records import ProfileRecord, ProfileStatus, Saved
 from .requirements import check_requires
-from .saved import Saved
 from .version_table import VersionTable
 
 __all__ = ["ProfileStore"]
