@@ -16,7 +16,7 @@ from server.registry.drafting import Drafting
 from server.registry.upload import Uploader
 from server.resolver.library import DirectionLibrary
 from server.store import Actor, JobEvent, JobRecord, JobRuns, JobSpec, JobStatus, Store
-from server.store.registry.requirements import check_requires
+from server.store.names import check_requires
 from steering.errors import IncompatibleModelError, InvalidFieldError
 
 from .context import JobServices

@@ -12,8 +12,7 @@ from server.resolver.library import DirectionLibrary, direction_at
 from server.resolver.weakenings import allow_weakenings
 from server.store import Actor, ProfileRecord, Saved, Store
 from server.store.errors import NameReservedError, NotFoundError
-from server.store.names import check_name
-from server.store.registry.requirements import check_requires
+from server.store.names import check_name, check_requires
 from steering.directions import Direction
 from steering.documents import DirectionRef, Intervention, Monitor, Profile, ProfileDocument
 from steering.errors import InvalidFieldError, SteeringError

@@ -1,20 +1,24 @@
-"""Names of the registry: which are allowed, who holds them, and their revision."""
+"""Names of the registry and what comes with them: which are allowed, who holds them, their revision."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server.auth.permissions import KeyScope
 from steering.documents import NAME_PATTERN
 from steering.errors import InvalidFieldError
+from steering.requirements import WEAKEN, scope_of
 
 from .errors import NameReservedError, NameTakenError, PreconditionFailedError
 from .tables import NameRow
 
-__all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_text", "claim"]
+__all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_requires", "check_text", "claim"]
+
 
 RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 """Names with a meaning of their own where a profile is chosen."""
@@ -119,3 +123,19 @@ def _check_revision(name: str, present: int | None, expected: str | None) -> Non
 
 def _article(noun: str) -> str:
     return f"an {noun}" if noun == "alias" else f"a {noun}"
+
+
+def check_requires(requires: Sequence[str], *, of_direction: bool = False) -> None:
+    """Check that every entry is a scope that keys can hold; a direction's may be `weaken:<scope>`.
+
+    Raises:
+        InvalidFieldError: One is not; names it.
+    """
+    also = f", also after {WEAKEN!r}" if of_direction else ""
+    for index, entry in enumerate(requires):
+        if (scope_of(entry) if of_direction else entry) not in list(KeyScope):
+            raise InvalidFieldError(
+                f"requires[{index}] is {str(entry)[:80]!r}; expected one of "
+                f"{', '.join(KeyScope)}{also}",
+                param=f"requires[{index}]",
+            )

@@ -15,7 +15,7 @@ from server.auth.permissions import KeyScope, Principal
 from server.measure.heads import HeadMethod, HeadsQuery, HeadsReport, check_heads, rank_on_engine
 from server.measure.instrument import Instrument
 from server.store import Actor
-from server.store.registry.requirements import check_requires
+from server.store.names import check_requires
 from steering.errors import InvalidFieldError
 from steering.requirements import scope_of
 

@@ -14,7 +14,7 @@ from server.store.canonical import canonical_json, json_digest
 from server.store.clock import WallClock
 from server.store.database import Database, serialize
 from server.store.errors import CorruptArtifactError, DirectionNotFoundError, InUseError
-from server.store.names import Noun, check_name, check_text, claim
+from server.store.names import Noun, check_name, check_requires, check_text, claim
 from server.store.page import Listing, Page
 from server.store.tables import DirectionRow, DirectionTagRow, ProfileDirectionRow, ProfileRow
 from steering.directions import Direction, DirectionKind
@@ -22,7 +22,6 @@ from steering.errors import InvalidFieldError, SteeringError
 from steering.sites import Site
 
 from .records import DirectionRecord, Saved, tensor_norms
-from .requirements import check_requires
 from .version_table import VersionTable
 
 __all__ = ["DirectionLoader", "DirectionStore"]

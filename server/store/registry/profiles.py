@@ -13,7 +13,7 @@ from server.store.audit import Actor, AuditStore
 from server.store.clock import WallClock
 from server.store.database import Database
 from server.store.errors import InUseError, ProfileNotFoundError
-from server.store.names import Noun, check_name, check_text, claim
+from server.store.names import Noun, check_name, check_requires, check_text, claim
 from server.store.page import Listing, Page
 from server.store.tables import AliasRow, NameRow, ProfileRow
 from steering.documents import Profile
@@ -21,7 +21,6 @@ from steering.sites import SitePoint
 
 from .pinning import PinnedProfile, pin
 from .records import ProfileRecord, ProfileStatus, Saved
-from .requirements import check_requires
 from .version_table import VersionTable
 
 __all__ = ["ProfileStore"]
