@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select
@@ -23,12 +23,16 @@ from server.store.errors import (
 from server.store.page import Listing, Page
 from steering.documents import NAME_PATTERN
 
-from .log import add_event
 from .pruning import PrunedJobs, prune_jobs
 from .record import JobEvent, JobRecord, JobSpec, JobStatus
 from .tables import JobEventRow, JobRow
 
-__all__ = ["JobStore", "find_job"]
+__all__ = [
+    "JobStore",
+    "add_event",
+    "find_job",
+]
+
 
 _ID: Final = re.compile(r"job-[0-9a-f]{32}")
 _MAX_EVENTS: Final = 500
@@ -236,3 +240,19 @@ def _require_place(session: Session, max_queued: int) -> None:
         raise JobQueueFullError(
             f"{max_queued} jobs wait already; try again when some have ended, or cancel some"
         )
+
+
+def add_event(session: Session, row: JobRow, at: datetime) -> None:
+    """Record what `row` says of its progress now; `row` is locked or new."""
+    row.num_events += 1
+    session.add(
+        JobEventRow(
+            job_id=row.id,
+            number=row.num_events,
+            at=at,
+            status=row.status,
+            fraction=row.fraction,
+            message=row.message,
+        )
+    )
+    session.flush()

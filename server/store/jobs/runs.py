@@ -19,8 +19,7 @@ from server.store.database import Database
 from server.store.errors import JobLostError
 from steering.errors import InvalidFieldError
 
-from .jobs import find_job
-from .log import add_event
+from .jobs import add_event, find_job
 from .record import ClaimedJob, JobRecord, JobStatus
 from .tables import JobRow, JobValueRow
 
