@@ -14,9 +14,10 @@ from server.pools import Pools
 from server.store import Actor, ProfileRecord, ProfileStatus, Store
 from server.store.errors import ProfileNotFoundError, StoreError
 from steering.directions import Direction
+from steering.documents import Monitor
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
-from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
+from steering.plan import MonitorUse, PlannedMonitor, Steer, SteeringPlan, compile_plan
 from steering.requirements import find_weakenings, scopes_to_read, scopes_to_steer
 
 from .choice import NONE, Compose, NamedProfile, SteeringChoice
@@ -27,7 +28,12 @@ from .resolution import ResolvedSteering
 from .view import NotKnownError, RegistryView, RegistryViews
 from .weakenings import allow_weakenings
 
-__all__ = ["Registry"]
+__all__ = [
+    "Registry",
+    "plan_readouts",
+    "with_readouts",
+]
+
 
 _MAX_PLANS: Final = 1024
 _USE: Final = "steering.restricted_use"
@@ -294,3 +300,33 @@ def _strength(choice: SteeringChoice, profile: ProfileRecord | None, caller: Pri
             param="steering.strength",
         )
     return choice.strength
+
+
+def plan_readouts(
+    registry: Registry, monitors: Sequence[Monitor], caller: Principal, *, param: str
+) -> tuple[tuple[PlannedMonitor, ...], tuple[Direction, ...]]:
+    """Each monitor compiled for the loaded model, and every direction that they read.
+
+    Blocks on the store.
+
+    Raises:
+        DirectionNotFoundError, SteeringError: With `param` like `readouts[0].direction`.
+        PermissionDeniedError: A direction requires a scope the key does not hold.
+    """
+    paths = [f"{param}[{index}]" for index in range(len(monitors))]
+    uses = [
+        MonitorUse(monitor, direction_at(registry.library.get, monitor.direction, path), path)
+        for monitor, path in zip(monitors, paths, strict=True)
+    ]
+    for use in uses:
+        caller.require(*scopes_to_read(use.direction.requires), param=param)
+    planned = compile_plan([], uses, registry.spec).monitors
+    return planned, tuple({use.direction.reference: use.direction for use in uses}.values())
+
+
+def with_readouts(
+    plan: SteeringPlan | None, readouts: tuple[PlannedMonitor, ...], num_layers: int
+) -> SteeringPlan:
+    """The edits of a plan, and `readouts` instead of its own monitors."""
+    interventions = () if plan is None else plan.interventions
+    return SteeringPlan(interventions, readouts, num_layers)

@@ -16,8 +16,8 @@ from server.auth.permissions import Principal
 from server.engine.request import GenerationRequest, Priority
 from server.engine.sampling import SamplingParams
 from server.resolver.choice import read_monitors
-from server.resolver.readouts import plan_readouts
 from server.resolver.resolution import ResolvedSteering
+from server.resolver.resolver import plan_readouts
 from server.store.audit import Actor
 from steering.plan import PlannedMonitor
 

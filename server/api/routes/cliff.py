@@ -21,8 +21,8 @@ from server.auth.permissions import KeyScope, Principal
 from server.measure.cliff import CliffQuery, cliff_document, measure_rollouts
 from server.measure.instrument import Instrument
 from server.measure.rollout import Rollout
-from server.resolver.readouts import with_readouts
 from server.resolver.resolution import ResolvedSteering
+from server.resolver.resolver import with_readouts
 from steering.errors import InvalidFieldError
 
 from .probes import load_probe

@@ -29,8 +29,8 @@ from server.api.schemas.analysis import TraceBody
 from server.auth.permissions import KeyScope, Principal
 from server.engine.outputs import MonitorReading
 from server.engine.request import GenerationRequest
-from server.resolver.readouts import with_readouts
 from server.resolver.resolution import ResolvedSteering
+from server.resolver.resolver import with_readouts
 from steering.documents import Region
 from steering.plan import PlannedMonitor
 
