@@ -43,7 +43,7 @@ from .pools import Pools
 from .registry.demo import import_demo
 from .registry.drafting import Drafting
 from .registry.upload import Uploader
-from .resolver.resolver import Registry
+from .resolver.resolver import Resolver
 from .serve import Binding, DrainingServer, StartError, bind
 from .settings import DEMO_DIR, Settings
 from .store import Store
@@ -180,16 +180,16 @@ def _services(
 ) -> Services:
     spec = engine.info().spec
     pools = Pools.open()
-    registry = Registry(store, spec, pools, settings.default_profile)
+    resolver = Resolver(store, spec, pools, settings.default_profile)
     uploader = Uploader(store, spec)
     metrics = Metrics(engine.stats, is_auth_disabled=is_open)
     return Services(
         engine=engine,
         store=store,
-        registry=registry,
+        resolver=resolver,
         uploader=uploader,
-        drafting=Drafting(store, registry.library, spec),
-        jobs=_jobs(settings, engine, registry, uploader, metrics, kinds, pools),
+        drafting=Drafting(store, resolver.library, spec),
+        jobs=_jobs(settings, engine, resolver, uploader, metrics, kinds, pools),
         pools=pools,
         metrics=metrics,
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
@@ -213,7 +213,7 @@ def _services(
 def _jobs(
     settings: Settings,
     engine: Engine,
-    registry: Registry,
+    resolver: Resolver,
     uploader: Uploader,
     metrics: Metrics,
     kinds: Sequence[JobKind],
@@ -224,7 +224,7 @@ def _jobs(
         engine,
         uploader.store,
         uploader=uploader,
-        library=registry.library,
+        library=resolver.library,
         pools=pools,
         limits=JobLimits(
             max_running=settings.max_running_jobs,

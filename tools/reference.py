@@ -23,7 +23,7 @@ from server.engine.errors import EngineError
 from server.engine.outputs import EngineStats, StepSeconds
 from server.metrics import Metrics
 from server.pools import PoolFullError
-from server.resolver.errors import RegistryError
+from server.resolver.errors import InvalidSteeringError
 from server.settings import ENV_PREFIX, Settings
 from server.store.errors import StoreError
 from steering.errors import SteeringError
@@ -37,7 +37,7 @@ _HEADER = """# Reference
 
 """
 _TREES = (
-    *(RequestError, AuthError, RegistryError, SteeringError, EngineError, StoreError),
+    *(RequestError, AuthError, InvalidSteeringError, SteeringError, EngineError, StoreError),
     PoolFullError,
 )
 _IDLE = EngineStats(0, 0, 0.0, 0, 0, 0, 0, StepSeconds(), 0.0, is_healthy=True, is_draining=False)

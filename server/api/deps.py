@@ -27,7 +27,7 @@ from server.metrics import Metrics
 from server.pools import Pools
 from server.registry.drafting import Drafting
 from server.registry.upload import Uploader
-from server.resolver.resolver import Registry
+from server.resolver.resolver import Resolver
 from server.store import Actor, Store
 
 from .http.body import Desk
@@ -93,7 +93,7 @@ class Services:
 
     engine: Engine
     store: Store
-    registry: Registry
+    resolver: Resolver
     uploader: Uploader
     drafting: Drafting
     jobs: JobManager

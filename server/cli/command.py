@@ -1,4 +1,4 @@
-"""The border around every command: a fault that is known is told in a line."""
+"""The command `coxswain`, and how its commands end where something known goes wrong."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .options import failure
 from .serve import serve
 
 __all__ = [
-    "Border",
+    "ReportingGroup",
     "app",
     "main",
 ]
 
 
-class Border(TyperGroup):
+class ReportingGroup(TyperGroup):
     """Commands whose known faults become one line on stderr and an exit status.
 
     2 where what was given cannot be used (settings, checkpoint, store, steering), 1 where the
@@ -47,7 +47,7 @@ class Border(TyperGroup):
 
 
 def _status(error: Exception) -> int | None:
-    # loads torch: not for --help
+    # Loads torch, which `--help` must not.
     from server.engine.errors import EngineDeadError
     from server.serve import StartError
     from steering.errors import CoxswainError
@@ -58,7 +58,7 @@ def _status(error: Exception) -> int | None:
 
 
 app = typer.Typer(
-    cls=Border,
+    cls=ReportingGroup,
     help="An inference-time steering server.",
     no_args_is_help=True,
     add_completion=False,
@@ -71,7 +71,7 @@ def options(
     debug: Annotated[bool, typer.Option(help="Show where in the code an error arose.")] = False,
 ) -> None:
     """An inference-time steering server."""
-    del debug  # the border reads it
+    del debug  # `ReportingGroup` reads it
 
 
 @app.command()

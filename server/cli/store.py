@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.store import ArtifactCheck, Blob, Collected, PrunedJobs
-
 from .options import DataDir, open_store, read_settings
 
-__all__ = [
-    "app",
-    "check_store",
-    "checked",
-    "collect_store",
-    "collected",
-    "pruned",
-]
+if TYPE_CHECKING:
+    from server.store import ArtifactCheck, Blob, Collected, PrunedJobs
 
+__all__ = ["app", "check_store", "collect_store"]
 
 app = typer.Typer(help="Check and tidy what is stored.", no_args_is_help=True)
 
@@ -28,11 +21,9 @@ app = typer.Typer(help="Check and tidy what is stored.", no_args_is_help=True)
 @app.command("check")
 def check_store(data_dir: DataDir = None) -> None:
     """Read every artifact and the audit log again; status 1 if anything is damaged."""
-    from . import store_report
-
     with open_store(read_settings(data_dir=data_dir)) as store:
         found, fault = store.artifacts.check(), store.audit_fault()
-    for line in store_report.checked(found, fault):
+    for line in _checked(found, fault):
         typer.echo(line)
     if fault is not None or not found.is_sound:
         raise typer.Exit(1)
@@ -47,20 +38,18 @@ def collect_store(
     data_dir: DataDir = None,
 ) -> None:
     """Remove artifacts that nothing names, what interrupted uploads left, and old ended jobs."""
-    from . import store_report
-
     settings = read_settings(data_dir=data_dir)
     days = settings.job_retention_days
     with open_store(settings) as store:
         found = store.artifacts.collect(timedelta(hours=grace_hours), dry_run=dry_run)
-        for line in store_report.collected(found, dry_run=dry_run):
+        for line in _collected(found, dry_run=dry_run):
             typer.echo(line)
         if days is not None:
             jobs = store.jobs.prune(timedelta(days=days), dry_run=dry_run)
-            typer.echo(store_report.pruned(jobs, days, dry_run=dry_run))
+            typer.echo(_pruned(jobs, days, dry_run=dry_run))
 
 
-def checked(found: ArtifactCheck, audit_fault: str | None) -> Iterator[str]:
+def _checked(found: ArtifactCheck, audit_fault: str | None) -> Iterator[str]:
     """The lines of `coxswain store check`."""
     for word, digests in (("damaged", found.damaged), ("missing", found.missing)):
         for digest, directions in digests.items():
@@ -76,7 +65,7 @@ def checked(found: ArtifactCheck, audit_fault: str | None) -> Iterator[str]:
     )
 
 
-def collected(found: Collected, *, dry_run: bool) -> Iterator[str]:
+def _collected(found: Collected, *, dry_run: bool) -> Iterator[str]:
     """The lines of `coxswain store collect`."""
     verb = "would remove" if dry_run else "removed"
     for blob in found.orphans:
@@ -89,7 +78,7 @@ def collected(found: Collected, *, dry_run: bool) -> Iterator[str]:
     )
 
 
-def pruned(found: PrunedJobs, days: float, *, dry_run: bool) -> str:
+def _pruned(found: PrunedJobs, days: float, *, dry_run: bool) -> str:
     """The line of `coxswain store collect` about jobs that ended more than `days` ago."""
     verb = "would remove" if dry_run else "removed"
     return (

@@ -10,7 +10,7 @@ from server.auth.permissions import Principal
 from server.resolver.errors import InvalidProfileError, Problem
 from server.resolver.library import DirectionLibrary, direction_at
 from server.resolver.weakenings import allow_weakenings
-from server.store import Actor, ProfileRecord, Saved, Store
+from server.store import Actor, ProfileRecord, SaveResult, Store
 from server.store.errors import NameReservedError, NotFoundError
 from server.store.names import check_name, check_requires
 from steering.directions import Direction
@@ -136,7 +136,7 @@ class Drafting:
         by: Actor,
         publish: bool,
         expected: str | None = None,
-    ) -> Saved[ProfileRecord]:
+    ) -> SaveResult[ProfileRecord]:
         """Check a profile and store it with its directions pinned and its norms frozen.
 
         Raises:

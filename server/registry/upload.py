@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from server.resolver.errors import InvalidGgufError, InvalidSafetensorsError
-from server.store import Actor, DirectionRecord, Saved, Store
+from server.store import Actor, DirectionRecord, SaveResult, Store
 from steering.compatibility import check_direction
 from steering.directions import Direction, DirectionKind
 from steering.errors import FormatError, InvalidFieldError, UnsafeFormatError
@@ -36,7 +36,7 @@ _LENGTHS: Final = frozenset({"vector", "shift"})
 class DirectionUpload:
     """What came of an upload: the version stored, and what is remarkable about it."""
 
-    saved: Saved[DirectionRecord]
+    saved: SaveResult[DirectionRecord]
     warnings: tuple[str, ...]
 
 

@@ -1,6 +1,6 @@
 """What can be wrong with a choice of steering, beyond the steering itself.
 
-RegistryError
+InvalidSteeringError
 |-- SteeringConflictError       two explicit choices of a profile disagree
 |-- StrengthOutOfRangeError     a strength this key may not give
 |-- NothingToCompareError       a comparison of an answer that is not steered
@@ -22,33 +22,33 @@ __all__ = [
     "InvalidGgufError",
     "InvalidProfileError",
     "InvalidSafetensorsError",
+    "InvalidSteeringError",
     "NothingToCompareError",
     "Problem",
-    "RegistryError",
     "SteeringConflictError",
     "StrengthOutOfRangeError",
 ]
 
 
-class RegistryError(CoxswainError):
+class InvalidSteeringError(CoxswainError):
     """A choice of steering that cannot be honoured."""
 
     code = "invalid_steering"
 
 
-class SteeringConflictError(RegistryError):
+class SteeringConflictError(InvalidSteeringError):
     """Two explicit choices of a profile disagree."""
 
     code = "steering_conflict"
 
 
-class StrengthOutOfRangeError(RegistryError):
+class StrengthOutOfRangeError(InvalidSteeringError):
     """A strength outside [0, max_strength] from a key without the scope `inline`."""
 
     code = "strength_out_of_range"
 
 
-class NothingToCompareError(RegistryError):
+class NothingToCompareError(InvalidSteeringError):
     """A comparison is asked for, but nothing is steered."""
 
     code = "nothing_to_compare"
@@ -63,7 +63,7 @@ class Problem:
     message: str
 
 
-class InvalidProfileError(RegistryError):
+class InvalidProfileError(InvalidSteeringError):
     """A profile cannot be saved.
 
     Attributes:

@@ -28,12 +28,7 @@ from .resolution import ResolvedSteering
 from .view import NotKnownError, RegistryView, RegistryViews
 from .weakenings import allow_weakenings
 
-__all__ = [
-    "Registry",
-    "plan_readouts",
-    "with_readouts",
-]
-
+__all__ = ["Resolver", "with_readouts"]
 
 _MAX_PLANS: Final = 1024
 _USE: Final = "steering.restricted_use"
@@ -47,7 +42,7 @@ class _RestrictedUse:
     detail: Mapping[str, Any]
 
 
-class Registry:
+class Resolver:
     """Turns what requests choose into plans for the loaded model.
 
     The profile of a request is the first of: the body's, the model name's or the header's choice
@@ -233,6 +228,27 @@ class Registry:
         )
         return self._plans.get_or(key, lambda: compile_plan(steers, monitors, self._spec))
 
+    def plan_readouts(
+        self, monitors: Sequence[Monitor], caller: Principal, *, param: str
+    ) -> tuple[tuple[PlannedMonitor, ...], tuple[Direction, ...]]:
+        """Each monitor compiled for the loaded model, and every direction that they read.
+
+        For analyses, which read by themselves, beside any steering. Blocks on the store.
+
+        Raises:
+            DirectionNotFoundError, SteeringError: With `param` like `readouts[0].direction`.
+            PermissionDeniedError: A direction requires a permission the key does not hold.
+        """
+        paths = [f"{param}[{index}]" for index in range(len(monitors))]
+        uses = [
+            MonitorUse(monitor, direction_at(self.library.get, monitor.direction, path), path)
+            for monitor, path in zip(monitors, paths, strict=True)
+        ]
+        for use in uses:
+            caller.require(*scopes_to_read(use.direction.requires), param=param)
+        planned = compile_plan([], uses, self._spec).monitors
+        return planned, tuple({use.direction.reference: use.direction for use in uses}.values())
+
     async def audit_reading(self, directions: Iterable[Direction], actor: Actor) -> None:
         """Record that an analysis reads those that are restricted; others ask nothing of the store.
 
@@ -300,28 +316,6 @@ def _strength(choice: SteeringChoice, profile: ProfileRecord | None, caller: Pri
             param="steering.strength",
         )
     return choice.strength
-
-
-def plan_readouts(
-    registry: Registry, monitors: Sequence[Monitor], caller: Principal, *, param: str
-) -> tuple[tuple[PlannedMonitor, ...], tuple[Direction, ...]]:
-    """Each monitor compiled for the loaded model, and every direction that they read.
-
-    Blocks on the store.
-
-    Raises:
-        DirectionNotFoundError, SteeringError: With `param` like `readouts[0].direction`.
-        PermissionDeniedError: A direction requires a scope the key does not hold.
-    """
-    paths = [f"{param}[{index}]" for index in range(len(monitors))]
-    uses = [
-        MonitorUse(monitor, direction_at(registry.library.get, monitor.direction, path), path)
-        for monitor, path in zip(monitors, paths, strict=True)
-    ]
-    for use in uses:
-        caller.require(*scopes_to_read(use.direction.requires), param=param)
-    planned = compile_plan([], uses, registry.spec).monitors
-    return planned, tuple({use.direction.reference: use.direction for use in uses}.values())
 
 
 def with_readouts(

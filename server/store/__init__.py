@@ -17,7 +17,7 @@ from .registry.aliases import AliasRecord, AliasStore
 from .registry.artifacts import DEFAULT_GRACE, ArtifactCheck, Artifacts, Collected
 from .registry.directions import DirectionLoader, DirectionStore
 from .registry.profiles import ProfileStore
-from .registry.records import DirectionRecord, ProfileRecord, ProfileStatus, Saved
+from .registry.records import DirectionRecord, ProfileRecord, ProfileStatus, SaveResult
 from .store import Store, StoreCheck
 
 __all__ = [
@@ -56,7 +56,7 @@ __all__ = [
     "ProfileStatus",
     "ProfileStore",
     "PrunedJobs",
-    "Saved",
+    "SaveResult",
     "Store",
     "StoreCheck",
 ]

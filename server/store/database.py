@@ -27,60 +27,7 @@ from .errors import (
     StoreUnavailableError,
 )
 
-__all__ = [
-    "BUSY_TIMEOUT_SECONDS",
-    "Database",
-    "DatabaseFile",
-    "serialize",
-    "upgrade",
-]
-
-
-class DatabaseFile:
-    """A file that is known by its device and inode.
-
-    SQLite goes on with a file that was removed or replaced as if nothing had happened, and what it
-    writes is gone once the last connection is closed.
-
-    Args:
-        path: It need not be there yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity = self._look()
-
-    @classmethod
-    def of(cls, url: URL) -> Self | None:
-        """The file of a database; None where it has none."""
-        name = url.database
-        if url.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
-            return None
-        return cls(Path(name))
-
-    def check(self) -> None:
-        """Make sure that the file is still the one it was.
-
-        Raises:
-            StoreReplacedError: It is gone, or another is in its place.
-        """
-        found = self._look()
-        if self._identity is None:
-            self._identity = found
-        elif found != self._identity:
-            raise StoreReplacedError(
-                "the database's file was removed or replaced while the server ran, and what is "
-                "written now would be lost; put the file back, or restart the server to use the "
-                "one that is there"
-            )
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
+__all__ = ["BUSY_TIMEOUT_SECONDS", "Database", "serialize", "upgrade"]
 
 _T = TypeVar("_T")
 
@@ -98,7 +45,6 @@ _SILENCE = {  # of a machine that has gone
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-
 _ATTEMPTS: Final = 10
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK: Final = 0x636F7873  # any constant; PostgreSQL's advisory lock of our migrations
@@ -118,7 +64,7 @@ class Database:
     def __init__(self, url: str | URL) -> None:
         """Args: url: of SQLite or PostgreSQL; nothing is opened before the first use."""
         self._engine = _create_engine(url, is_bounded=True)
-        self._file = DatabaseFile.of(self._engine.url)
+        self._file = _DatabaseFile.of(self._engine.url)
         writers = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
         self._read = sessionmaker(self._engine, expire_on_commit=False)
         self._write = sessionmaker(writers, expire_on_commit=False)
@@ -180,6 +126,52 @@ class Database:
     def _check_file(self) -> None:
         if self._file is not None:
             self._file.check()
+
+
+class _DatabaseFile:
+    """A file that is known by its device and inode.
+
+    SQLite goes on with a file that was removed or replaced as if nothing had happened, and what it
+    writes is gone once the last connection is closed.
+
+    Args:
+        path: It need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._look()
+
+    @classmethod
+    def of(cls, url: URL) -> Self | None:
+        """The file of a database; None where it has none."""
+        name = url.database
+        if url.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
+            return None
+        return cls(Path(name))
+
+    def check(self) -> None:
+        """Make sure that the file is still the one it was.
+
+        Raises:
+            StoreReplacedError: It is gone, or another is in its place.
+        """
+        found = self._look()
+        if self._identity is None:
+            self._identity = found
+        elif found != self._identity:
+            raise StoreReplacedError(
+                "the database's file was removed or replaced while the server ran, and what is "
+                "written now would be lost; put the file back, or restart the server to use the "
+                "one that is there"
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
 
 def serialize(session: Session, subject: str) -> None:
@@ -294,7 +286,7 @@ def _create_engine(url: str | URL, *, is_bounded: bool) -> Engine:
 
 
 def _pool_options(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite" and DatabaseFile.of(url) is None:
+    if url.get_backend_name() == "sqlite" and _DatabaseFile.of(url) is None:
         return {}  # in memory: one connection
     return {
         "pool_size": 8,

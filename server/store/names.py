@@ -1,4 +1,4 @@
-"""Names of the registry and what comes with them: which are allowed, who holds them, their revision."""
+"""Names of the registry: which are allowed, who holds them, their revision; texts beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from .errors import NameReservedError, NameTakenError, PreconditionFailedError
 from .tables import NameRow
 
 __all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_requires", "check_text", "claim"]
-
 
 RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 """Names with a meaning of their own where a profile is chosen."""

@@ -17,7 +17,6 @@ from server.engine.request import GenerationRequest, Priority
 from server.engine.sampling import SamplingParams
 from server.resolver.choice import read_monitors
 from server.resolver.resolution import ResolvedSteering
-from server.resolver.resolver import plan_readouts
 from server.store.audit import Actor
 from steering.plan import PlannedMonitor
 
@@ -78,7 +77,7 @@ async def choose_analysed_steering(
 
     Raises:
         InvalidParameterError: A field that belongs to answers.
-        RegistryError, SteeringError, StoreError, AuthError: The steering cannot be had.
+        InvalidSteeringError, SteeringError, StoreError, AuthError: The steering cannot be had.
     """
     if fields.compare or fields.monitors:
         name = "compare" if fields.compare else "monitors"
@@ -104,9 +103,9 @@ async def read_readouts(
     """
     monitors = read_monitors(documents, param)
     planned, directions = await services.pools.reads.run(
-        plan_readouts, services.registry, monitors, caller, param=param
+        services.resolver.plan_readouts, monitors, caller, param=param
     )
-    await services.registry.audit_reading(directions, actor)
+    await services.resolver.audit_reading(directions, actor)
     return planned
 
 

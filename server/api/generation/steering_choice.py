@@ -103,7 +103,7 @@ async def choose_steering(
 
     Raises:
         RequestError: The model is unknown, or the choice malformed.
-        RegistryError, SteeringError, StoreError, AuthError: The steering cannot be had.
+        InvalidSteeringError, SteeringError, StoreError, AuthError: The steering cannot be had.
     """
     if body.n > services.limits.max_choices:
         raise InvalidParameterError(
@@ -133,10 +133,10 @@ async def resolve_steering(
     """
     base = services.engine.info().model_name
     choice = _choice(fields, _named(request.headers.get(_HEADER), model or base, base))
-    if not services.registry.has_default(caller) and choice == SteeringChoice():
+    if not services.resolver.has_default(caller) and choice == SteeringChoice():
         return ResolvedSteering()
     choice = replace(choice, seeks_boundary=seeks_boundary)
-    return await services.registry.resolve(choice, caller, actor)
+    return await services.resolver.resolve(choice, caller, actor)
 
 
 def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...]:

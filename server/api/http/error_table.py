@@ -13,7 +13,7 @@ from typing import Any, Final
 from server import pools
 from server.auth import permissions as auth
 from server.engine import errors as engine
-from server.resolver import errors as registry
+from server.resolver import errors as resolver
 from server.store import errors as store
 from steering import errors as steering
 from steering.errors import SteeringError
@@ -77,7 +77,7 @@ ERROR_TABLE: Final[tuple[ErrorRow, ...]] = (
     ErrorRow(auth.RateLimitedError, 429, _LIMIT),
     ErrorRow(auth.AuthError, 401, "authentication_error", headers={"www-authenticate": "Bearer"}),
     # The choice of steering
-    ErrorRow(registry.RegistryError, 400, admin_status=422),
+    ErrorRow(resolver.InvalidSteeringError, 400, admin_status=422),
     # Steering
     ErrorRow(steering.FormatError, 400),
     ErrorRow(steering.UnsupportedArchitectureError, 500, _SERVER),
@@ -164,7 +164,7 @@ def reply_to(error: Exception, path: str) -> ErrorReply:
 
 
 def _problems(error: Exception) -> tuple[dict[str, Any], ...]:
-    if isinstance(error, registry.InvalidProfileError):
+    if isinstance(error, resolver.InvalidProfileError):
         return tuple(asdict(problem) for problem in error.problems)
     if isinstance(error, store.InUseError):
         return tuple({"used_by": user} for user in error.users)

@@ -125,7 +125,7 @@ async def get_direction_tensors(
     needed = frozenset(map(scope_of, record.requires))
     caller.require(*needed, param="name")
     if KeyScope.RESTRICTED in needed:
-        await services.registry.audit_direction(record.reference, actor)
+        await services.resolver.audit_direction(record.reference, actor)
     return Response(
         await services.pools.bulk.run(store.read, record),
         media_type="application/octet-stream",

@@ -83,7 +83,7 @@ def _save(
     services: Services, name: str, report: HeadsReport, caller: Principal, by: Actor
 ) -> dict[str, str]:
     """The selected heads as a direction, and a draft profile that scales them."""
-    made = report.direction(services.registry.spec)
+    made = report.direction(services.resolver.spec)
     direction = services.uploader.from_direction(made, by=by).saved.record.reference
     draft = report.draft(direction)
     saved = services.drafting.save(name, draft, caller=caller, by=by, publish=False)

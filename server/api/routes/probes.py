@@ -25,13 +25,13 @@ async def load_probe(
         PermissionDeniedError: It requires a scope the key does not hold.
         SteeringError: It is no probe, or does not fit there.
     """
-    registry = services.registry
+    resolver = services.resolver
     try:
-        direction = await services.pools.reads.run(registry.library.get, monitor.direction)
+        direction = await services.pools.reads.run(resolver.library.get, monitor.direction)
     except StoreError as error:
         error.at("probe")
         raise
     caller.require(*scopes_to_read(direction.requires), param="probe")
-    planned = plan_probe(monitor, direction, registry.spec)
-    await registry.audit_reading([direction], actor)
+    planned = plan_probe(monitor, direction, resolver.spec)
+    await resolver.audit_reading([direction], actor)
     return planned, direction

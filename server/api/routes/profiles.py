@@ -56,7 +56,7 @@ async def validate_profile(request: Request, services: ServicesDep) -> dict[str,
         request, services, ProfileDraft, services.limits.document, Document.STORED
     )
     checked = await services.pools.reads.run(services.drafting.check, draft.name, draft.document())
-    spec = services.registry.spec
+    spec = services.resolver.spec
     return {
         "object": "steering.profile.validation",
         "name": draft.name,

@@ -27,12 +27,7 @@ from .pruning import PrunedJobs, prune_jobs
 from .record import JobEvent, JobRecord, JobSpec, JobStatus
 from .tables import JobEventRow, JobRow
 
-__all__ = [
-    "JobStore",
-    "add_event",
-    "find_job",
-]
-
+__all__ = ["JobStore", "add_event", "find_job"]
 
 _ID: Final = re.compile(r"job-[0-9a-f]{32}")
 _MAX_EVENTS: Final = 500
@@ -225,6 +220,22 @@ def find_job(
     return row
 
 
+def add_event(session: Session, row: JobRow, at: datetime) -> None:
+    """Record what `row` says of its progress now; `row` is locked or new."""
+    row.num_events += 1
+    session.add(
+        JobEventRow(
+            job_id=row.id,
+            number=row.num_events,
+            at=at,
+            status=row.status,
+            fraction=row.fraction,
+            message=row.message,
+        )
+    )
+    session.flush()
+
+
 def _name_in(request: Mapping[str, Any]) -> str | None:
     name = request.get("name")
     return name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else None
@@ -240,19 +251,3 @@ def _require_place(session: Session, max_queued: int) -> None:
         raise JobQueueFullError(
             f"{max_queued} jobs wait already; try again when some have ended, or cancel some"
         )
-
-
-def add_event(session: Session, row: JobRow, at: datetime) -> None:
-    """Record what `row` says of its progress now; `row` is locked or new."""
-    row.num_events += 1
-    session.add(
-        JobEventRow(
-            job_id=row.id,
-            number=row.num_events,
-            at=at,
-            status=row.status,
-            fraction=row.fraction,
-            message=row.message,
-        )
-    )
-    session.flush()

@@ -21,7 +21,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError, SteeringError
 from steering.sites import Site
 
-from .records import DirectionRecord, Saved, tensor_norms
+from .records import DirectionRecord, SaveResult
 from .version_table import VersionTable
 
 __all__ = ["DirectionLoader", "DirectionStore"]
@@ -66,7 +66,7 @@ class DirectionStore:
 
     def put(
         self, direction: Direction, blob: bytes, *, by: Actor, expected: str | None = None
-    ) -> Saved[DirectionRecord]:
+    ) -> SaveResult[DirectionRecord]:
         """Store a direction under its name, as the next version.
 
         A listed version with the same tensors, kind, site, layers, model and required scopes is
@@ -199,7 +199,7 @@ class DirectionStore:
 
     def _put(
         self, session: Session, upload: _Upload, expected: str | None
-    ) -> Saved[DirectionRecord]:
+    ) -> SaveResult[DirectionRecord]:
         name = claim(session, Noun.DIRECTION, upload.direction.name, expected)
         self._hold(session, upload)
         self._repair(session, upload)
@@ -207,14 +207,14 @@ class DirectionStore:
         rows = session.scalars(query.order_by(DirectionRow.version)).all()
         for row in rows:
             if row.archived_at is None and row.identity == upload.identity:
-                return Saved(DirectionRecord.from_row(row, name.revision), created=False)
+                return SaveResult(DirectionRecord.from_row(row, name.revision), created=False)
         row = self._new_row(upload, rows[-1].version + 1 if rows else 1)
         session.add(row)
         name.revision += 1
         session.flush()
         subject = f"direction {row.name}@{row.version}"
         self._audit.record(session, "direction.create", subject, by=upload.by, after=row.digest)
-        return Saved(DirectionRecord.from_row(row, name.revision), created=True)
+        return SaveResult(DirectionRecord.from_row(row, name.revision), created=True)
 
     def _hold(self, session: Session, upload: _Upload) -> None:
         """Keep the blob from being collected before its row is there; store it again if it was."""
@@ -248,7 +248,7 @@ class DirectionStore:
             site=direction.site.value,
             layers=list(direction.layers),
             width=direction.width,
-            norms=tensor_norms(direction),
+            norms=_tensor_norms(direction),
             sha256=upload.sha256,
             size_bytes=len(upload.blob),
             digest=direction.digest,
@@ -315,6 +315,11 @@ def _identity(direction: Direction) -> str:
     """What makes two uploads the same version: the bytes' meaning and who may use them where."""
     requires = sorted(set(direction.requires))
     return json_digest([direction.digest, direction.model_fingerprint, requires])
+
+
+def _tensor_norms(direction: Direction) -> dict[str, float]:
+    """L2 (Frobenius) norm of each tensor as stored, computed in float64."""
+    return {name: float(t.double().norm()) for name, t in sorted(direction.tensors.items())}
 
 
 def _check_labels(direction: Direction) -> None:

@@ -20,7 +20,7 @@ from steering.documents import Profile
 from steering.sites import SitePoint
 
 from .pinning import PinnedProfile, pin
-from .records import ProfileRecord, ProfileStatus, Saved
+from .records import ProfileRecord, ProfileStatus, SaveResult
 from .version_table import VersionTable
 
 __all__ = ["ProfileStore"]
@@ -68,7 +68,7 @@ class ProfileStore:
         needed: Iterable[str] = (),
         publish: bool = False,
         expected: str | None = None,
-    ) -> Saved[ProfileRecord]:
+    ) -> SaveResult[ProfileRecord]:
         """Store a profile under its name, as the next version, with its directions pinned.
 
         The newest version is returned instead where it holds the same document (and is published
@@ -197,7 +197,9 @@ class ProfileStore:
             lambda session: self._archive(session, name, version, by, expected)
         )
 
-    def _save(self, session: Session, draft: _Draft, expected: str | None) -> Saved[ProfileRecord]:
+    def _save(
+        self, session: Session, draft: _Draft, expected: str | None
+    ) -> SaveResult[ProfileRecord]:
         name = claim(session, Noun.PROFILE, draft.profile.name, expected)
         pinned = pin(session, draft.profile, draft.resid_norms, draft.needed)
         query = select(ProfileRow).where(ProfileRow.name == name.name)
@@ -205,7 +207,7 @@ class ProfileStore:
         if newest is not None and _is_same(newest, pinned, draft.model_fingerprint):
             if draft.publish:
                 self._publish(session, newest, name, draft.by)
-            return Saved(ProfileRecord.from_row(newest, name.revision), created=False)
+            return SaveResult(ProfileRecord.from_row(newest, name.revision), created=False)
         row = ProfileRow(
             name=name.name,
             version=1 if newest is None else newest.version + 1,
@@ -225,7 +227,7 @@ class ProfileStore:
         self._audit.record(session, "profile.create", subject, by=draft.by, after=row.fingerprint)
         if draft.publish:
             self._publish(session, row, name, draft.by)
-        return Saved(ProfileRecord.from_row(row, name.revision), created=True)
+        return SaveResult(ProfileRecord.from_row(row, name.revision), created=True)
 
     def _publish(self, session: Session, row: ProfileRow, name: NameRow, by: Actor) -> None:
         if row.published_at is not None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 
 from server.store.tables import DirectionRow, ProfileRow
-from steering.directions import Direction, DirectionKind
+from steering.directions import DirectionKind
 from steering.documents import Profile, ProfileDocument
 from steering.sites import Site, SitePoint
 
@@ -17,18 +17,16 @@ __all__ = [
     "DirectionRecord",
     "ProfileRecord",
     "ProfileStatus",
-    "Saved",
+    "SaveResult",
     "read_norms",
-    "tensor_norms",
     "write_norms",
 ]
-
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Saved(Generic[_T]):
+class SaveResult(Generic[_T]):
     """What is stored now, and whether this call stored it.
 
     Attributes:
@@ -120,11 +118,6 @@ class DirectionRecord:
             quarantined_at=row.quarantined_at,
             etag=str(revision),
         )
-
-
-def tensor_norms(direction: Direction) -> dict[str, float]:
-    """L2 (Frobenius) norm of each tensor as stored, computed in float64."""
-    return {name: float(t.double().norm()) for name, t in sorted(direction.tensors.items())}
 
 
 class ProfileStatus(StrEnum):

@@ -22,7 +22,7 @@ BASES = (
     server.auth.permissions.AuthError,
     server.engine.errors.EngineError,
     server.pools.PoolFullError,
-    server.resolver.errors.RegistryError,
+    server.resolver.errors.InvalidSteeringError,
     server.store.errors.StoreError,
     steering.errors.SteeringError,
 )

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from server.store import SYSTEM, DirectionRecord, ProfileRecord, Saved, Store
+from server.store import SYSTEM, DirectionRecord, ProfileRecord, SaveResult, Store
 from steering.directions import Direction, DirectionKind
 from steering.documents import Profile, ProfileDocument
 from steering.sites import Site
@@ -46,7 +46,7 @@ def load(content: bytes, record: DirectionRecord) -> Direction:
     )
 
 
-def put(store: Store, value: Direction) -> Saved[DirectionRecord]:
+def put(store: Store, value: Direction) -> SaveResult[DirectionRecord]:
     return store.directions.put(value, blob(value), by=SYSTEM)
 
 

@@ -95,7 +95,7 @@ async def test_a_steered_trace_reads_under_the_steering(
 ) -> None:
     """Below the edit nothing changes; above it everything does, as a capture sees it."""
     app, store = served
-    registry = app.state.services.registry
+    resolver = app.state.services.resolver
     body = {"messages": QUESTION, "readouts": READOUTS, "max_tokens": 4}
     plain = await analyse(api, "trace", {**body, "max_tokens": 0})
     found = await analyse(api, "trace", {**body, "steering": {"profile": "pushed"}})
@@ -104,7 +104,7 @@ async def test_a_steered_trace_reads_under_the_steering(
     assert "monitors" not in found["steering"]
     boundary = len(plain["tokens"])
     choice = SteeringChoice(named=(NamedProfile("pushed", "x"),))
-    plan = (await registry.resolve(choice, LOCAL_USER, SYSTEM)).plan
+    plan = (await resolver.resolve(choice, LOCAL_USER, SYSTEM)).plan
     rows = await captured(model, found, store, plan, boundary)
     for readout, row in zip(found["readouts"], rows, strict=True):
         np.testing.assert_allclose(readout["scores"][:-1], row[:-1], atol=2e-4)
