@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 
 
 def create_app(
-    settings: Settings, engine: Engine, store: Store, *, kinds: Sequence[JobKind] = KINDS
+    settings: Settings, engine: Engine, store: Store, *, kinds: Sequence[JobKind[Any]] = KINDS
 ) -> FastAPI:
     """An application that serves `engine`, with what `store` keeps, and runs jobs of `kinds`.
 
@@ -122,7 +122,7 @@ async def serve(
     engine: Engine,
     store: Store,
     *,
-    kinds: Sequence[JobKind] = KINDS,
+    kinds: Sequence[JobKind[Any]] = KINDS,
     sockets: list[socket.socket] | None = None,
 ) -> None:
     """Check the store, create the demo profiles, and serve until stopped by a signal.
@@ -174,7 +174,7 @@ def _services(
     settings: Settings,
     engine: Engine,
     store: Store,
-    kinds: Sequence[JobKind],
+    kinds: Sequence[JobKind[Any]],
     *,
     is_open: bool,
 ) -> Services:
@@ -216,7 +216,7 @@ def _jobs(
     resolver: Resolver,
     uploader: Uploader,
     metrics: Metrics,
-    kinds: Sequence[JobKind],
+    kinds: Sequence[JobKind[Any]],
     pools: Pools,
 ) -> JobManager:
     return JobManager(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
@@ -12,10 +12,9 @@ from steering.fields import str_list
 
 from .context import JobContext
 
-__all__ = ["JobKind", "RunKind", "declared_requires"]
+__all__ = ["JobKind", "declared_requires"]
 
-RunKind = Callable[[Mapping[str, Any], JobContext], Awaitable[Mapping[str, Any]]]
-"""Does a job: from its request to its result, a JSON object."""
+_Parsed = TypeVar("_Parsed")
 
 
 def declared_requires(request: Mapping[str, Any]) -> Sequence[str]:
@@ -28,7 +27,7 @@ def declared_requires(request: Mapping[str, Any]) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class JobKind:
+class JobKind(Generic[_Parsed]):
     """A kind of job. Values are registered in `server.jobs.kinds`.
 
     A request is the JSON body of `POST /v1/steering/jobs` without `kind` and without members that
@@ -37,12 +36,13 @@ class JobKind:
     Attributes:
         name: The request's `kind`.
         summary: One sentence for people.
-        parse: Checks a request against the loaded model and the stored directions it names before
-            it is accepted. Runs in a thread; what it returns is not used, so `run` may call it
-            again. Raises a `SteeringError`, `RequestRejectedError`, `StoreError` or
-            `PermissionDeniedError` with `param` naming the field.
-        run: Does it; returns a JSON object, the job's `result`. Raises any typed error; whatever
-            it raises fails this job alone.
+        parse: Reads a request and checks it against the loaded model and the stored directions it
+            names, before the job is accepted. Runs in a thread, and again for an attempt that finds
+            its result no longer in memory, or a direction changed. Raises a `SteeringError`,
+            `RequestRejectedError`, `StoreError` or `PermissionDeniedError` with `param` naming the
+            field.
+        run: Does what `parse` has read; returns a JSON object, the job's `result`. Raises any typed
+            error; whatever it raises fails this job alone.
         requires: Scopes a key must hold to start, resume or rerun such a request, beside `admin`
             and what the directions it names ask for; every direction the job saves requires them
             all.
@@ -51,7 +51,7 @@ class JobKind:
 
     name: str
     summary: str
-    parse: Callable[[Mapping[str, Any], Engine, RequestDirections], object]
-    run: RunKind
+    parse: Callable[[Mapping[str, Any], Engine, RequestDirections], _Parsed]
+    run: Callable[[_Parsed, JobContext], Awaitable[Mapping[str, Any]]]
     requires: Callable[[Mapping[str, Any]], Sequence[str]] = declared_requires
     options: Mapping[str, Any] = field(default_factory=dict)

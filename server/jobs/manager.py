@@ -62,7 +62,7 @@ class JobManager:
 
     def __init__(
         self,
-        kinds: Sequence[JobKind],
+        kinds: Sequence[JobKind[Any]],
         engine: Engine,
         store: Store,
         *,
@@ -136,12 +136,13 @@ class JobManager:
         check_requires(declared)
         caller.require(*declared, param="requires")
         directions = RequestDirections(self._library.get, caller.require, self._engine.info().spec)
-        await self._pools.bulk.run(found.parse, request, self._engine, directions)
+        parsed = await self._pools.bulk.run(found.parse, request, self._engine, directions)
         requires = tuple(sorted({*declared, *directions.scopes}))
         spec = JobSpec(kind, request, self._fingerprint, requires, rerun_of)
         job = await self._pools.writes.run(
             self._store.jobs.create, spec, by=by, max_queued=self.limits.max_queued
         )
+        self._runner.keep_parsed(job.id, request, parsed, directions)
         return await self._changed(job)
 
     async def get(self, job_id: str) -> JobRecord:
@@ -220,7 +221,7 @@ class JobManager:
     def _fingerprint(self) -> str:
         return self._engine.info().spec.fingerprint
 
-    def _kind(self, name: str) -> JobKind:
+    def _kind(self, name: str) -> JobKind[Any]:
         kind = self.kinds.get(name)
         if kind is None:
             known = ", ".join(self.kinds) or "none"

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import structlog
+from cachetools import LRUCache
 
+from server.measure.directions import RequestDirections
 from server.store import ClaimedJob, JobRecord, JobStatus, Store
 from server.store.canonical import canonical_json
 from server.store.errors import JobLostError, StoreError
@@ -24,6 +26,8 @@ __all__ = ["Changes", "JobObserver", "JobRunner", "JobTimes"]
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
+_MAX_PARSED_BYTES: Final = 8 * 2**20
+"""Of the documents whose parsed requests are kept: tokens take some ten times as much."""
 
 
 class Changes:
@@ -78,6 +82,14 @@ class JobTimes:
     stop: float = 5.0
 
 
+class _Parsed(NamedTuple):
+    """A request as its kind has read it, the directions it found, and how long its document is."""
+
+    value: Any
+    directions: RequestDirections
+    num_bytes: int
+
+
 class JobRunner:
     """Runs a bounded number of jobs as tasks of the event loop that started it.
 
@@ -94,7 +106,7 @@ class JobRunner:
 
     def __init__(
         self,
-        kinds: Mapping[str, JobKind],
+        kinds: Mapping[str, JobKind[Any]],
         services: JobServices,
         store: Store,
         *,
@@ -113,6 +125,9 @@ class JobRunner:
         self._changes = changes
         self._times = times
         self._running: dict[str, JobContext] = {}
+        self._parsed: LRUCache[str, _Parsed] = LRUCache(
+            _MAX_PARSED_BYTES, getsizeof=lambda parsed: parsed.num_bytes
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
@@ -144,8 +159,20 @@ class JobRunner:
         self._services.threads.close()
         self._changes.notify()
 
+    def keep_parsed(
+        self, job_id: str, request: Mapping[str, Any], value: Any, directions: RequestDirections
+    ) -> None:
+        """Hold what the kind has read of a queued job's request until the job begins.
+
+        What there is no room for, or another server runs, is read again from the store.
+        """
+        num_bytes = len(canonical_json(request))
+        if num_bytes <= _MAX_PARSED_BYTES:
+            self._parsed[job_id] = _Parsed(value, directions, num_bytes)
+
     def cancel(self, job_id: str) -> bool:
         """End a job that runs here; the store says already how. Returns whether it did."""
+        self._parsed.pop(job_id, None)
         running = self._running.get(job_id)
         if running is not None:
             running.cancel()
@@ -196,7 +223,7 @@ class JobRunner:
             older.cancel()  # it was taken for dead, resumed, and came back here
         running = self._running[job.id] = JobContext(job, self._services)
         self._changes.notify()
-        task = running.begin(partial(self._kinds[job.kind].run, request, running))
+        task = running.begin(partial(self._do, self._kinds[job.kind], request, running))
         await asyncio.wait({task})
         await self._end(job, running, task)
         if self._running.get(job.id) is running:
@@ -207,6 +234,15 @@ class JobRunner:
         self._observer.job_ended(job.kind, status, time.monotonic() - began)
         await self.count()
         self._changes.notify()
+
+    async def _do(
+        self, kind: JobKind[Any], request: Mapping[str, Any], context: JobContext
+    ) -> Mapping[str, Any]:
+        parsed = self._parsed.pop(context.job_id, None)
+        if parsed is not None and await context.compute(parsed.directions.is_current):
+            return await kind.run(parsed.value, context)
+        value = await context.compute(kind.parse, request, context.engine, context.directions)
+        return await kind.run(value, context)
 
     async def _end(
         self, job: JobRecord, running: JobContext, task: asyncio.Future[Mapping[str, Any]]

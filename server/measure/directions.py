@@ -38,15 +38,27 @@ class RequestDirections:
         self, find: Callable[[DirectionRef], Direction], allow: AllowScopes, spec: ModelSpec
     ) -> None:
         """Take how to find a direction and how to refuse; `spec` is of the served model."""
-        self._find = find
+        self._source = find
         self._allow = allow
         self._spec = spec
         self._scopes: set[str] = set()
+        self._found: dict[DirectionRef, Direction] = {}
 
     @property
     def scopes(self) -> frozenset[str]:
         """Everything asked for so far."""
         return frozenset(self._scopes)
+
+    def is_current(self) -> bool:
+        """Whether every reference found so far still names the same direction, asking for as much.
+
+        Whatever was derived from this request's directions then holds as it would if it were
+        derived again.
+        """
+        try:
+            return all(_same(self._source(ref), found) for ref, found in self._found.items())
+        except StoreError:
+            return False
 
     def read(self, reference: DirectionRef, param: str) -> Direction:
         """One that is read out: a probe."""
@@ -87,6 +99,10 @@ class RequestDirections:
         self._require(needed, param)
         return steers
 
+    def _find(self, reference: DirectionRef) -> Direction:
+        found = self._found[reference] = self._source(reference)
+        return found
+
     def _named(self, reference: DirectionRef, param: str) -> Direction:
         try:
             return self._find(reference)
@@ -98,3 +114,11 @@ class RequestDirections:
         needed = set(scopes)
         self._allow(*sorted(needed), param=param)
         self._scopes |= needed
+
+
+def _same(now: Direction, before: Direction) -> bool:
+    return (now.reference, now.digest, now.requires) == (
+        before.reference,
+        before.digest,
+        before.requires,
+    )

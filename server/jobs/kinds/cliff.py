@@ -41,9 +41,8 @@ class _Request:
         return cls(query, probe, query.rollouts(engine.tokenizer, info.max_model_len))
 
 
-async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
+async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
     engine = context.engine
-    asked = await context.compute(_Request.parse, request, engine, context.directions)
     query = asked.query
 
     async def progress(done: int, total: int) -> None:
@@ -57,7 +56,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     return await context.compute(cliff_document, curves, query, asked.probe)
 
 
-CLIFF: Final = JobKind(
+CLIFF = JobKind(
     name="cliff",
     summary="Measure the refusal cliff of many rollouts, and rank them by it.",
     parse=_Request.parse,

@@ -9,11 +9,9 @@ from typing import Any, Final, Self
 from torch import Tensor
 
 from server.engine.engine import Engine
-from server.engine.text import Tokenizer
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
-from server.measure.examples.example import Example
 from server.measure.examples.examples import SIDES, Examples
 from server.measure.instrument import Instrument
 from server.measure.rollout import read_rollout
@@ -26,7 +24,7 @@ from steering.fit.fitters.probe import fit_probe
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint, parse_site
 
-__all__ = ["CLIFF_PROBE", "CliffProbeQuery", "fit_cliff_probe", "read_features"]
+__all__ = ["CLIFF_PROBE", "CliffProbeQuery", "fit_cliff_probe"]
 
 _FIELDS: Final = frozenset({"name", "data", "layer", "site", "l2", "seed", "requires"})
 
@@ -84,21 +82,6 @@ class CliffProbeQuery:
         )
 
 
-async def read_features(
-    instrument: Instrument,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    point: SitePoint,
-    max_tokens: int,
-) -> Tensor:
-    """Activations [N, d] at the last token of prompt, thought and end-of-thinking template."""
-    rollouts = await instrument.compute(
-        lambda: [read_rollout(tokenizer, example, max_tokens) for example in examples]
-    )
-    read = await instrument.capture([rollout.token_ids for rollout in rollouts], [point])
-    return read.pooled[point]
-
-
 def fit_cliff_probe(
     query: CliffProbeQuery,
     train: tuple[Tensor, Tensor],
@@ -144,25 +127,41 @@ def fit_cliff_probe(
     )
 
 
-async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-    query = CliffProbeQuery.from_document(request, context.spec)
-    engine, examples = context.engine, query.examples
-    sets = [
-        examples.train.positive,
-        examples.train.negative,
-        examples.validation.positive,
-        examples.validation.negative,
-    ]
-    instrument = Instrument(engine, name=f"{context.job_id}-probe", compute=context.compute)
-    features = []
-    for number_, part in enumerate(sets):
-        await context.report(number_ / (len(sets) + 1), f"reading {len(part)} rollouts")
-        features.append(
-            await read_features(
-                instrument, engine.tokenizer, part, query.point, engine.info().max_model_len
-            )
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked, and its rollouts in tokens: positive and negative, to fit on and held out.
+
+    Each rollout ends with the end-of-thinking template, whose last token is read.
+    """
+
+    query: CliffProbeQuery
+    rollouts: tuple[Sequence[tuple[int, ...]], ...]
+
+    @classmethod
+    def parse(
+        cls, request: Mapping[str, Any], engine: Engine, directions: RequestDirections
+    ) -> Self:
+        del directions  # it names none
+        info = engine.info()
+        query = CliffProbeQuery.from_document(request, info.spec)
+        train, validation = query.examples.train, query.examples.validation
+        sets = (train.positive, train.negative, validation.positive, validation.negative)
+        rollouts = tuple(
+            [read_rollout(engine.tokenizer, example, info.max_model_len).token_ids for example in s]
+            for s in sets
         )
-    await context.report(len(sets) / (len(sets) + 1), "fitting the probe")
+        return cls(query, rollouts)
+
+
+async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
+    query, stages = asked.query, len(asked.rollouts) + 1
+    instrument = Instrument(context.engine, name=f"{context.job_id}-probe", compute=context.compute)
+    features = []
+    for done, rollouts in enumerate(asked.rollouts):
+        await context.report(done / stages, f"reading {len(rollouts)} rollouts")
+        read = await instrument.capture(rollouts, [query.point])
+        features.append(read.pooled[query.point])
+    await context.report(len(asked.rollouts) / stages, "fitting the probe")
     made = await context.compute(
         fit_cliff_probe, query, tuple(features[:2]), tuple(features[2:]), context.spec
     )
@@ -172,17 +171,10 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     }
 
 
-def _parse(request: Mapping[str, Any], engine: Engine, directions: RequestDirections) -> None:
-    del directions  # it names none
-    query = CliffProbeQuery.from_document(request, engine.info().spec)
-    for example in (*query.examples.train.all, *query.examples.validation.all):
-        read_rollout(engine.tokenizer, example, engine.info().max_model_len)
-
-
-CLIFF_PROBE: Final = JobKind(
+CLIFF_PROBE = JobKind(
     name="cliff_probe",
     summary="Train the probe of the refusal cliff, where thoughts end and answers begin.",
-    parse=_parse,
+    parse=_Request.parse,
     run=_run,
     options={"fields": sorted(_FIELDS), "site": Site.FINAL.value, "l2": 1.0},
 )

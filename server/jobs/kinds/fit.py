@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from server.jobs.context import JobContext, Progress
 from server.jobs.kind import JobKind
@@ -265,9 +265,8 @@ class FitRun:
         return found
 
 
-async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-    parsed = await context.compute(FitRequest.parse, request, context.engine, context.directions)
-    return await FitRun(parsed, context).result()
+async def _run(request: FitRequest, context: JobContext) -> dict[str, Any]:
+    return await FitRun(request, context).result()
 
 
 def _methods() -> dict[str, Any]:
@@ -291,7 +290,7 @@ def _methods() -> dict[str, Any]:
     }
 
 
-FIT: Final = JobKind(
+FIT = JobKind(
     name="fit",
     summary="Fit a direction from two sets of example prompts and store it with its receipt.",
     parse=FitRequest.parse,

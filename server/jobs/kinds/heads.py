@@ -41,9 +41,8 @@ class _Request:
         return cls(query, probe, query.endings(engine.tokenizer, info.max_model_len))
 
 
-async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
+async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
     engine = context.engine
-    asked = await context.compute(_Request.parse, request, engine, context.directions)
     query, probe, prompts = asked.query, asked.probe, asked.prompts
 
     async def progress(done: int, total: int) -> None:
@@ -60,7 +59,7 @@ async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any
     return result
 
 
-HEADS: Final = JobKind(
+HEADS = JobKind(
     name="heads",
     summary="Rank attention heads by what they do to a probe, and take the first few per cent.",
     parse=_Request.parse,

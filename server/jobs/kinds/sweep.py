@@ -66,8 +66,7 @@ class _Request:
         return cls(steers[0].direction.reference, plans, prompts, neutral, tokens)
 
 
-async def _run(request: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-    asked = await context.compute(_Request.parse, request, context.engine, context.directions)
+async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
     progress = Progress(context)
     instrument = Instrument(
         context.engine,
@@ -134,7 +133,7 @@ def _prompts(
     return tuple(rendered.serve(example) for example in examples)
 
 
-SWEEP: Final = JobKind(
+SWEEP = JobKind(
     name="sweep",
     summary="Measure one intervention at several strengths: behaviour, KL, perplexity.",
     parse=_Request.parse,

@@ -40,12 +40,30 @@ class Steps:
     ended: list[str] = field(default_factory=list)
     contexts: list[JobContext] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
+    num_parsed: int = 0
 
     @property
-    def kind(self) -> JobKind:
+    def kind(self) -> JobKind[Mapping[str, Any]]:
         return JobKind(
-            "steps", "Counts.", parse, self.run, options={"steps": "how far, at most 99"}
+            "steps", "Counts.", self.parse, self.run, options={"steps": "how far, at most 99"}
         )
+
+    def parse(
+        self, request: Mapping[str, Any], engine: Engine, directions: RequestDirections
+    ) -> Mapping[str, Any]:
+        """The request, and in `used` the direction that its `use` names now."""
+        self.num_parsed += 1
+        for name in request:
+            if name not in _FIELDS:
+                raise InvalidFieldError(f"unknown field {name}", param=name)
+        steps = request.get("steps")
+        if not isinstance(steps, int) or steps > 99:
+            raise InvalidFieldError(f"steps is {steps!r}; expected at most 99", param="steps")
+        assert engine.info().spec.num_layers == 4
+        if not request.get("use"):
+            return request
+        found = directions.read(DirectionRef.parse(request["use"], param="use"), "use")
+        return {**request, "used": found.reference}
 
     async def run(self, request: Mapping[str, Any], context: JobContext) -> Mapping[str, Any]:
         self.contexts.append(context)
@@ -67,22 +85,8 @@ class Steps:
             await context.remember("step", step + 1)
             await context.report((step + 1) / request["steps"], f"step {step + 1}")
         result = self.result or {"total": await context.compute(sum, self.done)}
-        if request.get("use"):
-            use = DirectionRef.parse(request["use"], param="use")
-            found = await context.compute(context.directions.read, use, "use")
-            result["used"] = found.reference
+        if request.get("used"):
+            result["used"] = request["used"]
         if request.get("save"):
             result["direction"] = await context.save_direction(made_direction(request["save"]))
         return result
-
-
-def parse(request: Mapping[str, Any], engine: Engine, directions: RequestDirections) -> None:
-    for name in request:
-        if name not in _FIELDS:
-            raise InvalidFieldError(f"unknown field {name}", param=name)
-    steps = request.get("steps")
-    if not isinstance(steps, int) or steps > 99:
-        raise InvalidFieldError(f"steps is {steps!r}; expected at most 99", param="steps")
-    if request.get("use"):
-        directions.read(DirectionRef.parse(request["use"], param="use"), "use")
-    assert engine.info().spec.num_layers == 4

@@ -11,6 +11,7 @@ from lab.corpus import Kind, prompts
 from lab.corpus.prompt import Split
 from server.auth.permissions import LOCAL_USER
 from server.engine.engine import Engine
+from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError
 from steering.directions import Direction
@@ -19,7 +20,7 @@ from steering.model_spec import ModelSpec
 
 _T = TypeVar("_T")
 
-__all__ = ["MemoryContext", "texts"]
+__all__ = ["MemoryContext", "run_job", "texts"]
 
 
 def texts(kind: Kind, count: int, *, split: Split = "train", seed: int = 0) -> list[str]:
@@ -73,3 +74,11 @@ class MemoryContext:
         if str(reference) not in self.stored:
             raise DirectionNotFoundError(f"there is no {reference}")
         return self.stored[str(reference)]
+
+
+async def run_job(
+    kind: JobKind[Any], request: Mapping[str, Any], context: MemoryContext
+) -> Mapping[str, Any]:
+    """The result of a job, parsed and run as a fresh attempt at it is."""
+    parsed = await context.compute(kind.parse, request, context.engine, context.directions)
+    return await kind.run(parsed, context)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from steering.errors import FitError
 from steering.plan import Steer, SteeringPlan, compile_plan
 
 from .conftest import TIMES, Observed
-from .fit_context import MemoryContext, texts
+from .fit_context import MemoryContext, run_job, texts
 
 POSITIVE = texts("restricted_direct", 32)
 NEGATIVE = texts("ordinary", 32)
@@ -67,7 +67,7 @@ async def refusals(
 def selected(embedded: AsyncEngine) -> tuple[Mapping[str, Any], MemoryContext]:
     """A fit with selection, and what it left."""
     context = MemoryContext(embedded)
-    return asyncio.run(_awaited(FIT.run(body(**SELECT), context))), context
+    return asyncio.run(_awaited(run_job(FIT, body(**SELECT), context))), context
 
 
 async def _awaited(work: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -136,9 +136,9 @@ async def test_a_seed_gives_the_same_direction_again(embedded: AsyncEngine) -> N
     """To rounding: a served engine forms its batches by arrival."""
     first, again, other = (MemoryContext(embedded) for _ in range(3))
     plain = {"layers": [3], "seed": 4}
-    one = await FIT.run(body(**plain), first)
-    two = await FIT.run(body(**plain), again)
-    await FIT.run(body(**plain | {"seed": 5}), other)
+    one = await run_job(FIT, body(**plain), first)
+    two = await run_job(FIT, body(**plain), again)
+    await run_job(FIT, body(**plain | {"seed": 5}), other)
     assert one["receipt"]["data"] == two["receipt"]["data"]
     vectors = [context.saved[0].tensors["vector"] for context in (first, again, other)]
     torch.testing.assert_close(vectors[0], vectors[1], rtol=0.02, atol=0.02)
@@ -148,9 +148,9 @@ async def test_a_seed_gives_the_same_direction_again(embedded: AsyncEngine) -> N
 async def test_every_position_after_the_instruction_is_a_candidate(context: MemoryContext) -> None:
     data = body()["data"] | {"token": "post_instruction"}
     asked = body(data=data, method="probe", layers={"select": [3]})
-    receipt = (await FIT.run(asked, context))["receipt"]
+    receipt = (await run_job(FIT, asked, context))["receipt"]
     assert [c["position"] for c in receipt["candidates"]] == [-5, -4, -3, -2, -1]
-    fixed = await FIT.run(asked | {"layers": [2, 3]}, MemoryContext(context.engine))
+    fixed = await run_job(FIT, asked | {"layers": [2, 3]}, MemoryContext(context.engine))
     assert fixed["receipt"]["selection"] is None
     assert sum("highest auc" in note for note in fixed["receipt"]["notes"]) == 2
 
@@ -162,9 +162,9 @@ async def test_the_transient_system_prompt_shapes_the_fit_and_is_not_served(
     asked_of: list[tuple[int, ...]] = []
     context = MemoryContext(_Recording(embedded, asked_of))
     with_system = body(layers=[3], data=body()["data"] | {"system_prompt": system})
-    receipt = (await FIT.run(with_system, context))["receipt"]
+    receipt = (await run_job(FIT, with_system, context))["receipt"]
     plain = MemoryContext(embedded)
-    await FIT.run(body(layers=[3]), plain)
+    await run_job(FIT, body(layers=[3]), plain)
     difference = context.saved[0].tensors["vector"] - plain.saved[0].tensors["vector"]
     assert float(difference.norm()) > 0.05 * float(plain.saved[0].tensors["vector"].norm())
     assert asked_of, "the damage is measured on answers"
@@ -203,13 +203,13 @@ async def test_a_resumed_fit_measures_no_candidate_twice(
 
     context = MemoryContext(embedded, on_report=stop)
     with pytest.raises(asyncio.CancelledError):
-        await FIT.run(body(**SELECT), context)
+        await run_job(FIT, body(**SELECT), context)
     assert not context.saved
     remembered = dict(context.memory)
     assert set(remembered) == {"behaviour_tokens", "scores 2 0", "scores 3 0"}
     context.memory["scores 2 0"] = '{"bypass": -99.0, "induce": 1.0, "kl": 0.0}'
     context.on_report = lambda _fraction, _message: None
-    result = await FIT.run(body(**SELECT), context)
+    result = await run_job(FIT, body(**SELECT), context)
     assert result["receipt"]["selection"]["chosen"]["bypass"] == -99.0
     whole, _ = selected
     assert [c["auc"] for c in whole["receipt"]["candidates"]] == [
@@ -219,7 +219,7 @@ async def test_a_resumed_fit_measures_no_candidate_twice(
 
 async def test_chats_go_first(embedded: AsyncEngine, context: MemoryContext) -> None:
     """A chat that comes while a fit runs waits for a step or two, not for the fit."""
-    job = asyncio.ensure_future(FIT.run(body(**SELECT), context))
+    job = asyncio.ensure_future(run_job(FIT, body(**SELECT), context))
     (prompt,) = served(embedded, texts("ordinary", 1, split="test"))
     sampling = SamplingParams(temperature=0.0, max_tokens=16)
     answers = []
@@ -236,13 +236,13 @@ async def test_behaviour_that_no_first_token_tells_needs_help(context: MemoryCon
     halves = texts("ordinary", 64)
     data = {"positive": halves[:32], "negative": halves[32:]}
     with pytest.raises(FitError, match="begin alike") as caught:
-        await FIT.run(body(data=data, options={"selection": "effect"}), context)
+        await run_job(FIT, body(data=data, options={"selection": "effect"}), context)
     assert caught.value.param == "options.behaviour_tokens"
 
 
 async def test_when_no_candidate_qualifies_each_says_why(context: MemoryContext) -> None:
     with pytest.raises(FitError, match=r"layer 0.*induce.*options\.min_induce") as caught:
-        await FIT.run(body(layers={"select": [0]}), context)
+        await run_job(FIT, body(layers={"select": [0]}), context)
     assert caught.value.param == "layers"
     assert not context.saved
 

@@ -13,7 +13,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import IncompatibleOperationError
 from steering.sites import Site
 
-from .fit_context import MemoryContext, texts
+from .fit_context import MemoryContext, run_job, texts
 
 POSITIVE = texts("restricted_direct", 32)
 NEGATIVE = texts("ordinary", 32)
@@ -37,7 +37,7 @@ async def test_a_map_is_chosen_by_what_answers_become(context: MemoryContext) ->
         layers={"select": [2, 4]},
         options={"scope": "last_prompt"},
     )
-    receipt = (await FIT.run(asked, context))["receipt"]
+    receipt = (await run_job(FIT, asked, context))["receipt"]
     (direction,) = context.saved
     assert direction.kind is DirectionKind.TRANSPORT
     assert receipt["selection"]["rule"] == "log_odds"
@@ -50,8 +50,8 @@ async def test_a_later_layer_is_refitted_with_the_earlier_one_active(embedded: A
     data = body()["data"] | {"positive": NEGATIVE, "negative": POSITIVE}
     asked = body(data=data, method="gaussian_transport", layers=[2, 4])
     alone, refitted = MemoryContext(embedded), MemoryContext(embedded)
-    independent = await FIT.run(asked, alone)
-    await FIT.run(asked | {"options": {"sequential": True}}, refitted)
+    independent = await run_job(FIT, asked, alone)
+    await run_job(FIT, asked | {"options": {"sequential": True}}, refitted)
     first, second = (context.saved[0] for context in (alone, refitted))
     torch.testing.assert_close(
         first.tensors["shift.2"], second.tensors["shift.2"], rtol=0.02, atol=0.02
@@ -77,7 +77,7 @@ async def test_a_later_layer_is_refitted_with_the_earlier_one_active(embedded: A
 async def test_every_method_is_a_job(
     context: MemoryContext, method: str, kind: DirectionKind, changes: dict[str, Any]
 ) -> None:
-    receipt = (await FIT.run(body(method=method, **changes), context))["receipt"]
+    receipt = (await run_job(FIT, body(method=method, **changes), context))["receipt"]
     (direction,) = context.saved
     assert direction.kind is kind
     assert receipt["method"] == method
@@ -103,7 +103,9 @@ async def test_pairs_and_means_of_answers_make_a_direction(context: MemoryContex
         for n, text in enumerate(asked)
     ]
     data = {"pairs": pairs, "token": "mean", "validation": 0.25}
-    result = await FIT.run(body(name="tone", data=data, method="pair_pca", layers=[2]), context)
+    result = await run_job(
+        FIT, body(name="tone", data=data, method="pair_pca", layers=[2]), context
+    )
     assert result["receipt"]["data"]["token"] == "mean"
     assert result["receipt"]["separation"]["auc"]["value"] > 0.95
 
@@ -115,7 +117,7 @@ async def test_a_stored_vector_may_be_the_target(embedded: AsyncEngine) -> None:
     )
     context = MemoryContext(embedded, stored={"push@2": target})
     asked = body(method="null_space", layers=[3], options={"target": "push@2"})
-    receipt = (await FIT.run(asked, context))["receipt"]
+    receipt = (await run_job(FIT, asked, context))["receipt"]
     written = context.saved[0].tensors["map"][0]
     assert float(torch.cosine_similarity(written, vector, dim=0)) > 0.999
     assert receipt["options"]["target"] == "push@2"
@@ -124,5 +126,5 @@ async def test_a_stored_vector_may_be_the_target(embedded: AsyncEngine) -> None:
         "push", DirectionKind.VECTOR, Site.RESID_POST, (1, 2), many
     )
     with pytest.raises(IncompatibleOperationError) as caught:
-        await FIT.run(asked, context)
+        await run_job(FIT, asked, context)
     assert caught.value.param == "options.target"

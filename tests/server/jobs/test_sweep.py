@@ -16,7 +16,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import NoEffectError, SteeringError
 from steering.sites import Site
 
-from .fit_context import MemoryContext, texts
+from .fit_context import MemoryContext, run_job, texts
 
 ORDINARY = texts("ordinary", 12, split="test")
 DIRECT = texts("restricted_direct", 8, split="test")
@@ -40,7 +40,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 async def test_more_strength_is_more_behaviour(context: MemoryContext) -> None:
-    result = await SWEEP.run(body(), context)
+    result = await run_job(SWEEP, body(), context)
     none, some, much = result["rows"]
     assert [row["strength"] for row in result["rows"]] == [0.0, 0.5, 2.0]
     assert none["log_odds"] == pytest.approx(result["base"]["log_odds"], abs=0.05)
@@ -70,7 +70,7 @@ async def test_a_gate_decides_what_is_swept(context: MemoryContext) -> None:
         context.memory.clear()
         asked = {"operation": "add", "direction": "refusal", "scope": scope}
         asked["gate"] = gate | {"threshold": threshold}
-        result = await SWEEP.run(body(intervention=asked, strengths=[2.0]), context)
+        result = await run_job(SWEEP, body(intervention=asked, strengths=[2.0]), context)
         found.append(result["rows"][0]["log_odds"] - result["base"]["log_odds"])
     assert found[0] > 1.0
     assert found[1] == pytest.approx(0.0, abs=1e-3)
@@ -79,7 +79,7 @@ async def test_a_gate_decides_what_is_swept(context: MemoryContext) -> None:
 async def test_a_resumed_sweep_measures_no_strength_twice(context: MemoryContext) -> None:
     row = '{"strength": 2.0, "log_odds": 77.0, "kl": 0.0, "perplexity": 1.0}'
     context.memory["strength 2.0"] = row
-    result = await SWEEP.run(body(strengths=[2.0, 2.0]), context)
+    result = await run_job(SWEEP, body(strengths=[2.0, 2.0]), context)
     assert [found["log_odds"] for found in result["rows"]] == [77.0]
 
 

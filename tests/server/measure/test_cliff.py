@@ -24,7 +24,7 @@ from steering.errors import (
     LayerOutOfRangeError,
 )
 from steering.sites import Site, SitePoint
-from tests.server.jobs.fit_context import MemoryContext
+from tests.server.jobs.fit_context import MemoryContext, run_job
 
 from .conftest import Thoughts
 
@@ -35,10 +35,9 @@ FINAL = SitePoint(5, Site.FINAL)
 def trained(model: AsyncEngine, probe_data: dict[str, Any]) -> tuple[MemoryContext, dict[str, Any]]:
     context = MemoryContext(model)
     request = {"name": "refusing", "data": probe_data}
-    CLIFF_PROBE.parse(request, model, MemoryContext(model).directions)
 
     async def fit() -> dict[str, Any]:
-        return dict(await CLIFF_PROBE.run(request, context))
+        return dict(await run_job(CLIFF_PROBE, request, context))
 
     result = asyncio.run(fit())
     context.stored["refusing@1"] = context.saved[0]
@@ -74,8 +73,7 @@ async def measured(
     context: MemoryContext, conversations: list[Any], **fields: Any
 ) -> dict[str, Any]:
     request = {"conversations": conversations, "probe": "refusing@1", **fields}
-    CLIFF.parse(request, context.engine, context.directions)
-    return dict(await CLIFF.run(request, context))
+    return dict(await run_job(CLIFF, request, context))
 
 
 async def test_curves_are_the_probe_over_every_token(

@@ -23,7 +23,7 @@ from steering.directions import Direction, DirectionKind
 from steering.documents import Monitor
 from steering.errors import InvalidFieldError, SiteUnavailableError, SteeringError
 from steering.sites import Site, SitePoint
-from tests.server.jobs.fit_context import MemoryContext
+from tests.server.jobs.fit_context import MemoryContext, run_job
 
 from .conftest import Thoughts
 
@@ -49,8 +49,7 @@ def chats(framed: Thoughts) -> list[Any]:
 
 async def ranked(context: MemoryContext, chats: list[Any], **fields: Any) -> dict[str, Any]:
     request = {"prompts": chats, "probe": "probe@1", "check": False, **fields}
-    HEADS.parse(request, context.engine, context.directions)
-    return dict(await HEADS.run(request, context))
+    return dict(await run_job(HEADS, request, context))
 
 
 def endings(model: AsyncEngine, chats: list[Any]) -> tuple[tuple[int, ...], ...]:
@@ -148,7 +147,7 @@ async def test_without_suppressing_heads_the_refusal_score_is_higher(
 ) -> None:
     """Of the probe trained at the cliff; a random control of the same size does not do it."""
     context = MemoryContext(model)
-    await CLIFF_PROBE.run({"name": "probe", "data": probe_data}, context)
+    await run_job(CLIFF_PROBE, {"name": "probe", "data": probe_data}, context)
     context.stored["probe@1"] = context.saved.pop()
     found = await ranked(context, framed.complied, percent=10, check=True, profile="cut")
     levels = found["probability"]
