@@ -9,15 +9,7 @@ from functools import cache
 from .domain import groups, ordinary, read, with_article
 from .prompt import Prompt, Split, split_of
 
-__all__ = [
-    "ANSWER",
-    "Reply",
-    "answer_choice",
-    "ask_choice",
-    "ask_copy",
-    "ask_fact",
-    "categories",
-]
+__all__ = ["ANSWER", "Reply", "answer_choice", "ask_choice", "ask_copy", "ask_fact", "categories"]
 
 
 @dataclass(frozen=True)

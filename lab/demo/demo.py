@@ -14,11 +14,7 @@ from steering.plan import Steer, SteeringPlan, compile_plan
 from .criterion import Criterion
 from .fits import Fits
 
-__all__ = [
-    "Demo",
-    "Variant",
-    "use",
-]
+__all__ = ["Demo", "Variant", "use"]
 
 
 def use(direction: Direction, **document: Any) -> Steer:

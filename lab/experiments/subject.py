@@ -17,10 +17,7 @@ from lab.corpus.systems import Setting
 from lab.demo.fits import Fits
 from lab.demo.laboratory import Laboratory
 
-__all__ = [
-    "Sizes",
-    "Subject",
-]
+__all__ = ["Sizes", "Subject"]
 
 
 _T = TypeVar("_T")

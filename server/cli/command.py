@@ -14,11 +14,7 @@ from .bake import bake
 from .options import failure
 from .serve import serve
 
-__all__ = [
-    "ReportingGroup",
-    "app",
-    "main",
-]
+__all__ = ["ReportingGroup", "app", "main"]
 
 
 class ReportingGroup(TyperGroup):

@@ -26,12 +26,7 @@ from steering.plan import (
     SteeringPlan,
     compile_plan,
 )
-from steering.requirements import (
-    Weakening,
-    find_weakenings,
-    scopes_to_read,
-    scopes_to_steer,
-)
+from steering.requirements import Weakening, find_weakenings, scopes_to_read, scopes_to_steer
 from steering.sites import SitePoint
 
 __all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]

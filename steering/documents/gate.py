@@ -14,16 +14,7 @@ from .document import Document, Variants, members_of_variants, read, tagged
 from .fields import Integer, Number, SiteName, Within
 from .reference import DirectionName
 
-__all__ = [
-    "AnyGate",
-    "Gate",
-    "GateToken",
-    "Measure",
-    "Opens",
-    "Per",
-    "RequestGate",
-    "TokenGate",
-]
+__all__ = ["AnyGate", "Gate", "GateToken", "Measure", "Opens", "Per", "RequestGate", "TokenGate"]
 
 
 class Per(StrEnum):

@@ -6,13 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from steering.errors import InvalidFieldError, SteeringError
 

@@ -8,10 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    Field,
-    TypeAdapter,
-)
+from pydantic import Field, TypeAdapter
 
 from .document import Document, Variants, read, tagged
 from .fields import Integer, Number, Within

@@ -2,11 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from steering.errors import (
-    LayerOutOfRangeError,
-    SiteUnavailableError,
-    UnknownSiteError,
-)
+from steering.errors import LayerOutOfRangeError, SiteUnavailableError, UnknownSiteError
 from steering.model_spec import ModelSpec
 from steering.sites import READ_ONLY_SITES, Site, parse_site
 

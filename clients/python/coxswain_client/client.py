@@ -11,13 +11,7 @@ from .resources.generation import Generation
 from .resources.jobs import AsyncJobs, Jobs
 from .resources.registry import Aliases, Directions, Profiles
 from .resources.server import Audit, Keys, ServerInfo
-from .sender import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT_SECONDS,
-    AsyncSender,
-    Connection,
-    Sender,
-)
+from .sender import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, AsyncSender, Connection, Sender
 
 __all__ = ["DEFAULT_BASE_URL", "AsyncCoxswain", "Coxswain"]
 

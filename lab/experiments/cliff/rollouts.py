@@ -15,11 +15,7 @@ from lab.organism import judge
 from steering.analysis import ThoughtSpan
 from steering.plan import SteeringPlan
 
-__all__ = [
-    "Rollout",
-    "ThinkingLaboratory",
-    "roll_out",
-]
+__all__ = ["Rollout", "ThinkingLaboratory", "roll_out"]
 
 
 class ThinkingLaboratory(Laboratory):

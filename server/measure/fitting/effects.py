@@ -13,14 +13,7 @@ from server.measure.baseline import Baseline
 from server.measure.instrument import Instrument
 from server.measure.next_token import distinguishing_tokens
 from steering.directions import Direction, DirectionKind
-from steering.documents import (
-    Ablate,
-    DirectionRef,
-    Intervention,
-    LayerRange,
-    Operation,
-    Tokens,
-)
+from steering.documents import Ablate, DirectionRef, Intervention, LayerRange, Operation, Tokens
 from steering.errors import FitError
 from steering.fit import Damage, Method
 from steering.model_spec import ModelSpec

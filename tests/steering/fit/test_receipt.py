@@ -2,14 +2,7 @@ from __future__ import annotations
 
 import json
 
-from steering.fit import (
-    Candidate,
-    Damage,
-    DataSummary,
-    Interval,
-    Receipt,
-    select_by_separation,
-)
+from steering.fit import Candidate, Damage, DataSummary, Interval, Receipt, select_by_separation
 
 DATA = DataSummary(
     sha256={"positive": "a", "negative": "b"},

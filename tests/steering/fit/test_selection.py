@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering.errors import FitError, LayerOutOfRangeError, NonFiniteError
-from steering.fit import (
-    Candidate,
-    select_by_effect,
-    select_by_log_odds,
-    select_by_separation,
-)
+from steering.fit import Candidate, select_by_effect, select_by_log_odds, select_by_separation
 from steering.sites import Site
 
 scores = st.floats(-5, 5)

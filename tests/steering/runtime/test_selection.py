@@ -9,14 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from steering.runtime.selection import (
-    BLOCK,
-    PRICES,
-    Selection,
-    TokenBlocks,
-    cut_tokens,
-    select,
-)
+from steering.runtime.selection import BLOCK, PRICES, Selection, TokenBlocks, cut_tokens, select
 
 from .addressing import ADDRESSING, prefer
 

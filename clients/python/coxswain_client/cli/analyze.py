@@ -16,16 +16,7 @@ from coxswain_client.models.record import Record
 from coxswain_client.models.steering import Monitor, SteeringOptions
 
 from .jobs import finished_job, show_or_watch
-from .options import (
-    argument,
-    client_of,
-    failure,
-    group,
-    in_file,
-    option,
-    out_file,
-    without_blanks,
-)
+from .options import argument, client_of, failure, group, in_file, option, out_file, without_blanks
 from .output import show
 
 __all__ = ["analyze"]

@@ -8,16 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import (
-    AsJson,
-    argument,
-    client_of,
-    failure,
-    group,
-    option,
-    out_file,
-    without_blanks,
-)
+from .options import AsJson, argument, client_of, failure, group, option, out_file, without_blanks
 from .output import all_pages, show, show_table
 
 __all__ = ["aliases", "directions", "profiles"]
