@@ -22,16 +22,8 @@ _SMALL_LINES = 61
 
 # What is above the goal still, and left to mend.
 _FULL_FOLDERS = {"server/api/routes", "server/engine"}
-_LONE_FILES = {
-    "server.cli.border",
-    "server.cli.command",
-    "server.cli.store",
-    "server.cli.store_report",
-    "server.store.bounded_connection",
-    "server.store.database_file",
-    "server.store.idempotency_table",
-}
-_MAX_HEADER_SHARE = 0.167  # the goal: 0.14
+_LONE_FILES = {"server.store.bounded_connection"}
+_MAX_HEADER_SHARE = 0.162  # the goal: 0.14
 
 _NO_CODE = {
     tokenize.COMMENT,
@@ -42,7 +34,9 @@ _NO_CODE = {
     tokenize.NL,
 }
 # Small files with a single importer beside them that stay, as a reader looks for their noun.
-_NOUNS: dict[str, str] = {}
+_NOUNS = {
+    "server.engine.scheduler.waiting_queue": "who asks where requests wait looks for it",
+}
 
 
 def _length(path: Path) -> int:
