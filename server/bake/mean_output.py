@@ -23,12 +23,15 @@ _FIRST_TOKENS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MeanOutput:
-    """Statistics over tokens of mean(y) - mean(c), the mean of the coordinates of W x.
+    """Statistics over tokens of mean(W x), the mean of the coordinates of W x.
+
+    W is a write matrix, x its input. It is measured as mean(y) - mean(c), y being the output of the
+    whole site and c its bias.
 
     Attributes:
         mean: E[mean(W x)], in units of the activation.
-        positive: Share of tokens where it is above 0.
-        num_tokens: How many were measured.
+        positive: Share of tokens where mean(W x) is above 0.
+        num_tokens: Tokens that were measured.
     """
 
     mean: float
@@ -37,10 +40,10 @@ class MeanOutput:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not empty.
+    """Return the lines of a file that are not empty.
 
     Raises:
-        WeightEditError: The file cannot be read, or holds nothing.
+        WeightEditError: The file cannot be read, or has no such line.
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -56,10 +59,10 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def calibration_prompts(loaded: LoadedModel, lines: Sequence[str] | None) -> list[tuple[int, ...]]:
-    """Token ids of what outputs are measured on.
+    """Return the token ids that outputs are measured on.
 
-    Built-in neutral text as it is, where `lines` is None; lines as user messages, where the model
-    has a chat template.
+    Where `lines` is None these are built-in neutral texts as they are. Otherwise each line is the
+    message of a user, or plain text where the model has no chat template.
     """
     tokenizer, most = loaded.tokenizer, loaded.info.max_model_len
     if lines is None:
@@ -75,8 +78,8 @@ def measure_mean_outputs(
 ) -> Mapping[SitePoint, MeanOutput]:
     """Run prompts through an engine over the unedited model and average its outputs at `points`.
 
-    The first tokens of each prompt are left out where it is longer: attention sinks among them
-    would decide the mean alone.
+    The first four tokens of each prompt are left out where it is longer: attention sinks among
+    them would decide the mean alone.
     """
     engine = SyncEngine(loaded)
     biases = loaded.spec.write_bias_means

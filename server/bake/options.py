@@ -46,7 +46,7 @@ class BakeOptions:
         force: Whether a checkpoint at `out` may be replaced.
 
     Raises:
-        WeightEditError: Options that do not go together.
+        WeightEditError: The options contradict each other, or one is out of its range.
     """
 
     model: Path
@@ -94,7 +94,7 @@ class BakeOptions:
 
     @property
     def has_strength(self) -> bool:
-        """Whether it is known how much is to be done."""
+        """Whether strengths are known: those of a profile, `alpha` or `relative`."""
         return not (self.profile is None and self.alpha is None and self.relative is None)
 
     def _refuse_beside_profile(self) -> None:
@@ -118,7 +118,7 @@ def parse_operation(text: str) -> BakeOperation:
     """Read an operation's name.
 
     Raises:
-        WeightEditError: No operation has it.
+        WeightEditError: No operation has that name.
     """
     if text not in list(BakeOperation):
         raise WeightEditError(

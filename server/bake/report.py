@@ -29,11 +29,11 @@ class PointReport:
 
     Attributes:
         point: Layer and site.
-        tensors: Their names in the files.
-        output: Of the unedited model.
-        norms: Of the weights and of the update.
+        tensors: Names of the weights in the files.
+        output: What the unedited model puts out there.
+        norms: Norms of the weights and of the update.
         gains: Strength of each edit there, in order: alpha, with the sign it is used with.
-        survival: After rounding; None where no strength was chosen.
+        survival: What rounding leaves of the update; None where no strength was chosen.
     """
 
     point: SitePoint
@@ -44,7 +44,7 @@ class PointReport:
     survival: Survival | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the provenance that is written, as JSON."""
         survival = self.survival
         return {
             "layer": self.point.layer,
@@ -61,7 +61,7 @@ class PointReport:
         }
 
     def row(self) -> tuple[str, ...]:
-        """As cells of the table."""
+        """Return the cells of its row in the table."""
         survival = self.survival
         return (
             str(self.point.layer),
@@ -84,13 +84,13 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, eq=False)
 class BakeReport:
-    """A bake, done or rehearsed.
+    """A bake that was done, or rehearsed without writing.
 
     Attributes:
         label: What is baked.
         requires: Scopes a key of a server would need to use it.
         notes: What is left out, and why.
-        points: By layer, attention first.
+        points: One for each edited output, by layer, attention first.
         has_strength: Whether alpha was chosen; where not, the table shows the effect of 1.
         prompts: What outputs were measured on: a file's name, or `built-in`.
     """
@@ -104,7 +104,7 @@ class BakeReport:
 
     @property
     def total(self) -> Survival:
-        """What survives of all updates together."""
+        """What rounding leaves of all updates together."""
         found = (item.survival for item in self.points)
         return sum((item for item in found if item is not None), Survival())
 
@@ -134,7 +134,7 @@ class BakeReport:
             )
 
     def table(self) -> str:
-        """For people."""
+        """Return a table with a row for each point, and their total where a strength was chosen."""
         rows = [_COLUMNS, *(item.row() for item in self.points)]
         if self.has_strength:
             rows.append(("total", *[""] * 7, *_survival_cells(self.total)))
@@ -146,7 +146,7 @@ class BakeReport:
         return "\n".join(lines)
 
     def to_dict(self) -> Mapping[str, Any]:
-        """As JSON."""
+        """Return the provenance that is written, as JSON."""
         return {
             "matrices": [item.to_dict() for item in self.points],
             "total": {

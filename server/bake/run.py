@@ -1,4 +1,4 @@
-"""Baking, from options to a folder or a report."""
+"""Baking: from options to a checkpoint folder, or to a report of what one would be."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
     measures its outputs. Weights are then edited from the files, one tensor at a time.
 
     Args:
-        options: What is asked.
-        store: Where profiles are; needed for one.
+        options: What is asked for.
+        store: Holds the profiles; needed where one is baked.
 
     Raises:
         WeightEditError: It cannot be baked as asked; nothing is written.
@@ -110,7 +110,10 @@ def _engine_config(options: BakeOptions) -> EngineConfig:
 
 
 def _source(options: BakeOptions, store: Store | None) -> Callable[[int], BakeSource]:
-    """What is baked, read before the model is, as a function of the model's number of layers."""
+    """Read what is baked before the model is loaded.
+
+    Returns a function of the model's number of layers, on which a direction's places depend.
+    """
     if options.direction is not None:
         return partial(direction_source, options, read_direction(options.direction))
     assert options.profile is not None, "checked by BakeOptions"
@@ -124,7 +127,7 @@ def _same(source: BakeSource, num_layers: int) -> BakeSource:
 
 
 def _plan(source: BakeSource, spec: ModelSpec) -> SteeringPlan:
-    """Compile the steering, gates and scopes refused before they could be."""
+    """Compile the steering, having refused what weights cannot hold, such as gates and scopes."""
     for index, steer in enumerate(source.steers):
         site = steer.intervention.site or steer.direction.site
         check_foldable(steer.intervention, site, path=f"interventions[{index}].")
@@ -134,7 +137,7 @@ def _plan(source: BakeSource, spec: ModelSpec) -> SteeringPlan:
 
 
 def _biased(loaded: LoadedModel) -> frozenset[SitePoint]:
-    """Points whose whole output comes from one matrix with a bias."""
+    """Return the points whose whole output comes from one matrix with a bias."""
     matrices = loaded.layout.write_matrices
     points = [matrix.point for matrix in matrices]
     return frozenset(
@@ -174,7 +177,7 @@ def _with_strength(
     files: CheckpointFiles,
     tensors: Sequence[WriteTensor],
 ) -> _Edits:
-    """Put the strength that was asked for on the edits of a direction, which have that of 1."""
+    """Scale the edits of a direction, compiled with strength 1, by the strength asked for."""
     if options.profile is not None:
         return edits
     factors = dict.fromkeys(edits, 1.0 if options.alpha is None else options.alpha)

@@ -27,10 +27,10 @@ class BakeSource:
 
     Attributes:
         label: For people: `cautious@2`, or what is done with which direction.
-        steers: In order.
+        steers: The interventions with their directions, in order.
         requires: Scopes a key of a server would need to use it.
         notes: What a checkpoint cannot carry of it.
-        record: What provenance says of it.
+        record: What the provenance file says of it.
     """
 
     label: str
@@ -41,7 +41,9 @@ class BakeSource:
 
 
 def profile_source(text: str, store: Store) -> BakeSource:
-    """A stored profile, drafts included: whoever may read the store is trusted.
+    """Return the steering of a stored profile, drafts included.
+
+    No scope is checked: whoever can read the store's files is trusted.
 
     Raises:
         StoreError: There is no such profile, or one of its files is damaged.
@@ -69,7 +71,7 @@ def profile_source(text: str, store: Store) -> BakeSource:
 
 
 def direction_source(options: BakeOptions, direction: Direction, num_layers: int) -> BakeSource:
-    """A direction, used at the write matrices of some layers, with strength 1."""
+    """Return a direction used at the write matrices of the chosen layers, with strength 1."""
     assert options.direction is not None, "checked by BakeOptions"
     assert options.operation is not None, "checked by BakeOptions"
     layers = tuple(range(num_layers)) if options.layers is None else options.layers
@@ -114,11 +116,11 @@ _OPERATIONS: Mapping[BakeOperation, tuple[Operation, float]] = {
 
 
 def read_direction(path: Path) -> Direction:
-    """A direction's file.
+    """Read a direction's file.
 
     Raises:
-        WeightEditError: There is no such file.
-        SteeringError: It cannot be read as a direction.
+        WeightEditError: The file cannot be read.
+        SteeringError: It holds no direction.
     """
     try:
         return load_direction(path.read_bytes(), path.stem)

@@ -37,14 +37,14 @@ class JobServices:
     """What all jobs of a server share.
 
     Attributes:
-        engine: Serves their requests.
-        uploader: Stores their directions.
-        drafting: Stores their profiles.
+        engine: The server's engine, which serves their requests beside the chats.
+        uploader: Stores the directions that they make.
+        drafting: Stores the profiles that they make.
         library: Loads stored directions.
-        runs: Where progress and memory go.
-        threads: For what they compute.
-        pool: For what they ask of the store.
-        changed: Called when a job has stored something that watchers want to see.
+        runs: Where their progress and what they remember are stored.
+        threads: Run what they compute.
+        pool: Runs their calls to the store.
+        changed: Called after a job has stored progress, to wake those who follow it.
     """
 
     engine: Engine
@@ -67,8 +67,8 @@ class JobContext:
     `begin`, `cancel`, `is_cancelled` and `flush` are the runner's.
 
     Args:
-        job: As it was claimed.
-        services: Shared by all jobs.
+        job: The record as it was when this server claimed the job.
+        services: What all jobs share.
     """
 
     def __init__(self, job: JobRecord, services: JobServices) -> None:
@@ -92,7 +92,7 @@ class JobContext:
 
     @property
     def spec(self) -> ModelSpec:
-        """Of the engine's model."""
+        """The specification of the engine's model."""
         return self.engine.info().spec
 
     @property
@@ -102,11 +102,11 @@ class JobContext:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it was told to end."""
+        """Whether `cancel` was called."""
         return self._is_cancelled
 
     def begin(self, work: Callable[[], Awaitable[Mapping[str, Any]]]) -> asyncio.Task[Any]:
-        """Start the kind's work as a task, which `cancel` ends."""
+        """Start the work as a task, which `cancel` ends; called once."""
 
         async def result() -> Mapping[str, Any]:
             return await work()  # called in the task, so that whatever it raises is the task's
@@ -115,15 +115,16 @@ class JobContext:
         return self._task
 
     def cancel(self) -> None:
-        """End it at its next await; whatever it still asks of this context is refused."""
+        """End the task at its next await; this context refuses whatever it still asks."""
         self._is_cancelled = True
         if self._task is not None:
             self._task.cancel()
 
     async def report(self, fraction: float, message: str) -> None:
-        """Say how far the job is: `fraction` of 1, and what it does now, without users' texts.
+        """Say what the job does now and how far it is; `fraction` is between 0 and 1.
 
-        Cheap to call often: what follows too soon is kept for the next event.
+        The message is shown and stored, so it must not hold users' texts. At most one report a
+        second is stored; those between are kept back, and the last of them is stored by `flush`.
 
         Raises:
             asyncio.CancelledError: The job was cancelled, or belongs to another server by now.
@@ -136,7 +137,7 @@ class JobContext:
             self._check()
 
     async def flush(self) -> None:
-        """Store what was reported last; progress that cannot be stored is only logged."""
+        """Store the report that was kept back, if any; a failure to store it is only logged."""
         async with self._flushing:
             pending, self._pending = self._pending, None
             if pending is None:
@@ -152,10 +153,10 @@ class JobContext:
                 self._services.changed()
 
     async def compute(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-        """What `function` returns, run in a thread of its own with few BLAS and torch threads.
+        """Return what `function` returns, called in one of the jobs' threads (`JobThreads`).
 
-        For fits that would hold up the event loop. A function that runs is not interrupted: the
-        job ends at once when cancelled, the thread when the function returns.
+        This is for work that would hold up the event loop, such as fits. A running function is
+        not interrupted: a cancelled job ends at once, its thread when the function returns.
         """
         self._check()
         return await self._services.threads.run(function, *args, **kwargs)
@@ -163,10 +164,10 @@ class JobContext:
     async def save_direction(self, direction: Direction) -> str:
         """Store a direction and return `name@version`; equal tensors are the same version.
 
-        It gets the scopes that the job's request requires beside its own.
+        The scopes that the job requires are added to what it requires by itself.
 
         Raises:
-            SteeringError: It does not fit the model.
+            SteeringError: The direction does not fit the model.
             StoreError: It cannot be stored.
         """
         self._check()
@@ -180,10 +181,10 @@ class JobContext:
     async def save_draft(self, name: str, document: Mapping[str, Any]) -> str:
         """Store a profile as a draft and return `name@version`; an equal one is the same version.
 
-        It gets the scopes that the job's request requires beside its own.
+        The scopes that the job requires are added to what it requires by itself.
 
         Raises:
-            InvalidProfileError: It does not fit the model.
+            InvalidProfileError: The profile does not fit the model.
             StoreError: It cannot be stored.
         """
         self._check()
@@ -194,17 +195,17 @@ class JobContext:
         """Keep a JSON value for `recall` under `key`, until the job has succeeded.
 
         Raises:
-            StoreError: It cannot be stored, or is over the limit.
+            StoreError: The value cannot be stored, or is longer than `MAX_VALUE_BYTES`.
         """
         self._check()
         await self._guarded(self._services.runs.remember, self.job_id, key, value)
 
     async def recall(self, key: str) -> Any:
-        """What was remembered under `key` by this attempt or an earlier one; None for nothing."""
+        """Return what this attempt or an earlier one remembered under `key`, or None."""
         return await self._services.pool.run(self._services.runs.recall, self.job_id, key)
 
     async def _guarded(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Call a function of the store; one that finds the job lost cancels this attempt."""
+        """Call a function of the store; where it finds the job lost, this attempt is cancelled."""
         try:
             return await self._services.pool.run(function, *args)
         except JobLostError:
@@ -230,7 +231,7 @@ class JobContext:
         return Actor(key_id=self._job.created_by, request_id=self.job_id)
 
     def _allow(self, *scopes: str, param: str) -> None:
-        """Refuse what a direction came to require after the job was asked for."""
+        """Refuse a direction that came to require more after the job was asked for."""
         missing = sorted(set(scopes) - set(self._job.requires))
         if missing:
             raise PermissionDeniedError(
@@ -245,10 +246,9 @@ class JobContext:
 
 
 class Progress:
-    """Turns batches of the current stage into the job's fraction."""
+    """Reports a job of several stages: batches of the current stage become the job's fraction."""
 
     def __init__(self, context: JobContext) -> None:
-        """Report to `context`."""
         self._context = context
         self._start = self._width = 0.0
         self._num_calls = 1
@@ -256,13 +256,17 @@ class Progress:
         self._message = ""
 
     async def begin(self, start: float, stop: float, message: str, *, num_calls: int = 1) -> None:
-        """Enter a stage that takes the job from `start` to `stop` in so many measurements."""
+        """Enter a stage that takes the job's fraction from `start` to `stop`.
+
+        The stage is made of `num_calls` measurements, each of which calls `on_batch` until it has
+        measured everything.
+        """
         self._start, self._width = start, (stop - start) / num_calls
         self._num_calls, self._num_done, self._message = num_calls, 0, message
         await self._context.report(round(start, 6), message)
 
     async def on_batch(self, done: int, total: int) -> None:
-        """A measurement has got so far; for `Instrument`."""
+        """Report that `done` of `total` of the current measurement are done; for `Instrument`."""
         calls = min(self._num_done + done / total, self._num_calls)
         fraction = round(self._start + self._width * calls, 6)  # never back by a rounding error
         await self._context.report(fraction, self._message)

@@ -18,10 +18,10 @@ _Parsed = TypeVar("_Parsed")
 
 
 def declared_requires(request: Mapping[str, Any]) -> Sequence[str]:
-    """Scopes a request asks for by itself: its field `requires`.
+    """Return the scopes in a request's own field `requires`.
 
     Raises:
-        InvalidFieldError: It is not a list of strings.
+        InvalidFieldError: The field is not a list of strings.
     """
     return str_list(request.get("requires"), "requires")
 

@@ -1,4 +1,4 @@
-"""The jobs of a server: asked for, watched, ended."""
+"""The jobs of a server as its routes see them: asked for, followed, cancelled, resumed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class JobLimits:
     """How many jobs there may be.
 
     Attributes:
-        max_running: Run at once on this server.
-        max_queued: Wait, on all servers together.
-        num_threads: CPU threads of one operation of a fit.
+        max_running: Most jobs that run at once on this server.
+        max_queued: Most jobs that wait, of all servers that share the store.
+        num_threads: CPU threads that one operation of a job may use.
     """
 
     max_running: int = 1
@@ -43,21 +43,22 @@ class JobLimits:
 
 
 class JobManager:
-    """Everything about jobs; used on the event loop that started it.
+    """Takes in, follows and ends jobs; used on the event loop that started it.
 
-    The queue is in the store: whatever waits when a server stops waits still when it starts again.
+    The queue is in the store, so that jobs which wait when a server stops still wait when it starts
+    again.
 
     Args:
-        kinds: What can be asked for.
+        kinds: The kinds of jobs that can be asked for.
         engine: Serves the jobs' requests.
-        store: Keeps jobs and their outputs.
+        store: Keeps the jobs and what they make.
         uploader: Takes in directions for the engine's model.
         library: Loads stored directions.
-        pools: Of the server.
+        pools: The server's threads for calls to the store.
         limits: How many jobs there may be.
-        describe: The error body of what a job failed with.
-        observer: Told how jobs go.
-        times: How often it looks around.
+        describe: Makes the error body that is stored for a failed job.
+        observer: Is told of every end of a job and of how many there are.
+        times: The intervals of the runner; None for the defaults.
     """
 
     def __init__(
@@ -106,11 +107,11 @@ class JobManager:
         )
 
     async def start(self) -> None:
-        """Begin to run jobs; those that a dead server left running become `interrupted`."""
+        """Begin to run jobs; jobs that a dead server left running become `interrupted`."""
         await self._runner.start()
 
     async def stop(self) -> None:
-        """Run no more jobs; those that run become `interrupted`."""
+        """Begin no more jobs; those that run become `interrupted`."""
         await self._runner.stop()
 
     async def create(
@@ -125,11 +126,11 @@ class JobManager:
         """Check a request and queue it.
 
         Raises:
-            InvalidFieldError: No such kind.
+            InvalidFieldError: There is no such kind.
             PermissionDeniedError: The request, or a direction that it names, requires a scope that
                 the caller lacks.
-            JobQueueFullError: Too many wait.
-            Exception: Whatever the kind has against the request.
+            JobQueueFullError: Too many jobs wait.
+            Exception: What the kind's `parse` raises.
         """
         found = self._kind(kind)
         declared = found.requires(request)
@@ -146,10 +147,10 @@ class JobManager:
         return await self._changed(job)
 
     async def get(self, job_id: str) -> JobRecord:
-        """One job.
+        """Return one job.
 
         Raises:
-            JobNotFoundError: There is none.
+            JobNotFoundError: There is no such job.
         """
         return await self._pools.reads.run(self._store.jobs.get, job_id)
 
@@ -157,8 +158,8 @@ class JobManager:
         """End a job; what runs for it ends within one batch of the engine.
 
         Raises:
-            JobNotFoundError: There is none.
-            JobFinishedError: It has ended otherwise.
+            JobNotFoundError: There is no such job.
+            JobFinishedError: The job has ended otherwise.
         """
         before = await self.get(job_id)
         job = await self._pools.writes.run(self._store.jobs.cancel, job_id, by=by)
@@ -167,14 +168,14 @@ class JobManager:
         return await self._changed(job)
 
     async def resume(self, job_id: str, *, caller: Principal, by: Actor) -> JobRecord:
-        """Queue a job again that did not succeed; it goes on with what it remembers.
+        """Queue again a job that did not succeed; it goes on with what it remembers.
 
         Raises:
-            JobNotFoundError: There is none.
-            ConflictError: It waits, runs or has succeeded.
-            IncompatibleModelError: It belongs to another model.
-            PermissionDeniedError: It requires a scope that the caller lacks.
-            JobQueueFullError: Too many wait.
+            JobNotFoundError: There is no such job.
+            ConflictError: The job waits, runs or has succeeded.
+            IncompatibleModelError: The job belongs to another model.
+            PermissionDeniedError: The job requires a scope that the caller lacks.
+            JobQueueFullError: Too many jobs wait.
         """
         job = await self.get(job_id)
         caller.require(*job.requires)
@@ -191,16 +192,21 @@ class JobManager:
         return await self._changed(resumed)
 
     async def rerun(self, job_id: str, *, caller: Principal, by: Actor) -> JobRecord:
-        """Queue a new job with the request of another; raises as `create`, and for no such job."""
+        """Queue a new job with the request of another.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            Exception: As `create`.
+        """
         job = await self.get(job_id)
         request = await self._pools.reads.run(self._store.jobs.request, job_id)
         return await self.create(job.kind, request, caller=caller, by=by, rerun_of=job.id)
 
     async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
-        """Every event numbered above `after`, as it happens, until the job has ended.
+        """Yield every event numbered above `after`, as it happens, until the job has ended.
 
         Raises:
-            JobNotFoundError: There is none.
+            JobNotFoundError: There is no such job.
             EngineDrainingError: The server stops, and the job still waits.
         """
         while True:

@@ -31,18 +31,21 @@ _MAX_PARSED_BYTES: Final = 8 * 2**20
 
 
 class Changes:
-    """A signal that many may wait for; used on one event loop."""
+    """A signal that jobs have changed, for any number of waiters on one event loop."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
     def notify(self) -> None:
-        """Wake everybody who waits now."""
+        """Wake all who wait now."""
         self._next.set()
         self._next = asyncio.Event()
 
     def next(self) -> asyncio.Event:
-        """Set by the next change; take it before looking, so that none is missed."""
+        """Return the event that the next change sets.
+
+        Take it before looking at the store, so that a change in between is not missed.
+        """
         return self._next
 
     @staticmethod
@@ -54,26 +57,26 @@ class Changes:
 
 
 class JobObserver(Protocol):
-    """The metrics, for example."""
+    """Is told of jobs; the metrics implement it."""
 
     def job_ended(self, kind: str, status: str, seconds: float | None) -> None:
-        """A job ended; `seconds` since this attempt began, None where it never did."""
+        """A job ended, `seconds` after its attempt began; None where it never began."""
         ...
 
     def jobs_counted(self, num_running: int, num_queued: int) -> None:
-        """How many run on this server, and wait on all."""
+        """So many jobs run on this server, and so many wait on all servers."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JobTimes:
-    """How often the runner looks around, in seconds.
+    """The runner's intervals, in seconds.
 
     Attributes:
-        tick: Between two looks at what jobs have reported; then it is stored.
-        beat: Between two signs of life of this server, and two looks at the queue.
-        silence: A server that gives no sign of life for so long has lost its jobs.
-        stop: Jobs have to end after they were told to.
+        tick: How often reports that jobs kept back are stored.
+        beat: How often this server gives a sign of life and looks at the queue.
+        silence: How long a server may give no sign of life before its jobs are interrupted.
+        stop: How long jobs may take to end when the server stops.
     """
 
     tick: float = 1.0
@@ -94,14 +97,14 @@ class JobRunner:
     """Runs a bounded number of jobs as tasks of the event loop that started it.
 
     Args:
-        kinds: What it can run, by name.
+        kinds: The kinds it can run, by name.
         services: What its jobs share.
-        store: Where jobs wait.
-        max_running: Jobs at once.
-        describe: The error body of what a job failed with.
-        observer: Told how jobs go.
-        changes: Notified whenever a job changed.
-        times: How often it looks around.
+        store: Holds the queue.
+        max_running: Most jobs that run at once.
+        describe: Makes the error body that is stored for a failed job.
+        observer: Is told of every end of a job and of how many there are.
+        changes: Notified whenever a job has changed.
+        times: The intervals at which it looks around.
     """
 
     def __init__(
@@ -133,11 +136,11 @@ class JobRunner:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether no more jobs are begun."""
+        """Whether `stop` was called, after which no more jobs are begun."""
         return self._stopping.is_set()
 
     async def start(self) -> None:
-        """Interrupt what a server that died left running, and begin with the queue."""
+        """Interrupt the jobs that a dead server left running, and begin with the queue."""
         only_server = not self._store.database.is_shared
         await self._try(
             self._services.runs.interrupt_abandoned, None if only_server else self._times.silence
@@ -146,7 +149,7 @@ class JobRunner:
         self._tasks = [asyncio.create_task(work) for work in (*works, self._watch())]
 
     async def stop(self) -> None:
-        """End every job as `interrupted`; those that wait stay in the queue. May come twice."""
+        """End every job as `interrupted`; those that wait stay queued. May be called twice."""
         self._stopping.set()
         for running in self._running.values():
             running.cancel()
@@ -171,7 +174,7 @@ class JobRunner:
             self._parsed[job_id] = _Parsed(value, directions, num_bytes)
 
     def cancel(self, job_id: str) -> bool:
-        """End a job that runs here; the store says already how. Returns whether it did."""
+        """End a job that the store already shows as ended; returns whether it ran here."""
         self._parsed.pop(job_id, None)
         running = self._running.get(job_id)
         if running is not None:
@@ -199,7 +202,7 @@ class JobRunner:
         return self._services.runs.claim(fingerprint, list(self._kinds))
 
     async def _watch(self) -> None:
-        """Store progress that came too soon, give signs of life, and look for lost jobs."""
+        """Store reports that were kept back, give signs of life, and look for lost jobs."""
         beat_at = time.monotonic()
         while not self.is_stopping:
             await Changes.wait(self._stopping, self._times.tick)
@@ -247,7 +250,7 @@ class JobRunner:
     async def _end(
         self, job: JobRecord, running: JobContext, task: asyncio.Future[Mapping[str, Any]]
     ) -> None:
-        """Store how an attempt ended; one that was cancelled is in the store already."""
+        """Store how an attempt ended; a cancelled one is shown as such in the store already."""
         error = _error_of(task)
         if error is None:
             await self._persist(partial(self._services.runs.succeed, job.id, task.result()))
@@ -262,7 +265,7 @@ class JobRunner:
             await self._persist(partial(self._services.runs.fail, job.id, body, message))
 
     async def _persist(self, store: Callable[[], None]) -> None:
-        """Store an ending, however long the store takes to come back; not when stopping."""
+        """Store an ending, trying again for as long as the store fails, until the server stops."""
         while True:
             try:
                 return await self._services.pool.run(store)
@@ -275,7 +278,7 @@ class JobRunner:
             await Changes.wait(self._stopping, self._times.tick)
 
     async def _try(self, function: Callable[..., _T], *args: Any) -> _T | None:
-        """What a function of the store returns; None, and a line in the log, where it fails."""
+        """Return what a function of the store returns, or None after logging that it failed."""
         try:
             return await self._services.pool.run(function, *args)
         except StoreError as error:
@@ -284,7 +287,7 @@ class JobRunner:
 
 
 def _error_of(task: asyncio.Future[Mapping[str, Any]]) -> Exception | None:
-    """Why an attempt has no result that can be stored, or None."""
+    """Return why an attempt has no result that can be stored, or None where it has one."""
     if task.cancelled():
         return RuntimeError("the job's task was cancelled from within")
     error = task.exception()

@@ -17,23 +17,23 @@ _T = TypeVar("_T")
 
 
 class JobThreads:
-    """A thread for each job that runs, each with few threads of its own in torch and BLAS.
+    """A thread for each job that runs; what it calls uses few torch and BLAS threads.
 
     Args:
         num_workers: Jobs that run at once.
-        num_threads: Threads one operation of torch, numpy or scipy may use in them.
+        num_threads: Threads that one operation of torch, numpy or scipy may use.
     """
 
     def __init__(self, num_workers: int, num_threads: int) -> None:
         self._pool = ThreadPoolExecutor(num_workers, "coxswain-job", _limit, (num_threads,))
 
     async def run(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-        """What `function` returns."""
+        """Return what `function` returns, called in one of these threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
 
     def close(self) -> None:
-        """Begin nothing more; what runs goes on to its end."""
+        """Begin no more calls; those that run go on to their end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""What the unedited model does after prompts that should not change, to compare edits with."""
+"""What the unedited model does after prompts that edits should leave alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Baseline:
     """The unedited model's first answer tokens and greedy answers.
 
     Attributes:
-        instrument: That measures.
-        prompts: Token ids of each.
-        plain: Log-probabilities of the first answer token, [N, vocab].
-        texts: Prompts with their answers.
-        windows: Positions that predict the tokens of the answers.
-        perplexity: Of the answers, as the unedited model sees them.
+        instrument: Measures the model.
+        prompts: Token ids of each prompt.
+        plain: Natural-log probabilities of the first answer token, [N, vocab].
+        texts: Token ids of each prompt followed by its answer.
+        windows: Half-open positions in each text that predict the answer's tokens.
+        perplexity: exp of the mean negative log-probability of the answers' tokens.
     """
 
     instrument: Instrument
@@ -40,7 +40,7 @@ class Baseline:
 
     @classmethod
     async def of(cls, instrument: Instrument, prompts: Sequence[tuple[int, ...]]) -> Self:
-        """Measure the unedited model once."""
+        """Measure the unedited model on prompts of token ids; answers have at most 48 tokens."""
         plain = await instrument.next_token(prompts)
         room = min(_ANSWER_TOKENS, instrument.max_model_len - max(map(len, prompts)))
         answers = await instrument.completions(prompts, max_tokens=room)
@@ -51,12 +51,12 @@ class Baseline:
         return cls(instrument, tuple(prompts), plain, texts, windows, perplexity)
 
     async def kl(self, plan: SteeringPlan) -> float:
-        """Mean KL(unedited || edited) of the first answer token, in nats."""
+        """Return the mean over prompts of KL(unedited || edited), nats, of first answer tokens."""
         values = await self.instrument.kl(self.prompts, plan, plain=self.plain)
         return sum(values) / len(values)
 
     async def perplexity_under(self, plan: SteeringPlan) -> float:
-        """Perplexity of the unedited model's answers under an edit."""
+        """Return the edited model's perplexity on the unedited model's answers."""
         return await self.instrument.perplexity(
             self.texts,
             plan=plan,

@@ -114,9 +114,9 @@ class RolloutCurve:
     """The probe's probability at every token of a rollout.
 
     Attributes:
-        rollout: Its tokens.
-        curve: [T], 0 to 1.
-        cliff: None where the thought was emptied: then there is no plateau.
+        rollout: The rollout in tokens.
+        curve: [T] probabilities, 0 to 1, one a token.
+        cliff: Plateau and fall; None where the thought was emptied, which leaves no plateau.
     """
 
     rollout: Rollout
@@ -125,7 +125,7 @@ class RolloutCurve:
 
     @property
     def final(self) -> float:
-        """Score of the last token before the answer."""
+        """The probability at the last token before the answer."""
         return float(self.curve[-1])
 
 
@@ -164,7 +164,7 @@ async def measure_rollouts(
 def cliff_document(
     curves: Sequence[RolloutCurve], query: CliffQuery, probe: PlannedMonitor
 ) -> dict[str, Any]:
-    """What an analysis answers: each rollout, their average, and who to train on first."""
+    """Return the answer of an analysis: each rollout, their average, and rankings for training."""
     aligned = align_right([found.curve for found in curves], padding=query.padding)
     cliffs = [found.cliff for found in curves if found.cliff is not None]
     complete = cliffs if len(cliffs) == len(curves) else []

@@ -1,4 +1,4 @@
-"""Stored directions that a job's request names."""
+"""Stored directions that a request names."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ __all__ = ["AllowScopes", "RequestDirections"]
 
 
 class AllowScopes(Protocol):
-    """Raises PermissionDeniedError where a scope is not held."""
+    """Raises PermissionDeniedError where one of several scopes is not held."""
 
     def __call__(self, *scopes: str, param: str) -> None:
-        """Check `scopes`, which the field `param` asks for."""
+        """Check the scopes that a direction named by the field `param` requires."""
         ...
 
 
 class RequestDirections:
     """Finds the directions of one request and asks for what they require. Blocks on the store.
 
-    A request is looked at when it arrives, with the caller's scopes, and in every attempt, with
-    those the job was given: a name without version may mean another direction by then.
+    A job's request is read when it arrives, with the caller's scopes. A name without version may
+    mean another direction when the job begins: it is then read again, with the scopes the job was
+    given.
 
     Every method raises StoreError where there is no such direction or its file is damaged, and
     PermissionDeniedError where it may not be used so; `param` names the field.
@@ -37,7 +38,7 @@ class RequestDirections:
     def __init__(
         self, find: Callable[[DirectionRef], Direction], allow: AllowScopes, spec: ModelSpec
     ) -> None:
-        """Take how to find a direction and how to refuse; `spec` is of the served model."""
+        """Find directions by `find`, check scopes by `allow`, compile for the model of `spec`."""
         self._source = find
         self._allow = allow
         self._spec = spec
@@ -46,7 +47,7 @@ class RequestDirections:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Everything asked for so far."""
+        """All scopes that the directions found so far require."""
         return frozenset(self._scopes)
 
     def is_current(self) -> bool:
@@ -61,22 +62,22 @@ class RequestDirections:
             return False
 
     def read(self, reference: DirectionRef, param: str) -> Direction:
-        """One that is read out: a probe."""
+        """Return a direction that is read and not applied, such as a probe."""
         direction = self._named(reference, param)
         self._require(scopes_to_read(direction.requires), param)
         return direction
 
     def derive(self, reference: DirectionRef, param: str) -> Direction:
-        """One from which another is made, in whatever way that one is used."""
+        """Return a direction from which another is made, which may then be used in any way."""
         direction = self._named(reference, param)
         self._require(map(scope_of, direction.requires), param)
         return direction
 
     def steer(self, asked: Intervention, strengths: Iterable[float], param: str) -> list[Steer]:
-        """An intervention at each of several strengths.
+        """Return an intervention at each of several strengths, with its directions.
 
         Raises:
-            SteeringError: It cannot be done on this model.
+            SteeringError: The intervention cannot be compiled for this model.
         """
         direction, gate = direction_at(self._find, asked.direction, param), None
         if asked.gate is not None:

@@ -39,10 +39,10 @@ _BEFORE_ATTENTION: Final = frozenset({Site.EMBED, Site.RESID_PRE, Site.NORM1, Si
 
 
 def num_visible_layers(probe: PlannedMonitor) -> int:
-    """Layers, from the first on, whose heads act on what the probe reads.
+    """Return how many layers, from the first on, have heads that act on what the probe reads.
 
     Raises:
-        InvalidFieldError: None.
+        InvalidFieldError: There are no such layers.
     """
     layer, site = probe.point
     count = layer + (site not in _BEFORE_ATTENTION)
@@ -56,14 +56,17 @@ def num_visible_layers(probe: PlannedMonitor) -> int:
 
 
 def ablation_document(direction: str) -> dict[str, object]:
-    """The intervention that scales heads as a direction says, norms restored per token."""
+    """Return the intervention that scales heads by `direction`, norms restored per token."""
     return {"operation": "scale_heads", "direction": direction}
 
 
 def scaled_plan(
     heads: Sequence[Head], gamma: float, probe: PlannedMonitor, spec: ModelSpec
 ) -> SteeringPlan:
-    """The probe read while `heads` are scaled by `gamma`; unsteered where there are none."""
+    """Return a plan that reads the probe while `heads` are scaled by `gamma`.
+
+    Without heads the plan only reads.
+    """
     if not heads:
         return SteeringPlan((), (probe,), spec.num_layers)
     direction = heads_direction(heads, name="heads", num_heads=spec.num_heads, gamma=gamma)
@@ -86,8 +89,8 @@ class Attribution:
     """Direct shares of heads, in the probe's units over |w|.
 
     Attributes:
-        direct: [L, H], w as it is, as published.
-        folded: [L, H], w folded through the final norm; None for a probe read before it.
+        direct: [L, H], by the probe's weight w as it is; the published method.
+        folded: [L, H], by w folded through the final norm; None for a probe read before it.
     """
 
     direct: NDArray[np.float64]
@@ -95,7 +98,7 @@ class Attribution:
 
 
 def check_attributable(engine: Engine, probe: PlannedMonitor) -> AttentionReader:
-    """The model's attention weights, where a head's share of the probe's score means something.
+    """Return the model's attention weights, having checked that heads have shares of the score.
 
     Raises:
         InvalidFieldError: The probe is not read on the residual stream.
@@ -122,7 +125,9 @@ def check_attributable(engine: Engine, probe: PlannedMonitor) -> AttentionReader
 async def attribution(
     engine: Engine, instrument: Instrument, prompts: Prompts, probe: PlannedMonitor
 ) -> Attribution:
-    """Mean over prompts of <o_{l,i}, w> / |w| at the last token, with and without the fold.
+    """Return the mean over prompts of <o_{l,i}, w> / |w| at the last token, folded and not.
+
+    o_{l,i} is what head i of layer l adds to the residual stream, w the probe's weight.
 
     Raises:
         InvalidFieldError, SiteUnavailableError: As `check_attributable`.
@@ -164,7 +169,10 @@ async def causal_scores(
     factor: float,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Mean probability of the probe with one head scaled by `factor`, norms restored: [L, H].
+    """Return the probe's mean probability with each head scaled by `factor` in turn, [L, H].
+
+    Norms of the attention output are restored per token. `progress` is awaited after every batch
+    with how many heads of how many are done.
 
     Raises:
         EngineError: As `Engine.generate`.
@@ -184,7 +192,7 @@ async def causal_scores(
 
 
 async def mean_probability(instrument: Instrument, prompts: Prompts, plan: SteeringPlan) -> float:
-    """Mean over prompts of the probe's probability at the last token, under a plan."""
+    """Return the mean over prompts of the probe's probability at the last token, under a plan."""
     [mean] = await _means(instrument, prompts, [plan])
     return mean
 

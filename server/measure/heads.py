@@ -144,12 +144,12 @@ class HeadsReport:
     """What was asked and what was found.
 
     Attributes:
-        query: What was asked.
-        probe: Where the probe was read.
+        query: The request.
+        probe: The probe where it was read.
         is_folded: Whether the ranking folds the probe through the final norm.
         ranking: All heads the probe can see, the strongest suppressor first.
-        attribution: Both tables, where that was the method.
-        selected: The first `percent` of the ranking, of all heads of the model.
+        attribution: Direct and folded shares; None where the method was causal.
+        selected: The first heads of the ranking: `percent` of all heads of the model.
         control: As many drawn by the seed from the others; empty where too few are left.
         probabilities: Mean probability of the probe: `base`, without the `selected`, and without
             the `random` heads; empty where not checked.
@@ -165,7 +165,7 @@ class HeadsReport:
     probabilities: dict[str, float]
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the report as JSON; heads are [layer, head]."""
         return {
             "probe": probe_document(self.probe),
             "method": self.query.method.value,
@@ -177,7 +177,7 @@ class HeadsReport:
         }
 
     def direction(self, spec: ModelSpec) -> Direction:
-        """The selected heads as a direction for `scale_heads`."""
+        """Return the selected heads as a direction for the operation `scale_heads`."""
         query = self.query
         return heads_direction(
             self.selected,
@@ -197,7 +197,7 @@ class HeadsReport:
         )
 
     def draft(self, direction: str) -> dict[str, Any]:
-        """A profile that scales the selected heads, stored as `direction`."""
+        """Return a profile that scales the selected heads by the stored `direction`."""
         return {
             "description": f"{len(self.selected)} attention heads scaled by {self.query.gamma:g}",
             "interventions": [ablation_document(direction)],
@@ -215,7 +215,9 @@ class HeadsReport:
 
 
 def check_heads(engine: Engine, query: HeadsQuery, probe: PlannedMonitor) -> bool:
-    """Whether the ranking folds the probe through the final norm, after all was checked.
+    """Check a request against model and probe; return whether the ranking folds the probe.
+
+    Folding takes the probe's weight through the final norm.
 
     Raises:
         InvalidFieldError, SiteUnavailableError: The method does not fit the probe or the model.

@@ -53,11 +53,12 @@ class Instrument:
         """Measure on `engine`.
 
         Args:
-            engine: The server's own.
-            name: Begins the ids of its requests; unique among those running.
-            batch_size: Prompts in the queue at once.
+            engine: The engine to ask.
+            name: The beginning of its requests' ids; unique among all that run.
+            batch_size: Most prompts in the engine's queue at once.
             on_batch: Awaited after every batch with how many prompts of how many are done.
-            compute: Runs what is computed beside the engine; None: here, where nobody waits.
+            compute: Runs what is computed beside the engine, such as divergences; None computes on
+                the event loop, for programs that serve nobody.
         """
         self._engine = engine
         self._name = name
@@ -68,12 +69,12 @@ class Instrument:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of the engine."""
+        """The engine's tokenizer."""
         return self._engine.tokenizer
 
     @property
     def max_model_len(self) -> int:
-        """Longest prompt plus answer."""
+        """Most tokens that prompt and answer may have together."""
         return self._engine.info().max_model_len
 
     async def capture(
@@ -87,7 +88,7 @@ class Instrument:
         plan: SteeringPlan | None = None,
         steering_prompt_tokens: Sequence[int] | None = None,
     ) -> CaptureResult:
-        """Activations before any edit at `points`; arguments as in `CaptureRequest`."""
+        """Return activations before any edit at `points`; arguments as in `CaptureRequest`."""
         request = CaptureRequest(
             request_id="",
             prompts=tuple(prompts),
@@ -132,7 +133,7 @@ class Instrument:
         plan: SteeringPlan | None = None,
         steering_prompt_tokens: Sequence[int] | None = None,
     ) -> ScoreResult:
-        """Log-probabilities of known text; arguments as in `ScoreRequest`."""
+        """Return natural-log probabilities of known text; arguments as in `ScoreRequest`."""
         request = ScoreRequest(
             request_id="",
             prompts=tuple(prompts),
@@ -167,7 +168,7 @@ class Instrument:
         max_tokens: int = 128,
         sampling: SamplingParams = _GREEDY,
     ) -> list[str]:
-        """Texts the model answers; greedy unless `sampling` says otherwise."""
+        """Return the texts of the model's answers; greedy unless `sampling` says otherwise."""
         chosen = replace(sampling, max_tokens=max_tokens)
         requests = [GenerationRequest("", prompt, chosen, plan) for prompt in prompts]
         found = await self._generated(requests)
@@ -176,7 +177,7 @@ class Instrument:
     async def completions(
         self, prompts: _Prompts, *, plan: SteeringPlan | None = None, max_tokens: int = 128
     ) -> list[tuple[int, ...]]:
-        """Tokens of greedy answers, an end token included."""
+        """Return the tokens of greedy answers, an end token included."""
         chosen = replace(_GREEDY, max_tokens=max_tokens)
         requests = [GenerationRequest("", prompt, chosen, plan) for prompt in prompts]
         found = await self._generated(requests)
@@ -185,9 +186,9 @@ class Instrument:
     async def readings(
         self, requests: Sequence[GenerationRequest]
     ) -> list[tuple[MonitorReading, ...]]:
-        """What the monitors of each request's plan read; nothing is generated.
+        """Return what the monitors of each request's plan read; nothing is generated.
 
-        Ids, sampling and priority of the requests are replaced.
+        The requests' ids, sampling and priority are replaced.
         """
         silent = SamplingParams(max_tokens=0)
         found = await self._generated([replace(request, sampling=silent) for request in requests])
@@ -201,9 +202,9 @@ class Instrument:
         windows: Sequence[tuple[int, int]] | None = None,
         steering_prompt_tokens: Sequence[int] | None = None,
     ) -> float:
-        """exp of the mean negative log-probability (nats) of the known tokens of all texts.
+        """Return exp of the mean negative log-probability (nats) of the known tokens of all texts.
 
-        Windows are of the positions that predict: [start, stop) scores the tokens start + 1 to
+        A window [start, stop) holds the positions that predict: it scores the tokens start + 1 to
         stop.
         """
         found = await self.score(
@@ -213,7 +214,7 @@ class Instrument:
         return math.exp(-math.fsum(values) / len(values))
 
     async def next_token(self, prompts: _Prompts, plan: SteeringPlan | None = None) -> Tensor:
-        """Log-probabilities after the last token of each prompt, [N, vocab] float32."""
+        """Return natural-log probabilities after each prompt's last token, [N, vocab] float32."""
         windows = [(len(prompt) - 1, len(prompt)) for prompt in prompts]
         found = await self.score(prompts, windows=windows, full=True, plan=plan)
         return torch.cat(found.distributions)
@@ -221,14 +222,14 @@ class Instrument:
     async def kl(
         self, prompts: _Prompts, plan: SteeringPlan | None, *, plain: Tensor | None = None
     ) -> list[float]:
-        """KL(unsteered || steered), in nats, of the first answer token's distribution.
+        """Return KL(unsteered || steered), in nats, of each prompt's first answer token.
 
         A plan that acts on generated tokens alone leaves that distribution as it is: 0.
 
         Args:
-            prompts: Token ids of each.
-            plan: How is steered.
-            plain: What `next_token` found of them unsteered, where that is known.
+            prompts: Token ids of each prompt.
+            plan: The steering.
+            plain: What `next_token` returned for the prompts unsteered; None measures it.
         """
         if plain is None:
             plain = await self.next_token(prompts)
@@ -238,7 +239,10 @@ class Instrument:
     async def log_odds(
         self, prompts: _Prompts, token_ids: Sequence[int], plan: SteeringPlan | None = None
     ) -> list[float]:
-        """log P - log(1 - P), P the probability that an answer begins with one of `token_ids`."""
+        """Return log P - log(1 - P) of each prompt.
+
+        P is the probability that its answer begins with one of `token_ids`.
+        """
         found = await self.next_token(prompts, plan)
         return await self.compute(token_log_odds, found, token_ids)
 
@@ -266,9 +270,9 @@ class Instrument:
 
 
 async def _admitted(one: Callable[[slice], Awaitable[_T]], rows: slice) -> _T:
-    """What `one` gives for `rows`, asked for again while chats fill the engine's queue.
+    """Return what `one` gives for `rows`, asking again for as long as the engine's queue is full.
 
-    Nothing but cancelling ends the wait.
+    Chats fill the queue, and jobs wait for them: nothing but cancelling ends the wait.
     """
     wait = _FIRST_WAIT_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""Numbers read off next-token distributions."""
+"""What next-token distributions tell: divergence, odds of a behaviour, tokens that begin it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ROWS: Final = 64  # bounds the float64 copies of distributions
 
 
 def kl_divergences(plain: Tensor, edited: Tensor) -> list[float]:
-    """KL(plain || edited) of each row, in nats: sum_v p_v (log p_v - log q_v).
+    """Return KL(plain || edited) of each row, in nats: sum_v p_v (log p_v - log q_v).
 
-    plain, edited [N, V]: natural-log probabilities of any float dtype; computed in float64.
+    plain, edited [N, V] are natural-log probabilities of any float dtype; computed in float64.
     """
     values: list[float] = []
     for first, second in zip(*(torch.split(x, _ROWS) for x in (plain, edited)), strict=True):
@@ -30,10 +30,10 @@ def kl_divergences(plain: Tensor, edited: Tensor) -> list[float]:
 
 
 def token_log_odds(logprobs: Tensor, token_ids: Sequence[int]) -> list[float]:
-    """log P - log(1 - P) of each row, P the summed probability of `token_ids`.
+    """Return log P - log(1 - P) of each row, P the summed probability of `token_ids`.
 
-    logprobs [N, V]: natural-log probabilities; computed in float64, 1 - P from the other tokens,
-    so that P near 1 keeps its digits.
+    logprobs [N, V] are natural-log probabilities. Computed in float64, with 1 - P summed over the
+    other tokens, so that P near 1 keeps its digits.
 
     Source: Arditi et al. 2024, arXiv:2406.11717 (refusal metric).
     """
@@ -50,11 +50,11 @@ def token_log_odds(logprobs: Tensor, token_ids: Sequence[int]) -> list[float]:
 def distinguishing_tokens(
     positive: Tensor, negative: Tensor, *, min_gain: float = 0.05, max_tokens: int = 8
 ) -> tuple[int, ...]:
-    """Tokens that begin answers to the positive prompts rather than to the negative ones.
+    """Return tokens that begin answers to the positive prompts rather than to the negative ones.
 
-    Those whose mean probability is at least `min_gain` higher in `positive` than in `negative`
-    (both [N, V] natural-log probabilities), the largest gain first, at most `max_tokens`. Empty
-    where the first token does not tell the sets apart.
+    These are the tokens whose mean probability is at least `min_gain` higher in `positive` than in
+    `negative` (both [N, V] natural-log probabilities), the largest gain first, at most
+    `max_tokens`. There are none where the first token does not tell the sets apart.
     """
     gains = positive.double().exp().mean(dim=0) - negative.double().exp().mean(dim=0)
     order = gains.argsort(descending=True, stable=True)[:max_tokens].tolist()

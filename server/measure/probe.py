@@ -33,7 +33,7 @@ def read_probe(document: Mapping[str, Any]) -> Monitor:
 
 
 def plan_probe(monitor: Monitor, direction: Direction, spec: ModelSpec) -> PlannedMonitor:
-    """`direction` read as `monitor` says, compiled for the model.
+    """Return `direction` read as `monitor` says, compiled for the model.
 
     Raises:
         IncompatibleOperationError: It is no probe: only a probe's score is a log-odds, of which
@@ -51,6 +51,6 @@ def plan_probe(monitor: Monitor, direction: Direction, spec: ModelSpec) -> Plann
 
 
 def probe_document(probe: PlannedMonitor) -> dict[str, Any]:
-    """A probe and where it was read, as every analysis reports it."""
+    """Return a probe and where it was read, as every analysis reports it."""
     layer, site = probe.point
     return {"direction": probe.label, "layer": layer, "site": site.value}

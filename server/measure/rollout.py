@@ -30,8 +30,8 @@ class Rollout:
     """A prompt, a thought, and the end-of-thinking template, in tokens.
 
     Attributes:
-        token_ids: All of it; the last is the last input token before the answer.
-        thought: Where the thought is.
+        token_ids: All tokens; the last is the last input token before the answer.
+        thought: Where the thought starts, stops and its template ends.
         num_prompt_tokens: Where the assistant's own tokens begin, for steering's scopes.
         regions: Region bits per token, or None where the template does not show turns.
     """
@@ -45,21 +45,21 @@ class Rollout:
 def read_rollout(
     tokenizer: Tokenizer, example: Example, max_tokens: int, *, portion: float = 1.0
 ) -> Rollout:
-    """A chat whose last message is the assistant's `<think> ... </think> answer`.
+    """Return the tokens of a chat that ends with the assistant's `<think> ... </think> answer`.
 
     The answer is left out. The markers are written by their token ids after the template's own
     opening of the turn, because many templates drop thoughts of messages.
 
     Args:
-        tokenizer: The server's.
-        example: The chat; named in errors.
-        max_tokens: Longest sequence.
-        portion: Share of the thought's tokens kept, from its start, 0 to 1.
+        tokenizer: The served model's.
+        example: The chat; errors name its place in the request.
+        max_tokens: Most tokens of the rollout.
+        portion: Share of the thought's tokens that is kept, from its start, 0 to 1.
 
     Raises:
         InvalidFieldError: No assistant's turn with a thought, or `portion` outside its range.
         RequestRejectedError: The model does not think, or its template refuses the chat.
-        PromptTooLongError: It is.
+        PromptTooLongError: The rollout has more than `max_tokens` tokens.
     """
     if not 0.0 <= portion <= 1.0:
         raise InvalidFieldError(
@@ -100,7 +100,7 @@ def read_rollout(
 
 
 def read_ending(tokenizer: Tokenizer, example: Example, max_tokens: int) -> tuple[int, ...]:
-    """The tokens up to where an answer would begin: after its thought, where it has one.
+    """Return the tokens up to where an answer would begin: after its thought, where it has one.
 
     Raises:
         InvalidFieldError, RequestRejectedError: As `read_rollout`.
@@ -125,7 +125,10 @@ def _render(tokenizer: Tokenizer, example: Example) -> EncodedChat:
 def _opening(
     tokenizer: Tokenizer, prompt_ids: tuple[int, ...], found: re.Match[str]
 ) -> tuple[list[int], str]:
-    """Tokens that open the thought, and its text after them; a template may open it itself."""
+    """Return the tokens that open the thought, and its text after them.
+
+    There are no such tokens where the chat template opens the thought itself.
+    """
     assert tokenizer.thinking_ids is not None, "checked before"
     open_id, close_id = tokenizer.thinking_ids
     markers = [index for index, t in enumerate(prompt_ids) if t in (open_id, close_id)]

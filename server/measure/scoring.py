@@ -24,9 +24,10 @@ class TextScore:
     """Scores at the positions [start, n) of a text of n tokens; logarithms are natural.
 
     Attributes:
-        logprobs: Of the known token after each position but the last, as steered.
+        logprobs: Log-probability of the known token after each position but the last, as steered.
         unsteered: The same without steering; equal where there is none.
-        kl: KL(unsteered || steered) after each position, the last included; empty without steering.
+        kl: KL(unsteered || steered), in nats, after each position, the last included; empty without
+            steering.
     """
 
     logprobs: tuple[float, ...]
@@ -35,7 +36,7 @@ class TextScore:
 
     @property
     def logprob(self) -> float:
-        """Of the whole text scored, as steered."""
+        """The log-probability of the whole text scored, as steered."""
         return math.fsum(self.logprobs)
 
 
@@ -45,7 +46,7 @@ async def score_text(
     """Score the tokens of a prompt after position `start`, under its plan and without it.
 
     Raises:
-        InvalidFieldError: Steered, and too long for distributions over the whole vocabulary.
+        InvalidFieldError: Steered, with more than `MAX_LOGITS` numbers of whole distributions.
         EngineError: As `Engine.score`.
     """
     tokens = request.prompt_token_ids

@@ -54,12 +54,11 @@ class _Fitted:
 class FitRun:
     """Carries out one request.
 
-    Scores of candidates are remembered, so that a resumed job measures none twice; activations are
-    not, and are read again.
+    The scores of candidates are remembered, so that a resumed job measures none twice. Activations
+    are too large to be remembered and are read again.
     """
 
     def __init__(self, request: FitRequest, context: JobContext) -> None:
-        """Prepare; nothing is measured yet."""
         self._request = request
         self._context = context
         self._spec = context.spec
@@ -73,7 +72,7 @@ class FitRun:
         self._effects: FitEffects
 
     async def result(self) -> dict[str, Any]:
-        """Fit and store; `{direction: "name@1", receipt}`.
+        """Fit and store the direction; returns `{"direction": "name@1", "receipt": {...}}`.
 
         Raises:
             SteeringError: The data do not support the fit, or no candidate qualifies.
@@ -168,7 +167,7 @@ class FitRun:
     def _best_positions(
         self, candidates: Sequence[FittedCandidate]
     ) -> tuple[dict[int, FittedCandidate], list[str]]:
-        """At each layer the position that separates best, and why."""
+        """Return for each layer the position that separates best, and notes that say why."""
         chosen, notes = {}, []
         for layer in self._request.layers:
             here = [found for found in candidates if found.scores.layer == layer]
@@ -183,10 +182,10 @@ class FitRun:
     async def _sequential(
         self, by_layer: Mapping[int, FittedCandidate], activations: FitActivations
     ) -> list[Direction]:
-        """The first layer's direction, and later ones fitted while the earlier ones act.
+        """Fit each layer after the first while the earlier layers' directions act.
 
-        Negative prompts, which the edits move, are read again under them; positive ones are where
-        they should arrive, and stay as they are.
+        The edits move the negative prompts, so these are read again under them. The positive ones
+        are where they should arrive, and stay as they were read.
         """
         request = self._request
         layers = sorted(by_layer)
@@ -249,7 +248,7 @@ class FitRun:
         ).to_dict()
 
     def _separation(self, fitted: _Fitted, activations: FitActivations) -> dict[str, Interval]:
-        """Bootstrap intervals; of several layers, each under `name.layer`."""
+        """Return bootstrap intervals by name, or by `name.layer` where there are several layers."""
         found: dict[str, Interval] = {}
         seed = self._request.seed
         for layer in fitted.direction.layers:

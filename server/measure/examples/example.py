@@ -57,14 +57,14 @@ class Example:
 
     @cached_property
     def canonical(self) -> str:
-        """The same for examples that are the same."""
+        """A text that equal examples share: their messages as JSON."""
         return json.dumps(self.messages, ensure_ascii=False)
 
     @cached_property
     def subject(self) -> str:
-        """The words of the user's turns: examples that share them must not be told apart by split.
+        """The words of the user's turns; the split keeps examples that share them on one side.
 
-        Case, spacing and punctuation do not count; system prompts and answers do not either.
+        Case, spacing, punctuation, system prompts and answers do not count.
         """
         said = " | ".join(content for role, content in self.messages if role == "user")
         return " ".join(_WORD.findall(said.casefold())) or said
@@ -80,7 +80,7 @@ class Example:
         return self.messages[0][0] == "system"
 
     def chat(self, system: str | None, *, with_answer: bool) -> list[dict[str, str]]:
-        """Messages for a chat template, below a system prompt if there is one."""
+        """Return messages for a chat template, below `system` unless that is None."""
         turns = self.messages
         if self.is_answered and not with_answer:
             turns = turns[:-1]

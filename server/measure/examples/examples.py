@@ -51,7 +51,7 @@ class ContrastSets:
 
     @property
     def all(self) -> tuple[Example, ...]:
-        """Positive ones first."""
+        """Both sides, the positive one first."""
         return self.positive + self.negative
 
 
@@ -63,12 +63,12 @@ class Examples:
     that validation measures what was learnt rather than what was remembered.
 
     Attributes:
-        train: Fitted on.
-        validation: Held out.
+        train: Examples to fit on.
+        validation: Examples held out.
         is_paired: Whether the i-th of both sides belong together.
         sha256: Hash of each side as given, before anything was dropped.
-        duplicates: Where examples stood that their set held already.
-        leaked: Where examples stood that both sides held, or that validation held too.
+        duplicates: Where dropped examples stood that their set already held.
+        leaked: Where dropped examples stood that both sides held, or that validation held too.
     """
 
     train: ContrastSets
@@ -109,7 +109,7 @@ class Examples:
         return examples
 
     def notes(self) -> tuple[str, ...]:
-        """What was dropped, for people."""
+        """Return sentences that say which examples were dropped, and why."""
         said = []
         if self.duplicates:
             said.append(f"dropped as duplicates of their set: {_listed(self.duplicates)}")
@@ -121,7 +121,7 @@ class Examples:
 
 
 def _held_out(data: Mapping[str, Any]) -> tuple[list[_Row], float]:
-    """Validation examples given as such, or none and the share to split off."""
+    """Return validation examples given as such, or none and the share to split off."""
     own = data.get("validation", DEFAULT_VALIDATION)
     if not isinstance(own, Mapping):
         return [], _share(own)
@@ -233,7 +233,10 @@ def _items(value: Any, param: str) -> Sequence[Any]:
 
 
 def _distinct(rows: Sequence[_Row]) -> tuple[list[_Row], list[str], list[str]]:
-    """Rows without repeats and without examples of both sides, and where those dropped stood."""
+    """Return rows without repeats and without examples that both sides hold.
+
+    Beside them stand the places of the repeats, and of what both sides hold.
+    """
     sides = [{e.canonical for e in column} for column in _columns(rows)]
     both = sides[0] & sides[1]
     seen: set[tuple[str | None, ...]] = set()
@@ -275,7 +278,10 @@ def _split(rows: Sequence[_Row], share: float, seed: int) -> tuple[list[_Row], l
 
 
 def _unleaked(train: Sequence[_Row], validation: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
-    """Training rows in which no user says what one in validation does, and where others stood."""
+    """Return training rows in which no user says what one in validation says.
+
+    Beside them stand the places of the other rows.
+    """
     held_out = {example.subject for row in validation for example in row if example is not None}
     kept, leaked = [], []
     for row in train:
@@ -296,7 +302,7 @@ def _params(row: _Row) -> list[str]:
 
 
 def _columns(rows: Iterable[_Row]) -> tuple[list[Example], list[Example]]:
-    """The positive and the negative examples."""
+    """Return the positive and the negative examples."""
     listed = list(rows)
     return (
         [positive for positive, _ in listed if positive is not None],

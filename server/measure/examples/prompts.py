@@ -72,9 +72,9 @@ class ReadPrompt:
     """A prompt to capture from.
 
     Attributes:
-        token_ids: All of it.
-        window: Half-open positions of the tokens read.
-        param: The example it came from, for errors.
+        token_ids: All tokens of the prompt.
+        window: Half-open positions of the tokens that are read.
+        param: Where its example stands in the request, for errors.
     """
 
     token_ids: tuple[int, ...]
@@ -91,13 +91,14 @@ class ExamplePrompts:
     def __init__(
         self, tokenizer: Tokenizer, choice: TokenChoice, system: str | None, max_tokens: int
     ) -> None:
-        """Read the tokens of `choice`.
+        """Prepare to render examples of which the tokens of `choice` are read.
 
         Args:
-            tokenizer: The server's.
+            tokenizer: The served model's.
             choice: Which tokens are read.
-            system: The transient system prompt: there while extracting, not while serving.
-            max_tokens: Longest prompt.
+            system: A system prompt for prompts that are read, absent from those that are served;
+                None for no such prompt.
+            max_tokens: Most tokens of a prompt.
 
         Raises:
             InvalidFieldError: The choice or the system prompt needs a chat template, and the model
@@ -115,7 +116,7 @@ class ExamplePrompts:
 
     @property
     def positions(self) -> tuple[int | None, ...]:
-        """The tokens read of every prompt, from its end; None where several become one."""
+        """The tokens read of every prompt, counted from its end; None where they are pooled."""
         match self._choice.kind:
             case TokenKind.LAST:
                 return (-1,)
@@ -127,7 +128,7 @@ class ExamplePrompts:
                 return (None,)
 
     def read(self, example: Example) -> ReadPrompt:
-        """The prompt to capture from, below the transient system prompt.
+        """Return the prompt to capture from, below the transient system prompt.
 
         Raises:
             InvalidFieldError: The example does not fit the choice of tokens; names it.
@@ -156,7 +157,7 @@ class ExamplePrompts:
         return ReadPrompt(token_ids, self._window(example, token_ids, regions), example.param)
 
     def serve(self, example: Example) -> tuple[int, ...]:
-        """The prompt as a chat would send it: no transient system prompt, no answer yet.
+        """Return the prompt as a chat would send it: no transient system prompt, no answer yet.
 
         Raises:
             RequestRejectedError: The chat template refuses it, or it is too long; names it.
@@ -222,7 +223,10 @@ class ExamplePrompts:
 
     @cached_property
     def _tail(self) -> tuple[int, ...]:
-        """The template's tokens after the user's content: what prompts that differ all end with."""
+        """The chat template's tokens after the user's content.
+
+        They are what three prompts end with whose contents share no last character.
+        """
         rendered = [
             self._tokenizer.render_chat([{"role": "user", "content": probe}]).token_ids[::-1]
             for probe in _PROBES
@@ -249,7 +253,7 @@ class ExamplePrompts:
 
 
 def _answer_start(example: Example, regions: bytes | None) -> int:
-    """Where the run of answer tokens begins that ends with the prompt."""
+    """Return where the run of answer tokens begins that ends with the prompt."""
     start = len(regions or b"")
     while regions and start > 0 and regions[start - 1] & Region.ANSWER:
         start -= 1

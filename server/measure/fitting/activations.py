@@ -30,13 +30,13 @@ class SideActivations:
     negative: _ByLayer
 
     def at(self, layer: int, position: int) -> tuple[Tensor, Tensor]:
-        """Positive and negative [N, d] at one layer and the position of that ordinal."""
+        """Return positive and negative [N, d] at one layer and the position of that ordinal."""
         return self.positive[layer][:, position], self.negative[layer][:, position]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FitActivations:
-    """Those fitted on, and those held out."""
+    """Activations of the examples that are fitted on, and of those held out."""
 
     train: SideActivations
     validation: SideActivations
@@ -70,7 +70,7 @@ async def read_prompts(
     is_mean: bool,
     plan: SteeringPlan | None = None,
 ) -> _ByLayer:
-    """{layer: [N, P, d]} before any edit at the points; P is 1 where windows are averaged.
+    """Return {layer: [N, P, d]} before any edit at the points; P is 1 where windows are averaged.
 
     Raises:
         NonFiniteError: A prompt has NaN or infinity there; names its example.

@@ -38,9 +38,9 @@ class FittedCandidate:
     """A direction of one layer and position with its scores.
 
     Attributes:
-        direction: Fitted there.
-        ordinal: Which of the positions read.
-        scores: What is known of it.
+        direction: The direction fitted there.
+        ordinal: Index of its position among those read.
+        scores: The scores it is chosen by.
     """
 
     direction: Direction
@@ -48,7 +48,7 @@ class FittedCandidate:
     scores: Candidate
 
     def with_scores(self, scores: dict[str, float]) -> FittedCandidate:
-        """The same with more scores."""
+        """Return the same candidate with more scores, named as in `Candidate`."""
         return replace(self, scores=replace(self.scores, **scores))  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ def fit_at(
     positive: dict[int, Tensor],
     negative: dict[int, Tensor],
 ) -> Direction:
-    """The request's method on {layer: [N, d]} of both sides."""
+    """Fit by the request's method on {layer: [N, d]} of both sides."""
     return request.method.fit(
         positive,
         negative,
@@ -102,10 +102,10 @@ def fit_candidate(
 def choose(
     candidates: Sequence[FittedCandidate], request: FitRequest, spec: ModelSpec
 ) -> tuple[FittedCandidate, Selection]:
-    """The best candidate by the request's rule.
+    """Return the best candidate by the request's rule, and how it was selected.
 
     Raises:
-        FitError: None qualifies; says why for each.
+        FitError: No candidate qualifies; the message says why for each.
     """
     scores = [candidate.scores for candidate in candidates]
     try:

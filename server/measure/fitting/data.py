@@ -24,8 +24,8 @@ class PromptSet:
     """Prompts of one side.
 
     Attributes:
-        read: To capture from, below the transient system prompt.
-        served: As chats would send them: without it, and without an answer.
+        read: Prompts to capture from, below the transient system prompt.
+        served: Prompts as chats would send them: without it, and without an answer.
     """
 
     read: tuple[ReadPrompt, ...]
@@ -33,11 +33,11 @@ class PromptSet:
 
     @classmethod
     def of(cls, examples: tuple[Example, ...], prompts: ExamplePrompts) -> Self:
-        """Render all.
+        """Render all examples.
 
         Raises:
-            InvalidFieldError: An example that does not fit what is read; names it.
-            RequestRejectedError: One that cannot be rendered or is too long; names it.
+            InvalidFieldError: An example does not fit what is read; names it.
+            RequestRejectedError: An example cannot be rendered or is too long; names it.
         """
         return cls(
             tuple(prompts.read(example) for example in examples),
@@ -47,14 +47,14 @@ class PromptSet:
 
 @dataclass(frozen=True, slots=True)
 class PromptSets:
-    """Both sides."""
+    """Prompts of both sides."""
 
     positive: PromptSet
     negative: PromptSet
 
     @classmethod
     def of(cls, sets: ContrastSets, prompts: ExamplePrompts) -> Self:
-        """Render both; raises as `PromptSet.of`."""
+        """Render both sides; raises as `PromptSet.of`."""
         return cls(PromptSet.of(sets.positive, prompts), PromptSet.of(sets.negative, prompts))
 
 
@@ -63,13 +63,13 @@ class FitData:
     """Rendered training and validation examples.
 
     Attributes:
-        train: Fitted on.
-        validation: Held out.
+        train: Prompts to fit on.
+        validation: Prompts held out.
         neutral: Prompts that should not change, as served; empty where none were given.
         positions: Tokens read of every prompt, negative from its end; None where they are pooled.
         is_mean: Whether the tokens of a window are averaged.
-        summary: For the receipt.
-        notes: What was dropped, in words.
+        summary: What the receipt says of the data.
+        notes: Sentences that say which examples were dropped.
     """
 
     train: PromptSets
@@ -115,7 +115,7 @@ class FitData:
         """Check that activations [width] of all examples at so many layers fit in memory.
 
         Raises:
-            FitError: They would take more than a server should give.
+            FitError: They would hold more than `MAX_VALUES` numbers.
         """
         counts = (*self.summary.num_train.values(), *self.summary.num_validation.values())
         num_rows = sum(counts) * len(self.positions) * num_layers

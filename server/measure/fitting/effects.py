@@ -33,9 +33,9 @@ _FIELDS: Final[dict[Operation, dict[str, Any]]] = {Operation.ROTATE_TO: {"angle"
 def _apply_plan(
     direction: Direction, method: Method, spec: ModelSpec, *, strength: float, scope: Tokens
 ) -> SteeringPlan | None:
-    """The method's operation on tokens of `scope`, where the direction is stored.
+    """Return the method's operation on tokens of `scope`, where the direction is stored.
 
-    `rotate_to` turns to its first axis. None for a method whose direction is read, not applied.
+    `rotate_to` turns to its first axis. None for a method whose direction is only read.
     """
     if method.operation is None:
         return None
@@ -52,7 +52,7 @@ def _apply_plan(
 
 
 def _bypass_plan(direction: Direction, spec: ModelSpec) -> SteeringPlan:
-    """The direction ablated wherever the model writes to or reads the residual stream.
+    """Return a plan that ablates the direction wherever the residual stream is written or read.
 
     Source: Arditi et al. 2024, arXiv:2406.11717 (directional ablation).
     """
@@ -69,9 +69,10 @@ def _bypass_plan(direction: Direction, spec: ModelSpec) -> SteeringPlan:
 
 
 def reading_vector(direction: Direction, layer: int, positive: Tensor, negative: Tensor) -> Tensor:
-    """[d] to project samples on: the vector, probe weight or first axis.
+    """Return the [d] that samples are projected on: the vector, probe weight or first axis.
 
-    For maps, which have none, the difference in means of positive [N, d] and negative [M, d].
+    Maps have none of these: theirs is the difference in means of positive [N, d] and negative
+    [M, d].
     """
     name = {
         DirectionKind.VECTOR: "vector",
@@ -88,9 +89,9 @@ def reading_vector(direction: Direction, layer: int, positive: Tensor, negative:
 def dose_resid_norms(
     direction: Direction, method: Method, hidden: Mapping[int, Tensor], spec: ModelSpec
 ) -> dict[int, float]:
-    """Mean length of what strength 1 adds to hidden {layer: [N, d]}, in mean norms there.
+    """Return the mean length of what strength 1 adds to hidden {layer: [N, d]}, in mean norms.
 
-    Empty for methods that are not applied and for rotations, which add nothing of a fixed length.
+    Empty for methods that are only read and for rotations, which add nothing of a fixed length.
     """
     doses = {}
     for layer in direction.layers:
@@ -128,10 +129,10 @@ _MOVES_POSITIVE: Final = frozenset({"leace", "null_space", "pca"})
 
 
 async def derive_behaviour_tokens(instrument: Instrument, data: FitData) -> tuple[int, ...]:
-    """Tokens that begin answers to positive training prompts and not to negative ones.
+    """Return tokens that begin answers to positive training prompts and not to negative ones.
 
     Raises:
-        FitError: There are none: the first token of an answer does not tell the behaviour.
+        FitError: There are none: the first token of an answer does not show the behaviour.
     """
     found = distinguishing_tokens(
         *[
@@ -154,11 +155,11 @@ class FitEffects:
     """Measures edits on prompts as they are served, without the transient system prompt.
 
     Attributes:
-        instrument: On the engine.
-        request: What directions are meant for, and whose validation prompts are used.
-        spec: Of the model.
-        behaviour_tokens: Begin an answer of the positive behaviour; empty where only damage is
-            measured.
+        instrument: Measures the model.
+        request: Says how directions are applied, and on which prompts they are measured.
+        spec: The served model's.
+        behaviour_tokens: Tokens that begin an answer of the positive behaviour; empty where only
+            damage is measured.
     """
 
     instrument: Instrument
@@ -168,7 +169,7 @@ class FitEffects:
     _plain: dict[_Prompts, Tensor] = field(default_factory=dict)
 
     async def scores(self, direction: Direction, rule: SelectionRule) -> dict[str, float]:
-        """The scores of `steering.fit.Candidate` that `rule` compares."""
+        """Return the scores of `steering.fit.Candidate` that `rule` compares, by name."""
         validation = self.request.data.validation
         positive, negative = validation.positive.served, validation.negative.served
         edit = self.plan(direction)
@@ -188,7 +189,7 @@ class FitEffects:
         return {}
 
     def plan(self, direction: Direction) -> SteeringPlan | None:
-        """The method's operation at the request's strength and scope; None if only read."""
+        """Return the method's operation at the request's strength and scope; None if only read."""
         options = self.request.options
         return _apply_plan(
             direction,
@@ -199,9 +200,9 @@ class FitEffects:
         )
 
     async def damage(self, direction: Direction) -> Damage | None:
-        """What changes where nothing should; None for a direction that is only read.
+        """Measure what changes where nothing should; None for a direction that is only read.
 
-        KL of the first answer token, and perplexity of the unedited model's own answers.
+        Measured are KL of the first answer token, and perplexity of the unedited model's answers.
         """
         plan, operation = self.plan(direction), self.request.method.operation
         if plan is None or operation is None:
@@ -217,12 +218,12 @@ class FitEffects:
 
     @property
     def moves_positive(self) -> bool:
-        """Whether positive activations are those the method moves; else negative ones are."""
+        """Whether the method moves positive activations; otherwise it moves negative ones."""
         return self.request.method.name in _MOVES_POSITIVE
 
     @property
     def spared(self) -> tuple[str, _Prompts]:
-        """Prompts that should not change, and what they are."""
+        """A name for the prompts that should not change, and the prompts."""
         data = self.request.data
         if data.neutral:
             return "neutral", data.neutral
