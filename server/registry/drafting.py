@@ -16,7 +16,6 @@ from server.store.names import check_name, check_requires
 from steering.directions import Direction
 from steering.documents import DirectionRef, Intervention, Monitor, Profile, ProfileDocument
 from steering.errors import InvalidFieldError, SteeringError
-from steering.fields import check_keys
 from steering.model_spec import ModelSpec
 from steering.plan import (
     MonitorUse,
@@ -35,7 +34,6 @@ MAX_INTERVENTIONS: Final = 64
 """Most interventions, and most monitors, of one profile."""
 
 _LISTS: Final = frozenset({"interventions", "monitors"})
-_OWN_FIELDS: Final = frozenset({"description", "requires", "max_strength"})
 _T = TypeVar("_T")
 
 
@@ -90,8 +88,10 @@ class Drafting:
         """
         problems = _Problems()
         problems.of(check_name, name)
-        problems.of(check_keys, document, _OWN_FIELDS | _LISTS, noun="a profile")
-        own = {key: value for key, value in document.items() if key in _OWN_FIELDS}
+        unknown = next((key for key in document if key not in ProfileDocument.known()), None)
+        if unknown is not None:
+            problems.add(ProfileDocument.unknown(unknown))
+        own = {k: v for k, v in document.items() if k in ProfileDocument.known() - _LISTS}
         profile = problems.of(lambda: ProfileDocument.from_dict(own).named(name))
         if profile is not None:
             problems.of(check_requires, profile.requires)

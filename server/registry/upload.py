@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from server.resolver.errors import InvalidGgufError, InvalidSafetensorsError
 from server.store import Actor, DirectionRecord, SaveResult, Store
 from steering.compatibility import check_direction
 from steering.directions import Direction, DirectionKind
-from steering.errors import FormatError, InvalidFieldError, UnsafeFormatError
-from steering.fields import check_keys, int_list, require, str_list
+from steering.documents import Document, Layers, SiteName, Texts, refused, unknown_field
+from steering.errors import FormatError, SteeringError, UnsafeFormatError
 from steering.formats import (
+    TENSORS_SCHEMA,
     UPLOAD_BOUNDS,
     FileBounds,
     dump_direction,
@@ -20,16 +23,90 @@ from steering.formats import (
     tensors_from_json,
 )
 from steering.model_spec import ModelSpec
-from steering.sites import Site, SitePoint, parse_site
+from steering.sites import SitePoint
 
-__all__ = ["DirectionUpload", "Uploader"]
+__all__ = ["DirectionDocument", "DirectionMetadata", "DirectionUpload", "Uploader"]
 
-_METADATA: Final = frozenset(
-    {"name", "kind", "site", "layers", "model_fingerprint", "requires", "provenance", "tags"}
-)
 _GGUF_MAGIC: Final = b"GGUF"
 _LARGE_DOSE: Final = 3.0
+_MAX_TEXT: Final = 256
 _LENGTHS: Final = frozenset({"vector", "shift"})
+
+
+def _short_text(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        raise refused(f"is not a text of at most {_MAX_TEXT} characters")
+    return value
+
+
+def _kind(value: Any) -> Any:
+    if value not in list(DirectionKind):
+        raise refused(f"is {str(value)[:80]!r}; expected one of {', '.join(DirectionKind)}")
+    return value
+
+
+def _object(value: Any) -> Any:
+    if value and not isinstance(value, Mapping):
+        raise refused("is not an object")
+    return value or {}
+
+
+_ShortText = Annotated[str, BeforeValidator(_short_text), Field(max_length=_MAX_TEXT)]
+
+
+class DirectionMetadata(Document):
+    """What an uploaded file does not say itself; what the file says may be left out."""
+
+    noun: ClassVar[str] = "metadata"
+    subject: ClassVar[str] = "direction"
+
+    name: _ShortText = Field(description="Registry name: 1 to 64 of a-z 0-9 . _ -")
+    kind: Annotated[DirectionKind, BeforeValidator(_kind)] | None = Field(
+        default=None, description="What the tensors mean."
+    )
+    site: Annotated[SiteName, BeforeValidator(lambda value: str(value)[:80])] | None = Field(
+        default=None, description="Where the tensors belong."
+    )
+    layers: Layers | None = Field(
+        default=None, description="Layers (0-based, ascending) they were made for, one or a list."
+    )
+    model_fingerprint: _ShortText | None = Field(
+        default=None, description="Model they were made for; by default any of this width."
+    )
+    requires: Texts = Field(default=(), description="Permissions that a key must hold to use it.")
+    provenance: Annotated[dict[str, Any], BeforeValidator(_object)] = Field(
+        default_factory=dict, description="Method, data hash, source and the like; free JSON."
+    )
+    tags: Texts = Field(default=(), description="Free labels.")
+
+    @classmethod
+    def unknown(cls, key: object) -> SteeringError:
+        """The refusal of an unknown member, by its place in the form."""
+        return unknown_field(f"metadata.{key!s:.60}", cls.known(), cls.noun, "")
+
+
+class DirectionDocument(DirectionMetadata):
+    """A direction as one JSON object."""
+
+    noun: ClassVar[str] = "a direction"
+
+    kind: Annotated[DirectionKind, BeforeValidator(_kind)] = Field(
+        description="What the tensors mean."
+    )
+    site: Annotated[SiteName, BeforeValidator(lambda value: str(value)[:80])] = Field(
+        description="Where the tensors belong."
+    )
+    layers: Layers = Field(
+        description="Layers (0-based, ascending) they were made for, one or a list."
+    )
+    tensors: Annotated[Any, WithJsonSchema(TENSORS_SCHEMA)] = Field(
+        description="Tensors by name: nested lists of numbers, or bytes with dtype and shape."
+    )
+
+    @classmethod
+    def unknown(cls, key: object) -> SteeringError:
+        """The refusal of an unknown member."""
+        return unknown_field(key, cls.known(), cls.noun, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +139,9 @@ class Uploader:
         Raises:
             SteeringError: With `param` naming the field; nothing is stored.
         """
-        check_keys(document, _METADATA | {"tensors"}, noun="a direction")
-        tensors = require(document, "tensors", noun="direction")
-        known = _read_metadata(document)
-        for name in ("kind", "site", "layers"):
-            require(document, name, noun="direction")
-        direction = Direction(**known, tensors=tensors_from_json(tensors, self.bounds))
+        known = dict(DirectionDocument.from_dict(document))
+        tensors = tensors_from_json(known.pop("tensors"), self.bounds)
+        direction = Direction(**known, tensors=tensors)
         return self._put(direction, dump_direction(direction), by, expected)
 
     def from_file(
@@ -86,8 +160,7 @@ class Uploader:
         Raises:
             SteeringError: With `param` naming the field; nothing is stored.
         """
-        check_keys(metadata, _METADATA, noun="metadata", prefix="metadata.")
-        known = _read_metadata(metadata)
+        known = dict(DirectionMetadata.from_dict(metadata))
         is_gguf = data.startswith(_GGUF_MAGIC)
         try:
             direction = load_upload(
@@ -114,43 +187,6 @@ class Uploader:
         check_direction(direction, self.spec)
         saved = self.store.directions.put(direction, blob, by=by, expected=expected)
         return DirectionUpload(saved, tuple(_warnings(direction, self.spec)))
-
-
-def _read_metadata(document: Mapping[str, Any]) -> dict[str, Any]:
-    known: dict[str, Any] = {"name": _text(require(document, "name", noun="direction"), "name")}
-    if document.get("kind") is not None:
-        known["kind"] = _kind(document["kind"])
-    if document.get("site") is not None:
-        known["site"] = _site(document["site"])
-    if document.get("layers") is not None:
-        known["layers"] = int_list(document["layers"], "layers")
-    if document.get("model_fingerprint") is not None:
-        known["model_fingerprint"] = _text(document["model_fingerprint"], "model_fingerprint")
-    known["requires"] = str_list(document.get("requires"), "requires")
-    known["tags"] = str_list(document.get("tags"), "tags")
-    provenance = document.get("provenance") or {}
-    if not isinstance(provenance, Mapping):
-        raise InvalidFieldError("provenance is not an object", param="provenance")
-    known["provenance"] = dict(provenance)
-    return known
-
-
-def _text(value: Any, param: str) -> str:
-    if not isinstance(value, str) or len(value) > 256:
-        raise InvalidFieldError(f"{param} is not a text of at most 256 characters", param=param)
-    return value
-
-
-def _kind(value: Any) -> DirectionKind:
-    if value not in list(DirectionKind):
-        raise InvalidFieldError(
-            f"kind is {str(value)[:80]!r}; expected one of {', '.join(DirectionKind)}", param="kind"
-        )
-    return DirectionKind(value)
-
-
-def _site(value: Any) -> Site:
-    return parse_site(value if isinstance(value, str) else str(value)[:80])
 
 
 def _warnings(direction: Direction, spec: ModelSpec) -> list[str]:

@@ -90,6 +90,11 @@ class Document(BaseModel):
         return frozenset(field.alias or name for name, field in cls.model_fields.items())
 
     @classmethod
+    def unknown(cls, key: object) -> SteeringError:
+        """The refusal of a member that no such document has."""
+        return unknown_field(key, cls.known(), cls.noun, cls.prefix)
+
+    @classmethod
     def owner(cls, name: str) -> str:  # noqa: ARG003, variants look at it
         """What a refusal says has no such member, where it must."""
         return cls.subject or cls.noun
@@ -164,7 +169,7 @@ class Variants:
         if self.default is None:
             unknown = next((key for key in document if key not in family.known()), None)
             if unknown is not None:
-                raise unknown_field(unknown, family.known(), family.noun, family.prefix)
+                raise family.unknown(unknown)
             if document.get(self.tag) is None:
                 message = f"{family.owner(self.tag)} has no {self.tag}; it is required"
                 raise InvalidFieldError(message, param=self.tag)
@@ -245,7 +250,7 @@ def refusal(error: ValidationError, model: type[Document]) -> SteeringError:
         key = found["loc"][0]
         if key in known:
             return model.misplaced(str(key))
-        return unknown_field(key, known, model.noun, model.prefix)
+        return model.unknown(key)
     if kind == "missing":
         return InvalidFieldError(f"{model.owner(path)} has no {path}; it is required", param=path)
     if kind in _OBJECT_TYPES:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, Strict, ValidationError
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, core_schema
 
-from steering.errors import UnknownSiteError, shown
+from steering.errors import InvalidFieldError, NonFiniteError, UnknownSiteError, shown
 from steering.sites import Site
 
 from .document import refused
@@ -16,6 +24,7 @@ from .document import refused
 __all__ = [
     "Flag",
     "Integer",
+    "Layers",
     "ListOf",
     "Number",
     "Seed",
@@ -24,6 +33,7 @@ __all__ = [
     "Texts",
     "Within",
     "listed",
+    "read_numbers",
 ]
 
 _BOUNDS: Final = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
@@ -99,11 +109,36 @@ def _site(value: Any) -> Site:
         ) from None
 
 
+_NUMBERS: Final = TypeAdapter(list[Annotated[float, Strict(), AllowInfNan(False)]])
+
+
+def read_numbers(values: Any, param: str) -> list[float]:
+    """A list of finite numbers.
+
+    Raises:
+        InvalidFieldError: An item is no number (booleans are none); `param` names the list.
+        NonFiniteError: One is NaN or infinite.
+    """
+    try:
+        return _NUMBERS.validate_python(list(values))
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        if found["type"] == "finite_number" or type(found["input"]) is int:
+            message = f"{param} is not finite; expected a finite number"
+            raise NonFiniteError(message, param=param) from None
+        raise InvalidFieldError(
+            f"{param} is {shown(found['input'])}; expected a number", param=param
+        ) from None
+
+
 SiteName = Annotated[Site, BeforeValidator(_site)]
 """A site by its name."""
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
 """A list of texts, or a single one."""
+
+Layers = Annotated[tuple[Integer, ...], BeforeValidator(listed)]
+"""Layers (0-based), one or a list."""
 
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 """The seed of a generator, which every library's takes."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import torch
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from torch import Tensor
 
+from steering.documents import Document, Integer, listed, read_numbers, refused
 from steering.errors import (
     FormatError,
     InvalidFieldError,
@@ -17,16 +19,68 @@ from steering.errors import (
     ShapeMismatchError,
     SteeringError,
     UnsupportedDtypeError,
+    shown,
 )
-from steering.fields import check_keys, int_list, mapping, number, require
 from steering.tensor_bytes import tensor_bytes
 
 from .bounds import FileBounds, check_shape, check_tensor_name
 
-__all__ = ["tensors_from_json", "tensors_to_json"]
+__all__ = ["TENSORS_SCHEMA", "TensorBytes", "tensors_from_json", "tensors_to_json"]
 
 _DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DTYPE_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
+# As numpy and torch spell them, too.
+_DTYPES_READ: Final = _DTYPES | {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPE_NAMES}
+
+
+def _dtype(value: Any) -> Any:
+    if not isinstance(value, str) or value not in _DTYPES_READ:
+        raise refused(
+            f"is {str(value)[:20]!r}; expected one of {', '.join(_DTYPES)}",
+            UnsupportedDtypeError.code,
+        )
+    return value
+
+
+def _base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise refused("is not a base64 string")
+    return value
+
+
+class TensorBytes(Document):
+    """A tensor as the base64 of its bytes, little-endian, rows first, as in safetensors."""
+
+    noun: ClassVar[str] = "a tensor"
+    subject: ClassVar[str] = "tensor"
+
+    dtype: Annotated[
+        str,
+        BeforeValidator(_dtype),
+        WithJsonSchema({"type": "string", "enum": list(_DTYPES_READ)}),
+    ] = Field(description="Of its numbers, as safetensors or as numpy and torch say it.")
+    shape: Annotated[tuple[Integer, ...], BeforeValidator(listed)] = Field(
+        description="One or two dimensions, each at least 1.",
+        json_schema_extra={"minItems": 1, "maxItems": 2},
+    )
+    data: Annotated[str, BeforeValidator(_base64)] = Field(
+        description="Base64 of its bytes.", json_schema_extra={"contentEncoding": "base64"}
+    )
+
+
+_VECTOR: Final = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+TENSORS_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "anyOf": [
+            _VECTOR,
+            {"type": "array", "items": _VECTOR, "minItems": 1},
+            TensorBytes.model_json_schema(),
+        ]
+    },
+}
+"""JSON schema of what `tensors_from_json` reads."""
 
 
 def tensors_from_json(document: Any, bounds: FileBounds | None = None) -> dict[str, Tensor]:
@@ -38,7 +92,10 @@ def tensors_from_json(document: Any, bounds: FileBounds | None = None) -> dict[s
     Raises:
         SteeringError: A subclass, with `param` like `tensors.vector.shape`.
     """
-    document = mapping(document, "tensors")
+    if not isinstance(document, Mapping):
+        raise InvalidFieldError(
+            f"tensors is {shown(document)}; expected an object", param="tensors"
+        )
     if not document:
         raise InvalidFieldError("tensors is empty; expected a tensor", param="tensors")
     if bounds is not None:
@@ -88,27 +145,20 @@ def _read(param: str, value: Any) -> Tensor:
 
 
 def _from_base64(value: Mapping[str, Any]) -> Tensor:
-    check_keys(value, {"dtype", "shape", "data"}, noun="a tensor")
-    dtype, shape, data = (require(value, key, noun="tensor") for key in ("dtype", "shape", "data"))
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise UnsupportedDtypeError(
-            f"dtype is {str(dtype)[:20]!r}; expected one of {', '.join(_DTYPES)}", param="dtype"
-        )
-    shape = int_list(shape, "shape")
-    check_shape("the tensor", shape, param="shape")
-    raw = _bytes(data)
-    size = math.prod(shape) * _DTYPES[dtype].itemsize
+    asked = TensorBytes.from_dict(value)
+    check_shape("the tensor", asked.shape, param="shape")
+    raw, dtype = _bytes(asked.data), _DTYPES_READ[asked.dtype]
+    size = math.prod(asked.shape) * dtype.itemsize
     if len(raw) != size:
         raise ShapeMismatchError(
-            f"data holds {len(raw)} bytes; dtype {dtype} and shape {list(shape)} need {size}",
+            f"data holds {len(raw)} bytes; dtype {asked.dtype} and shape {list(asked.shape)} "
+            f"need {size}",
             param="data",
         )
-    return torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).reshape(shape)
+    return torch.frombuffer(bytearray(raw), dtype=dtype).reshape(asked.shape)
 
 
-def _bytes(data: Any) -> bytes:
-    if not isinstance(data, str):
-        raise InvalidFieldError("data is not a base64 string", param="data")
+def _bytes(data: str) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except ValueError:
@@ -128,7 +178,7 @@ def _from_lists(param: str, value: Any) -> Tensor:
         raise ShapeMismatchError(
             f"{param} has rows of different lengths; expected a matrix", param=param
         )
-    matrix = torch.tensor([[number(item, param) for item in row] for row in rows])
+    matrix = torch.tensor([read_numbers(row, param) for row in rows])
     tensor = matrix if is_matrix else matrix[0]
     check_shape(param, tuple(tensor.shape), param=param)
     return tensor

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from steering.directions import Direction, DirectionKind
+from steering.documents import Document, Layers, SiteName
 from steering.errors import FormatError, InvalidFieldError
-from steering.fields import int_list
-from steering.sites import Site, parse_site
+from steering.sites import Site
 
 from .bounds import FileBounds
 from .safetensors_file import SafetensorsFile, read_safetensors, write_safetensors
@@ -17,6 +17,14 @@ from .safetensors_file import SafetensorsFile, read_safetensors, write_safetenso
 __all__ = ["NATIVE_FORMAT", "dump_direction", "load_direction"]
 
 NATIVE_FORMAT: Final = "coxswain-direction-1"
+
+
+class _Header(Document):
+    """What a file of ours says of its tensors."""
+
+    kind: DirectionKind
+    site: SiteName
+    layers: Layers
 
 
 def dump_direction(direction: Direction) -> bytes:
@@ -81,11 +89,9 @@ def _own_metadata(file: SafetensorsFile) -> dict[str, Any]:
     if file.metadata.get("format") != NATIVE_FORMAT:
         return {}
     try:
-        return {
-            "kind": DirectionKind(file.metadata["kind"]),
-            "site": parse_site(file.metadata["site"]),
-            "layers": int_list(json.loads(file.metadata["layers"]), "layers"),
-        }
+        layers = json.loads(file.metadata["layers"])
+        kind, site = file.metadata["kind"], file.metadata["site"]
+        return dict(_Header.from_dict({"kind": kind, "site": site, "layers": layers}))
     except (KeyError, ValueError, RecursionError):
         raise FormatError(
             f"__metadata__ says {NATIVE_FORMAT}, but its kind, site or layers cannot be read; "

@@ -41,6 +41,20 @@ def test_round_trip_is_exact(dtype: torch.dtype, seed: int, rows: int) -> None:
     assert torch.equal(read, tensor)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_dtypes_are_read_as_numpy_and_torch_spell_them_too(dtype: torch.dtype) -> None:
+    written = tensors_to_json({"v": torch.ones(3, dtype=dtype)})["v"]
+    name = str(dtype).removeprefix("torch.")
+    read = tensors_from_json({"v": {**written, "dtype": name}})["v"]
+    assert read.dtype == dtype
+    assert torch.equal(read, torch.ones(3, dtype=dtype))
+
+
+def test_the_rank_of_nested_lists_is_that_of_the_tensor() -> None:
+    read = tensors_from_json({"v": [1, 2.5], "m": [[1, 2], [3, 4], [5, 6]]})
+    assert {name: list(tensor.shape) for name, tensor in read.items()} == {"v": [2], "m": [3, 2]}
+
+
 def test_other_dtypes_are_not_written() -> None:
     with pytest.raises(UnsupportedDtypeError, match="int64") as caught:
         tensors_to_json({"x": torch.arange(3)})
