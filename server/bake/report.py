@@ -19,6 +19,8 @@ from .source import BakeSource
 
 __all__ = ["MIN_RETAINED", "PROVENANCE_FILE", "BakeReport", "PointReport", "write_card"]
 
+PROVENANCE_FILE: Final = "coxswain_bake.json"
+
 MIN_RETAINED: Final = 0.9
 """A smaller fraction of an update that survives its dtype is warned of."""
 
@@ -171,9 +173,6 @@ def _survival_cells(survival: Survival) -> tuple[str, str]:
     if survival.retained is None or survival.relative_error is None:
         return ("-", "-")
     return (f"{survival.retained:.3f}", f"{survival.relative_error:.2g}")
-
-
-PROVENANCE_FILE: Final = "coxswain_bake.json"
 
 
 def write_card(

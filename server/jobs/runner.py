@@ -226,7 +226,7 @@ class JobRunner:
             older.cancel()  # it was taken for dead, resumed, and came back here
         running = self._running[job.id] = JobContext(job, self._services)
         self._changes.notify()
-        task = running.begin(partial(self._do, self._kinds[job.kind], request, running))
+        task = running.begin(partial(self._attempt, self._kinds[job.kind], request, running))
         await asyncio.wait({task})
         await self._end(job, running, task)
         if self._running.get(job.id) is running:
@@ -238,7 +238,7 @@ class JobRunner:
         await self.count()
         self._changes.notify()
 
-    async def _do(
+    async def _attempt(
         self, kind: JobKind[Any], request: Mapping[str, Any], context: JobContext
     ) -> Mapping[str, Any]:
         parsed = self._parsed.pop(context.job_id, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,12 +20,10 @@ from steering.model_spec import ModelSpec
 from steering.plan import PlannedMonitor, Steer, SteeringPlan, compile_plan
 from steering.sites import Site, SitePoint
 
-from .instrument import Instrument
+from .instrument import Instrument, OnProgress, Prompts
 
 __all__ = [
     "Attribution",
-    "Progress",
-    "Prompts",
     "ablation_document",
     "attribution",
     "causal_scores",
@@ -36,6 +34,9 @@ __all__ = [
 ]
 
 _BEFORE_ATTENTION: Final = frozenset({Site.EMBED, Site.RESID_PRE, Site.NORM1, Site.HEADS})
+_RESIDUAL: Final = frozenset({Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST, Site.FINAL})
+_CHUNK_PROMPTS: Final = 32
+_CHUNK_REQUESTS: Final = 256
 
 
 def num_visible_layers(probe: PlannedMonitor) -> int:
@@ -73,15 +74,6 @@ def scaled_plan(
     steer = Steer(Intervention.from_dict(ablation_document("heads")), direction)
     edits = compile_plan([steer], [], spec).interventions
     return SteeringPlan(edits, (probe,), spec.num_layers)
-
-
-_RESIDUAL: Final = frozenset({Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST, Site.FINAL})
-_CHUNK_PROMPTS: Final = 32
-_CHUNK_REQUESTS: Final = 256
-
-Prompts = Sequence[tuple[int, ...]]
-
-Progress = Callable[[int, int], Awaitable[None]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -167,7 +159,7 @@ async def causal_scores(
     prompts: Prompts,
     probe: PlannedMonitor,
     factor: float,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> NDArray[np.float64]:
     """Return the probe's mean probability with each head scaled by `factor` in turn, [L, H].
 

@@ -25,8 +25,6 @@ from steering.sites import Site
 from .examples.example import Example, read_examples
 from .head_scores import (
     Attribution,
-    Progress,
-    Prompts,
     ablation_document,
     attribution,
     causal_scores,
@@ -35,7 +33,7 @@ from .head_scores import (
     num_visible_layers,
     scaled_plan,
 )
-from .instrument import Instrument
+from .instrument import Instrument, OnProgress, Prompts
 from .probe import probe_document, read_probe
 from .rollout import read_ending
 
@@ -248,7 +246,7 @@ async def rank_on_engine(
     query: HeadsQuery,
     prompts: Prompts,
     probe: PlannedMonitor,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> HeadsReport:
     """Score all heads, select, draw the control and read the probe again.
 

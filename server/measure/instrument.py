@@ -24,13 +24,18 @@ from steering.sites import SitePoint
 
 from .next_token import kl_divergences, token_log_odds
 
-__all__ = ["Instrument"]
+__all__ = ["Instrument", "OnProgress", "Prompts"]
 
 _T = TypeVar("_T")
 _GREEDY: Final = SamplingParams(temperature=0.0)
 _FIRST_WAIT_SECONDS: Final = 0.05
 _LONGEST_WAIT_SECONDS: Final = 2.0
-_Prompts = Sequence[tuple[int, ...]]
+
+Prompts = Sequence[tuple[int, ...]]
+"""Token ids of each prompt."""
+
+OnProgress = Callable[[int, int], Awaitable[None]]
+"""Awaited with how many of how many are done."""
 
 
 class Instrument:
@@ -47,7 +52,7 @@ class Instrument:
         *,
         name: str = "measure",
         batch_size: int = 32,
-        on_batch: Callable[[int, int], Awaitable[None]] | None = None,
+        on_batch: OnProgress | None = None,
         compute: Compute | None = None,
     ) -> None:
         """Measure on `engine`.
@@ -79,7 +84,7 @@ class Instrument:
 
     async def capture(
         self,
-        prompts: _Prompts,
+        prompts: Prompts,
         points: Sequence[SitePoint],
         *,
         pooling: Pooling = Pooling.LAST,
@@ -126,7 +131,7 @@ class Instrument:
 
     async def score(
         self,
-        prompts: _Prompts,
+        prompts: Prompts,
         *,
         windows: Sequence[tuple[int, int]] | None = None,
         full: bool = False,
@@ -162,7 +167,7 @@ class Instrument:
 
     async def answers(
         self,
-        prompts: _Prompts,
+        prompts: Prompts,
         *,
         plan: SteeringPlan | None = None,
         max_tokens: int = 128,
@@ -175,7 +180,7 @@ class Instrument:
         return ["".join(output.text for output in outputs) for outputs in found]
 
     async def completions(
-        self, prompts: _Prompts, *, plan: SteeringPlan | None = None, max_tokens: int = 128
+        self, prompts: Prompts, *, plan: SteeringPlan | None = None, max_tokens: int = 128
     ) -> list[tuple[int, ...]]:
         """Return the tokens of greedy answers, an end token included."""
         chosen = replace(_GREEDY, max_tokens=max_tokens)
@@ -196,7 +201,7 @@ class Instrument:
 
     async def perplexity(
         self,
-        texts: _Prompts,
+        texts: Prompts,
         *,
         plan: SteeringPlan | None = None,
         windows: Sequence[tuple[int, int]] | None = None,
@@ -213,14 +218,14 @@ class Instrument:
         values = [value for text in found.token_logprobs for value in text]
         return math.exp(-math.fsum(values) / len(values))
 
-    async def next_token(self, prompts: _Prompts, plan: SteeringPlan | None = None) -> Tensor:
+    async def next_token(self, prompts: Prompts, plan: SteeringPlan | None = None) -> Tensor:
         """Return natural-log probabilities after each prompt's last token, [N, vocab] float32."""
         windows = [(len(prompt) - 1, len(prompt)) for prompt in prompts]
         found = await self.score(prompts, windows=windows, full=True, plan=plan)
         return torch.cat(found.distributions)
 
     async def kl(
-        self, prompts: _Prompts, plan: SteeringPlan | None, *, plain: Tensor | None = None
+        self, prompts: Prompts, plan: SteeringPlan | None, *, plain: Tensor | None = None
     ) -> list[float]:
         """Return KL(unsteered || steered), in nats, of each prompt's first answer token.
 
@@ -237,7 +242,7 @@ class Instrument:
         return await self.compute(kl_divergences, plain, edited)
 
     async def log_odds(
-        self, prompts: _Prompts, token_ids: Sequence[int], plan: SteeringPlan | None = None
+        self, prompts: Prompts, token_ids: Sequence[int], plan: SteeringPlan | None = None
     ) -> list[float]:
         """Return log P - log(1 - P) of each prompt.
 

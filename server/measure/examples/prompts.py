@@ -16,6 +16,7 @@ from steering.errors import InvalidFieldError, shown
 from .example import Example
 
 __all__ = ["ExamplePrompts", "ReadPrompt", "TokenChoice", "TokenKind"]
+_PROBES: Final = ("a", "7", "?")  # contents that share no last character
 
 
 class TokenKind(StrEnum):
@@ -62,9 +63,6 @@ class TokenChoice:
     def document(self) -> str | int:
         """What `parse` reads."""
         return self.index if self.kind is TokenKind.INDEX else self.kind.value
-
-
-_PROBES: Final = ("a", "7", "?")  # contents that share no last character
 
 
 @dataclass(frozen=True, slots=True)

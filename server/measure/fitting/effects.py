@@ -28,6 +28,10 @@ __all__ = ["FitEffects", "derive_behaviour_tokens", "dose_resid_norms", "reading
 
 _WRITES: Final = (Site.RESID_PRE, Site.ATTN_OUT, Site.MLP_OUT)
 _FIELDS: Final[dict[Operation, dict[str, Any]]] = {Operation.ROTATE_TO: {"angle": 0.0}}
+_Prompts = tuple[tuple[int, ...], ...]
+
+# Their directions act on positive activations and are meant to leave negative ones alone.
+_MOVES_POSITIVE: Final = frozenset({"leace", "null_space", "pca"})
 
 
 def _apply_plan(
@@ -120,12 +124,6 @@ def _added(direction: Direction, method: Method, layer: int, hidden: Tensor) -> 
 
 def _plan(interventions: list[Intervention], direction: Direction, spec: ModelSpec) -> SteeringPlan:
     return compile_plan([Steer(asked, direction) for asked in interventions], [], spec)
-
-
-_Prompts = tuple[tuple[int, ...], ...]
-
-# Their directions act on positive activations and are meant to leave negative ones alone.
-_MOVES_POSITIVE: Final = frozenset({"leace", "null_space", "pca"})
 
 
 async def derive_behaviour_tokens(instrument: Instrument, data: FitData) -> tuple[int, ...]:
