@@ -11,9 +11,8 @@ from server.store import SYSTEM, JobRuns, JobSpec, JobStatus, Store
 from server.store.errors import JobNotFoundError
 from server.store.jobs.pruning import _BATCH
 from server.store.jobs.tables import JobEventRow, JobRow, JobValueRow
-
-from .conftest import Clock
-from .samples import direction, put
+from tests.server.store.conftest import Clock
+from tests.server.store.samples import direction, put
 
 DAY = timedelta(days=1)
 

@@ -15,8 +15,7 @@ from server.store.errors import (
     ProfileUnavailableError,
 )
 from steering.errors import InvalidFieldError
-
-from .samples import blob, direction, profile, publish, put
+from tests.server.store.samples import blob, direction, profile, publish, put
 
 
 def test_an_alias_follows_or_stays(store: Store) -> None:

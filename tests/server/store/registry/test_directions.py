@@ -18,8 +18,7 @@ from server.store.errors import (
 from steering.directions import Direction, DirectionKind
 from steering.errors import FormatError, InvalidFieldError
 from steering.sites import Site
-
-from .samples import blob, direction, publish, put
+from tests.server.store.samples import blob, direction, publish, put
 
 
 def test_a_version_gives_back_what_was_uploaded(store: Store) -> None:

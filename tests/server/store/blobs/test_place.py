@@ -13,10 +13,10 @@ from server.api.http.error_table import reply_to
 from server.store import BlobDirectory, BlobStore, Store
 from server.store.blobs.place import open_blobs
 from server.store.errors import InsufficientStorageError, StoreError, StoreUnavailableError
+from tests.server.store import samples
+from tests.server.store.samples import direction, put
 
-from . import samples
 from .s3_server import KEY_ID, SECRET, S3Server
-from .samples import direction, put
 
 BUCKET = "s3://bucket/prefix"
 

@@ -14,8 +14,7 @@ from server.store.errors import (
 from steering.documents import Profile, ProfileDocument, StrengthUnit
 from steering.errors import InvalidFieldError
 from steering.sites import Site, SitePoint
-
-from .samples import direction, profile, publish, put
+from tests.server.store.samples import direction, profile, publish, put
 
 
 def in_units_of_the_residual(value: Profile) -> Profile:

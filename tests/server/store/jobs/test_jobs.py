@@ -20,8 +20,7 @@ from server.store.errors import (
     JobQueueFullError,
 )
 from steering.errors import InvalidFieldError
-
-from .conftest import Clock
+from tests.server.store.conftest import Clock
 
 REQUEST = {"name": "cheer", "data": {"positive": ["a", "é\u0000"]}, "seed": 3}
 ADMIN = Actor("abcd1234", "request-1", "127.0.0.1")

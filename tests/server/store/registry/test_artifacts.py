@@ -16,10 +16,9 @@ from sqlalchemy import delete, update
 from server.store import SYSTEM, Store
 from server.store.errors import ConflictError
 from server.store.tables import DirectionRow, DirectionTagRow
-
-from . import samples
-from .samples import blob, direction, put
-from .uploading import Uploader
+from tests.server.store import samples
+from tests.server.store.samples import blob, direction, put
+from tests.server.store.uploading import Uploader
 
 ORPHAN = b"nobody names me"
 NO_GRACE = timedelta(days=-36500)

@@ -20,8 +20,7 @@ from server.auth.permissions import (
 from server.store import SYSTEM, KeySpec, MintedKey, Store
 from server.store.errors import KeyNotFoundError
 from steering.errors import InvalidFieldError
-
-from .conftest import Clock
+from tests.server.store.conftest import Clock
 
 CHAT = frozenset({KeyScope.CHAT})
 ADMIN = frozenset({KeyScope.ADMIN, KeyScope.CHAT})

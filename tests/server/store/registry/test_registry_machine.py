@@ -22,8 +22,7 @@ from server.store.errors import (
     ProfileNotFoundError,
     StoreError,
 )
-
-from . import samples
+from tests.server.store import samples
 
 NAMES = st.sampled_from(["a", "b"])
 SEEDS = st.integers(0, 2)

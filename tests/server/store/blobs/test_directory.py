@@ -11,8 +11,7 @@ import pytest
 
 from server.store import BlobDirectory, Store
 from server.store.errors import InsufficientStorageError, StoreUnavailableError
-
-from .samples import direction, put
+from tests.server.store.samples import direction, put
 
 CONTENT = b"0123456789" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
