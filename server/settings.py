@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .engine.config import EngineConfig
+from .engine.engine import EngineConfig
 
 __all__ = ["DEMO_DIR", "EMBEDDED_MODEL", "ENV_PREFIX", "Settings"]
 

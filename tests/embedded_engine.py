@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.settings import Settings
 
 __all__ = ["start_embedded"]

@@ -22,7 +22,7 @@ _STEERING_MACHINERY = tuple(
 )
 _TORCH_FREE = [
     f"server.engine.{name}"
-    for name in ("config", "engine", "errors", "outputs", "request", "sampling", "scheduler")
+    for name in ("engine", "errors", "outputs", "request", "sampling", "scheduler")
 ]
 # From the ground up: a floor imports nothing of the floors above it.
 _FLOORS = (

@@ -21,8 +21,8 @@ _MAX_FOLDER_FILES = 15
 _SMALL_LINES = 61
 
 # What is above the goal still, and left to mend.
-_FULL_FOLDERS = {"server/api/routes", "server/engine"}
-_LONE_FILES = {"server.store.bounded_connection"}
+_FULL_FOLDERS = {"server/api/routes"}
+_LONE_FILES: set[str] = set()
 _MAX_HEADER_SHARE = 0.162  # the goal: 0.14
 
 _NO_CODE = {
@@ -36,6 +36,7 @@ _NO_CODE = {
 # Small files with a single importer beside them that stay, as a reader looks for their noun.
 _NOUNS = {
     "server.engine.scheduler.waiting_queue": "who asks where requests wait looks for it",
+    "server.store.bounded_connection": "imports psycopg, which only a server on PostgreSQL has",
 }
 
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 
 from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from steering.directions import Direction, DirectionKind

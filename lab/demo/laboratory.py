@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab.corpus import Prompt
 from lab.organism import judge
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.loading import load
 from server.engine.outputs import CaptureResult, ScoreResult
 from server.engine.request import CaptureRequest, GenerationRequest, Pooling, ScoreRequest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.loading import LoadedModel, load
 from steering.documents import Operation
 from steering.model_spec import ModelSpec

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from steering.hooks import SiteRuntime
     from steering.sites import SitePoint
 
-    from .config import EngineConfig
+    from .engine import EngineConfig
     from .loading import LoadedModel
 
 __all__ = ["assemble"]

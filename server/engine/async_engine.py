@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from steering.sites import SitePoint
 
-    from .config import EngineConfig
     from .core import EngineCore
+    from .engine import EngineConfig
     from .text import Tokenizer
 
 __all__ = ["AsyncEngine", "OutputStream"]

@@ -17,7 +17,7 @@ from server.engine.attention import (
     ScheduledSequence,
     inspect_attention,
 )
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from server.engine.outputs import EngineInfo
 from server.engine.text import Tokenizer

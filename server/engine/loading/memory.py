@@ -14,7 +14,7 @@ from typing import Final
 import torch
 
 from server.engine.attention import AttentionSpec
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 
 __all__ = [

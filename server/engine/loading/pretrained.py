@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from server.engine.attention.inspection import INSPECTED, PAGED, MaskRule, inspected_attention
 from server.engine.attention.paged_attention import paged_attention
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from steering.errors import UnsupportedArchitectureError
 from steering.weights import CheckpointFiles

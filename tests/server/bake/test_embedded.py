@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from server.bake.source import profile_source
 from server.cli import app
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.loading import load
 from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, Store

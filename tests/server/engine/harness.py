@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from server.engine.assembly import assemble
-from server.engine.config import EngineConfig
 from server.engine.core import EngineCore
+from server.engine.engine import EngineConfig
 from server.engine.errors import EngineError
 from server.engine.loading import LoadedModel, load
 from server.engine.outputs import RequestOutput

@@ -11,7 +11,7 @@ import pytest
 
 from server.api.http.error_table import reply_to
 from server.engine.async_engine import AsyncEngine
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.jobs.manager import JobLimits, JobManager
 from server.jobs.runner import JobTimes
 from server.pools import Pools

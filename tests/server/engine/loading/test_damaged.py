@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from server.engine.attention import ScheduledSequence
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import EngineError
 from server.engine.loading import load
 from steering.errors import SteeringError

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
 from server.engine.attention import ScheduledSequence
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import EngineError, ModelLoadError
 from server.engine.loading import NEUTRAL_TEXTS, LoadedModel, load, loader
 from steering.errors import SteeringError

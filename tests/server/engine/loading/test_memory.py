@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from server.engine.attention import AttentionSpec
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import EngineError
 from server.engine.loading import memory
 from server.engine.loading.memory import free_memory_bytes, plan_kv_memory

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from torch import Tensor
 
 from server.engine.attention import ScheduledSequence
-from server.engine.config import EngineConfig
+from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from server.engine.loading import load
 from tests.models.checkpoint import save_tiny
