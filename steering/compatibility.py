@@ -17,7 +17,7 @@ from .errors import (
     SteeringError,
 )
 from .model_spec import ModelSpec
-from .sites import Site
+from .sites import Site, sole_layer
 
 __all__ = ["MAX_NORM", "check_direction", "check_place", "direction_norms", "expected_width"]
 
@@ -88,7 +88,7 @@ def check_place(
 
 
 def _check_edge_layers(site: Site, layers: tuple[int, ...], spec: ModelSpec, param: str) -> None:
-    only = {Site.EMBED: 0, Site.FINAL: spec.num_layers - 1}.get(site)
+    only = sole_layer(site, spec.num_layers)
     if only is not None and layers != (only,):
         raise LayerOutOfRangeError(
             f"{param} is {list(layers)} at {site.value!r}, which belongs to layer {only} alone",

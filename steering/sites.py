@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from .errors import UnknownSiteError, shown
 
-__all__ = ["READ_ONLY_SITES", "Site", "SitePoint", "parse_site"]
+__all__ = ["READ_ONLY_SITES", "Site", "SitePoint", "parse_site", "sole_layer"]
 
 
 class Site(StrEnum):
@@ -45,6 +45,11 @@ class SitePoint(NamedTuple):
     def rank(self) -> tuple[int, int]:
         """Its place in the order of the forward pass; of two points the lower is computed first."""
         return self.layer, _ORDER[self.site]
+
+
+def sole_layer(site: Site, num_layers: int) -> int | None:
+    """The one layer that has `site`: 0 for `EMBED`, the last for `FINAL`; None where all have."""
+    return {Site.EMBED: 0, Site.FINAL: num_layers - 1}.get(site)
 
 
 def parse_site(name: str, *, param: str = "site") -> Site:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from steering.errors import CoxswainError
+from steering.requirements import Weakening
 
 __all__ = [
     "LOCAL_USER",
@@ -27,6 +28,7 @@ __all__ = [
     "Principal",
     "ProfileNotAllowedError",
     "RateLimitedError",
+    "allow_weakenings",
 ]
 
 
@@ -164,6 +166,17 @@ LOCAL_USER: Final = Principal(key_id=None, name="local user", scopes=frozenset(K
 It holds every scope, `restricted` too: without keys the server listens on loopback only, and
 whoever can run programs on the machine can read the model and the store anyway.
 """
+
+
+def allow_weakenings(weakenings: Iterable[Weakening], caller: Principal) -> None:
+    """Check that `caller` may do each of them.
+
+    Raises:
+        PermissionDeniedError: The key lacks a permission; says what makes it one that weakens.
+    """
+    for found in weakenings:
+        because = f"{found.path} may weaken {found.direction.reference}: {found.why}"
+        caller.require(*found.scopes, param=found.path, because=because)
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -22,8 +22,8 @@ from .outputs import EngineStats, RequestOutput
 from .progress import RequestProgress
 from .reading import score_rows
 from .request import Request, RequestStatus
-from .sampler import check_token_ids, prompt_logprobs
-from .scheduler import check_prompt, check_steering
+from .sampler import prompt_logprobs
+from .scheduler import check_request
 from .step_log import StepLog
 
 if TYPE_CHECKING:
@@ -197,9 +197,7 @@ class EngineCore:
             seed=next(self._draw_seed) if sampling.seed is None else sampling.seed,
             max_tokens=max(room, 0) if sampling.max_tokens is None else sampling.max_tokens,
         )
-        check_token_ids(sampling, self._vocab_size)
-        check_prompt(spec, self._vocab_size)
-        check_steering(request)
+        check_request(request, self._vocab_size)
         regions = None
         if spec.plan is not None and spec.plan.uses_regions and spec.prompt_regions is not None:
             request.regions = bytearray(spec.prompt_regions)

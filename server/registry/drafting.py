@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from server.auth.permissions import Principal
+from server.auth.permissions import Principal, allow_weakenings
 from server.resolver.errors import InvalidProfileError, Problem
 from server.resolver.library import DirectionLibrary, direction_at
-from server.resolver.weakenings import allow_weakenings
 from server.store import Actor, ProfileRecord, SaveResult, Store
 from server.store.errors import NameReservedError, NotFoundError
 from server.store.names import check_name, check_requires

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import KeyScope, Principal, allow_weakenings
 from server.last_known import LastKnown
 from server.pools import Pools
 from server.store import Actor, ProfileRecord, ProfileStatus, Store
@@ -26,7 +26,6 @@ from .library import DirectionLibrary, direction_at
 from .lru import LruCache
 from .resolution import ResolvedSteering
 from .view import NotKnownError, RegistryView, RegistryViews
-from .weakenings import allow_weakenings
 
 __all__ = ["Resolver", "with_readouts"]
 

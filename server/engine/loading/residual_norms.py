@@ -13,7 +13,7 @@ from server.engine.errors import ModelLoadError
 from server.engine.text import Tokenizer
 from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout
-from steering.sites import Site, SitePoint
+from steering.sites import Site, SitePoint, sole_layer
 
 __all__ = ["NEUTRAL_TEXTS", "measure_residual_norms", "neutral_tokens"]
 
@@ -134,11 +134,9 @@ def _mean(norms: Sequence[Tensor]) -> float:
 
 
 def _points(layout: Layout) -> list[SitePoint]:
-    last = layout.num_layers - 1
-    ends = {Site.EMBED: 0, Site.FINAL: last}
     return [
         SitePoint(layer, site)
         for layer in range(layout.num_layers)
         for site in Site
-        if layout.has_site(site) and ends.get(site, layer) == layer
+        if layout.has_site(site) and sole_layer(site, layout.num_layers) in (None, layer)
     ]

@@ -10,13 +10,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from server.engine.errors import InvalidSamplingError
 from server.engine.request import Request
-from server.engine.sampling import SamplingParams
 
 from .logit_edits import LogitEdits
 
-__all__ = ["SamplingBatch", "check_token_ids", "uniform"]
+__all__ = ["SamplingBatch", "uniform"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,22 +114,6 @@ def uniform(seed: int, choice_index: int, output_index: int) -> float:
     counter = b"%d,%d,%d" % (seed, choice_index, output_index)
     bits = int.from_bytes(hashlib.blake2b(counter, digest_size=8).digest(), "big") >> 12
     return (bits + 0.5) * 2.0**-52
-
-
-def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
-    """Check that token ids named by the parameters exist.
-
-    Raises:
-        InvalidSamplingError: With `param` naming the field.
-    """
-    fields = {"logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
-    for name, token_ids in fields.items():
-        for token_id in token_ids:
-            if not 0 <= token_id < vocab_size:
-                raise InvalidSamplingError(
-                    f"{name} names token {token_id}; expected ids from 0 to {vocab_size - 1}",
-                    param=name,
-                )
 
 
 def _places_of(rows: Sequence[int], others: Sequence[int]) -> list[int]:

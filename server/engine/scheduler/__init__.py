@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .admission import SchedulerLimits, check_prompt, check_steering
+from .admission import SchedulerLimits, check_request
 from .pace import Pace, SpeedMeter, Work
 from .scheduler import Scheduler
 from .scheduler_output import ScheduledRequest, SchedulerOutput
@@ -17,6 +17,5 @@ __all__ = [
     "SchedulerOutput",
     "SpeedMeter",
     "Work",
-    "check_prompt",
-    "check_steering",
+    "check_request",
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.engine.errors import PromptTooLongError, RequestRejectedError
+from server.engine.errors import InvalidSamplingError, PromptTooLongError, RequestRejectedError
 from server.engine.request import GenerationRequest, Request
+from server.engine.sampling import SamplingParams
 
-__all__ = ["SchedulerLimits", "check_length", "check_prompt", "check_steering"]
+__all__ = ["SchedulerLimits", "check_length", "check_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,31 @@ def check_length(request: Request, limits: SchedulerLimits, num_cache_tokens: in
         )
 
 
-def check_prompt(spec: GenerationRequest, vocab_size: int) -> None:
-    """Check that the model has every token of the prompt.
+def check_request(request: Request, vocab_size: int) -> None:
+    """Check that this model can do what a request asks, as far as limits do not decide it.
 
     Raises:
-        RequestRejectedError: It has not.
+        InvalidSamplingError: A sampling parameter names a token id that the model has not.
+        RequestRejectedError: The prompt has such an id, or lacks the regions, or the token to
+            decide a gate on, that its steering needs.
     """
+    _check_sampling(request.spec.sampling, vocab_size)
+    _check_prompt(request.spec, vocab_size)
+    _check_steering(request)
+
+
+def _check_sampling(params: SamplingParams, vocab_size: int) -> None:
+    fields = {"logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
+    for name, token_ids in fields.items():
+        for token_id in token_ids:
+            if not 0 <= token_id < vocab_size:
+                raise InvalidSamplingError(
+                    f"{name} names token {token_id}; expected ids from 0 to {vocab_size - 1}",
+                    param=name,
+                )
+
+
+def _check_prompt(spec: GenerationRequest, vocab_size: int) -> None:
     outside = next((t for t in spec.prompt_token_ids if not 0 <= t < vocab_size), None)
     if outside is not None:
         raise RequestRejectedError(
@@ -63,12 +83,7 @@ def check_prompt(spec: GenerationRequest, vocab_size: int) -> None:
         )
 
 
-def check_steering(request: Request) -> None:
-    """Check that the prompt has what the steering asks of it.
-
-    Raises:
-        RequestRejectedError: No regions, or no token to decide a gate on.
-    """
+def _check_steering(request: Request) -> None:
     plan = request.spec.plan
     if plan is None:
         return

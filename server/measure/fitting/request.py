@@ -19,7 +19,7 @@ from steering.fields import check_keys, filled_text, mapping, require, seed_numb
 from steering.fit import Method, SampleCounts, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.model_spec import ModelSpec
-from steering.sites import Site, parse_site
+from steering.sites import Site, parse_site, sole_layer
 
 from .data import FitData
 from .options import FitOptions, SelectionRule
@@ -157,7 +157,7 @@ def _layers(
             f"at least {method.min_layers}",
             param="layers",
         )
-    only = {Site.EMBED: 0, Site.FINAL: spec.num_layers - 1}.get(site)
+    only = sole_layer(site, spec.num_layers)
     if only is not None and layers != (only,):
         raise LayerOutOfRangeError(
             f"layers is {list(layers)} at {site.value!r}, which belongs to layer {only} alone",
@@ -176,10 +176,9 @@ def _candidates(
     rule: SelectionRule, method: Method, site: Site, spec: ModelSpec
 ) -> list[int] | dict[str, float]:
     """Layers worth measuring: those the rule would not refuse for their depth alone."""
-    if site is Site.EMBED:
-        return [0]
-    if site is Site.FINAL:
-        return [spec.num_layers - 1]
+    only = sole_layer(site, spec.num_layers)
+    if only is not None:
+        return [only]
     if rule is SelectionRule.LOG_ODDS:
         return dict(zip(("from", "to"), TRANSPORT_DEPTH, strict=True))
     if rule is SelectionRule.EFFECT and not method.spans_layers:
