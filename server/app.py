@@ -6,19 +6,18 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
 from asgi_correlation_id import CorrelationIdMiddleware
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from .api import openapi
-from .api.deps import Services, authorize
+from .api.deps import Services
 from .api.http.body import Desk
 from .api.http.error_table import reply_to
 from .api.http.errors import (
@@ -31,7 +30,7 @@ from .api.http.lifecycle import Lifecycle, StoreHealth
 from .api.http.limits import Limits, Room
 from .api.http.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
 from .api.key_gate import KeysGate
-from .api.route_list import ROUTERS, list_routes, methods_of
+from .api.route_list import list_routes, methods_of
 from .api.routes import jobs
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
@@ -69,19 +68,8 @@ def create_app(
     """
     is_open = check_exposure(settings, store)
     services = _services(settings, engine, store, kinds, is_open=is_open)
-    app = FastAPI(
-        title="Coxswain",
-        version=version("coxswain"),
-        summary="A language model server that steers every request differently.",
-        dependencies=[Depends(authorize)],
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
+    app = openapi.new_app()
     app.state.services = services
-    for router in (*ROUTERS, openapi.router):
-        app.include_router(router)
     answer = _answer(app, services)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _pass_on)

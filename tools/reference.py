@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from fastapi import FastAPI
 
 from coxswain_client.cli import app as coxctl
 from server.api import openapi
 from server.api.http import error_table as errors
 from server.api.http.errors import RequestError
-from server.api.route_list import ROUTERS, list_routes
+from server.api.route_list import list_routes
 from server.auth.permissions import AuthError
 from server.cli import app as coxswain
 from server.engine.errors import EngineError
@@ -75,10 +74,7 @@ def _commands(name: str, command: Any) -> Iterator[Row]:  # typer has a click of
 
 def routes() -> Iterator[Row]:
     """Method, path, scope and meaning of every route."""
-    app = FastAPI(openapi_url=None)
-    for router in (*ROUTERS, openapi.router):
-        app.include_router(router)
-    for route in list_routes(app):
+    for route in list_routes(openapi.new_app()):
         yield f"`{route.method} {route.path}`", f"`{route.scope}`", _summary(route.summary)
 
 

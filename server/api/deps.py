@@ -34,7 +34,6 @@ from .http.body import Desk
 from .http.lifecycle import Lifecycle, StoreHealth
 from .http.limits import Limits, Room
 from .key_gate import KeysGate
-from .schemas.fields import Wire
 
 __all__ = [
     "PUBLIC",
@@ -116,20 +115,19 @@ class Services:
 
 
 def operation(
-    scope: KeyScope | str,
-    body: type[Wire] | None = None,
-    *,
-    media_type: str = "application/json",
-    is_queued: bool = False,
+    scope: KeyScope | str, *parameters: dict[str, Any], is_queued: bool = False
 ) -> dict[str, Any]:
-    """What a route declares: its scope, and the model of the body it reads by itself.
+    """What a route declares in its OpenAPI operation.
 
-    `is_queued`: it waits in the engine's queue, and is refused before anything while that is full.
+    Args:
+        scope: Permission that it takes, or `PUBLIC`.
+        parameters: Headers that it reads by itself, as OpenAPI writes them.
+        is_queued: Whether it waits in the engine's queue, and is refused before anything while
+            that is full.
     """
     extra: dict[str, Any] = {SCOPE_KEY: str(scope), QUEUED_KEY: is_queued}
-    if body is not None:
-        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-        extra["requestBody"] = {"required": True, "content": {media_type: {"schema": schema}}}
+    if parameters:
+        extra["parameters"] = list(parameters)
     return extra
 
 

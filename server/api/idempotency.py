@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 import structlog
 from fastapi import Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from server.auth.permissions import Principal
 from server.store import KeptAnswer
@@ -19,12 +18,19 @@ from server.store.canonical import canonical_json
 from server.store.errors import StoreError
 
 from .deps import Services
-from .http.body import read_body
 from .http.errors import InvalidParameterError
+from .request_body import IDEMPOTENCY_HEADER, read_sent
 
-__all__ = ["idempotent"]
+__all__ = ["IDEMPOTENCY_KEY", "idempotent"]
 
-_HEADER: Final = "Idempotency-Key"
+IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "in": "header",
+    "name": IDEMPOTENCY_HEADER,
+    "description": "The same request under the same key is done once within a day.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+"""The header of a request that is done once, as OpenAPI writes it."""
+
 _KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BOUNDARY: Final = re.compile(r'boundary="?([^";,]+)"?')
 _KEPT_HEADERS: Final = ("content-type", "etag", "location")
@@ -35,7 +41,8 @@ _log = structlog.get_logger(__name__)
 def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
     """A route that is done once for every key, caller and request within a day.
 
-    The route takes `request` and `services`, and is called once its caller is authorized. Only
+    The route takes `request` and `services`, and is called once its caller is authorized and its
+    body was read. Only
     answers are kept, not errors: a request that failed changed nothing and may be sent again.
 
     Args:
@@ -49,15 +56,19 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
             key = _key(request)
             if key is None:
                 return await route(**arguments)
-            body = await _read(request, services)
-            arguments["request"] = Request(request.scope, _replaying(body, request))
+            body = getattr(request.state, "sent", None)
+            if body is None:  # the route has none, and ignores what was sent
+                body = await read_sent(request, services, services.limits.max_body_bytes)
             caller: Principal = request.state.caller
             claim = _Claim(services, caller.key_id, key)
             kept = await claim.take(await services.desk.run(request, _digest, request, body))
             if kept is not None:
                 headers = {**kept.headers, "idempotency-replayed": "true"}
                 return Response(kept.body, kept.status, headers)
+            refusal: Exception | None = getattr(request.state, "refusal", None)
             try:
+                if refusal is not None:
+                    raise refusal
                 response = await route(**arguments)
             except Exception:
                 await claim.settle(None)
@@ -96,21 +107,15 @@ class _Claim:
 
 
 def _key(request: Request) -> str | None:
-    values = request.headers.getlist(_HEADER)
+    values = request.headers.getlist(IDEMPOTENCY_HEADER)
     if not values:
         return None
     if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
         raise InvalidParameterError(
-            f"{_HEADER}: expected one, of 1 to 64 letters, digits, '.', '_' and '-'", param=_HEADER
+            f"{IDEMPOTENCY_HEADER}: expected one, of 1 to 64 letters, digits, '.', '_' and '-'",
+            param=IDEMPOTENCY_HEADER,
         )
     return values[0]
-
-
-async def _read(request: Request, services: Services) -> bytearray:
-    limits = services.limits
-    return await read_body(
-        request, max_bytes=limits.max_any_body_bytes, timeout_seconds=limits.body_timeout_seconds
-    )
 
 
 def _digest(request: Request, body: bytearray) -> str:
@@ -125,20 +130,6 @@ def _digest(request: Request, body: bytearray) -> str:
         *request.headers.getlist("if-match"),
     ]
     return hashlib.sha256(canonical_json(head).encode() + b"\n" + body).hexdigest()
-
-
-def _replaying(body: bytearray, request: Request) -> Callable[[], Awaitable[Message]]:
-    """Gives the route the body that was read, then whatever comes after it."""
-    is_read = False
-
-    async def receive() -> Message:
-        nonlocal is_read
-        if is_read:
-            return await request.receive()
-        is_read = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
 
 
 def _kept(response: Response, *, has_secret: bool) -> KeptAnswer:

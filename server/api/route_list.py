@@ -12,22 +12,18 @@ from starlette.types import Scope
 
 from .deps import QUEUED_KEY, SCOPE_KEY
 from .routes import (
-    aliases,
-    audit,
+    admin,
+    analyze_probe,
+    analyze_text,
     capabilities,
     chat,
-    cliff,
     completions,
     directions,
-    heads,
     health,
     jobs,
-    keys,
     models,
     profiles,
-    score,
     tokenize,
-    trace,
 )
 
 __all__ = ["ROUTERS", "RouteInfo", "list_routes", "methods_of"]
@@ -35,9 +31,8 @@ __all__ = ["ROUTERS", "RouteInfo", "list_routes", "methods_of"]
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     *(chat.router, completions.router, models.router, tokenize.router),
-    *(directions.router, profiles.router, aliases.router, jobs.router),
-    *(keys.router, audit.router),
-    *(trace.router, score.router, cliff.router, heads.router),
+    *(directions.router, profiles.router, jobs.router, admin.router),
+    *(analyze_text.router, analyze_probe.router),
     *(health.router, capabilities.router),
 )
 """Every route but those that show the document of all of them."""

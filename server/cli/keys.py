@@ -58,14 +58,14 @@ def create_key(
 @app.command("list")
 def list_keys(data_dir: DataDir = None) -> None:
     """Print every key, without its secret, as a line of JSON."""
-    from server.api.schemas import records
+    from server.api.schemas.keys import Key
 
     with open_store(read_settings(data_dir=data_dir)) as store:
         cursor = None
         while True:
             page = store.keys.list(cursor, 200)
             for record in page.items:
-                typer.echo(json.dumps(records.key(record)))
+                typer.echo(json.dumps(Key.of_record(record).model_dump(mode="json")))
             cursor = page.next_cursor
             if cursor is None:
                 return

@@ -1,22 +1,21 @@
-"""The first half of every generation route: the body, and the steering it chooses."""
+"""The steering that a request chooses: by its body, its model's name and its headers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final
 
 from fastapi import Request
 
 from server.api.deps import Services
-from server.api.http.body import Bounds, Document, check_media_type, parse_json, read_body
+from server.api.http.body import Document, parse_json
 from server.api.http.errors import (
     InvalidParameterError,
     ModelNotFoundError,
     RequestError,
     UnsupportedParameterError,
 )
-from server.api.schemas.fields import Wire, read
+from server.api.schemas.fields import read
 from server.api.schemas.sampling import GenerationFields
 from server.api.schemas.steering import SteeringFields
 from server.auth.permissions import Principal
@@ -31,63 +30,17 @@ from server.resolver.errors import SteeringConflictError
 from server.resolver.resolution import ResolvedSteering
 from server.store.audit import Actor
 
-from .prompts import check_message_count
+__all__ = ["PROFILE_HEADER", "choose_steering", "resolve_steering"]
 
-__all__ = ["choose_steering", "read_document", "read_request", "resolve_steering"]
+_HEADER: Final = "X-Steering-Profile"
 
-_T = TypeVar("_T")
-_M = TypeVar("_M", bound=Wire)
-
-_HEADER = "x-steering-profile"
-
-
-async def read_document(
-    request: Request,
-    services: Services,
-    bounds: Bounds,
-    kind: Document,
-    take: Callable[[dict[str, Any]], _T],
-    *,
-    hold: Callable[[], None] | None = None,
-) -> _T:
-    """What `take` makes of the request's JSON object; `hold` is called once it has come.
-
-    Raises:
-        RequestError: It has none, or one that is too large, too slow or too deep.
-    """
-    check_media_type(request, "application/json")
-    data = await read_body(
-        request,
-        max_bytes=bounds.max_bytes,
-        timeout_seconds=services.limits.body_timeout_seconds,
-    )
-    if hold is not None:
-        hold()
-    return await services.desk.run(request, lambda: take(parse_json(data, bounds.max_values, kind)))
-
-
-async def read_request(
-    request: Request,
-    services: Services,
-    model: type[_M],
-    bounds: Bounds,
-    kind: Document,
-    *,
-    hold: Callable[[], None] | None = None,
-) -> _M:
-    """The request's JSON object as a `model`; `hold` is called once it has come.
-
-    Raises:
-        RequestError: As `read_document`, and for the first field that is wrong.
-        PromptTooLongError: More messages than are worth a look.
-    """
-
-    def take(document: dict[str, Any]) -> _M:
-        if "messages" in model.model_fields:
-            check_message_count(document, services.limits.max_messages)
-        return read(model, document)
-
-    return await read_document(request, services, bounds, kind, take, hold=hold)
+PROFILE_HEADER: Final[dict[str, Any]] = {
+    "in": "header",
+    "name": _HEADER,
+    "description": "A profile: `name`, `name@version`, an alias, or `none`.",
+    "schema": {"type": "string"},
+}
+"""The header that chooses a profile, as OpenAPI writes it."""
 
 
 async def choose_steering(
@@ -148,7 +101,7 @@ def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...
             raise ModelNotFoundError.of(model, base)
         named.append(NamedProfile(profile, "model"))
     if header is not None:
-        named.append(NamedProfile(header, "X-Steering-Profile"))
+        named.append(NamedProfile(header, _HEADER))
     return tuple(named)
 
 

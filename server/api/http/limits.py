@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +10,7 @@ from server.engine.errors import QueueFullError
 
 from .body import Bounds
 
-__all__ = ["MAX_CHARS_PER_TOKEN", "Limits", "Room"]
+__all__ = ["MAX_CHARS_PER_TOKEN", "Limits", "Place", "Room"]
 
 MAX_CHARS_PER_TOKEN: Final = 12
 """No token has more characters than this on average over a text that is one."""
@@ -115,21 +113,41 @@ class Room:
         if waiting >= self._max_waiting:
             raise QueueFullError(f"{waiting:,} requests wait already, the limit; try again later")
 
-    @contextmanager
-    def place(self) -> Iterator[Callable[[], None]]:
-        """Yields what to call once the body has come: it holds a place until the end.
+    def enter(self) -> None:
+        """Count one more request that is not yet in the engine; raises as `ask`."""
+        self.ask()
+        self._num_entering += 1
 
-        A body that is long in coming holds none. What is yielded raises as `ask`.
+    def leave(self) -> None:
+        """Count one less."""
+        self._num_entering -= 1
+
+    def place(self) -> Place:
+        """A place for one request, not held yet."""
+        return Place(self)
+
+
+class Place:
+    """A request's place in the queue, from when its body has come until the engine has it.
+
+    A body that is long in coming holds none.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._is_held = False
+
+    def hold(self) -> None:
+        """Take it.
+
+        Raises:
+            QueueFullError: There is none.
         """
-        num_held = 0
+        self._room.enter()
+        self._is_held = True
 
-        def hold() -> None:
-            nonlocal num_held
-            self.ask()
-            num_held += 1
-            self._num_entering += 1
-
-        try:
-            yield hold
-        finally:
-            self._num_entering -= num_held
+    def leave(self) -> None:
+        """Give it up, if it is held."""
+        if self._is_held:
+            self._is_held = False
+            self._room.leave()

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from server.api.deps import CallerDep, Services, ServicesDep, operation
+from server.api.schemas.operations import Capabilities
 from server.auth.permissions import KeyScope
 from server.engine.outputs import EngineInfo
 from server.engine.sampling import MAX_LOGPROBS
@@ -43,7 +44,12 @@ _ABSENT: Final = {
 }
 
 
-@router.get("/v1/capabilities", openapi_extra=operation(KeyScope.READ))
+@router.get(
+    "/v1/capabilities",
+    response_model=Capabilities,
+    response_model_exclude_unset=True,
+    openapi_extra=operation(KeyScope.READ),
+)
 async def capabilities(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Model, sites, operations, families and limits, and the reason for what is absent."""
     info = services.engine.info()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
@@ -21,9 +21,10 @@ from server.api.generation.convert import chat_sampling, check_room
 from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import render_chat
 from server.api.generation.run import GenerationRun, prepare_run
-from server.api.generation.steering_choice import choose_steering, read_request
+from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
 from server.api.http.body import Desk, Document
-from server.api.schemas.chat import ChatRequest
+from server.api.request_body import PlaceDep, QueuedBody
+from server.api.schemas.chat import ChatCompletion, ChatRequest
 from server.auth.permissions import KeyScope, Principal
 from server.engine.outputs import RequestOutput
 from server.resolver.resolution import ResolvedSteering
@@ -32,20 +33,28 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["OpenAI"])
 
+_Body = Annotated[
+    ChatRequest, Depends(QueuedBody(ChatRequest, Document.OPENAI, lambda limits: limits.chat))
+]
+
 
 @router.post(
-    "/v1/chat/completions", openapi_extra=operation(KeyScope.CHAT, ChatRequest, is_queued=True)
+    "/v1/chat/completions",
+    response_model=ChatCompletion,
+    openapi_extra=operation(KeyScope.CHAT, PROFILE_HEADER, is_queued=True),
 )
 async def create_chat_completion(
-    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+    body: _Body,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    actor: ActorDep,
+    place: PlaceDep,
 ) -> Response:
     """Continue a chat, steered as the request chooses."""
-    with services.room.place() as hold:
-        body = await read_request(
-            request, services, ChatRequest, services.limits.chat, Document.OPENAI, hold=hold
-        )
-        steering = await choose_steering(request, services, caller, actor, body)
-        run = await services.desk.run(request, _run, services, caller, body, steering)
+    steering = await choose_steering(request, services, caller, actor, body)
+    run = await services.desk.run(request, _run, services, caller, body, steering)
+    place.leave()
     answer, events = partial(_answer, body=body), partial(_events, body=body)
     return await respond(request, services, run, answer, events, is_stream=body.stream)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
@@ -25,9 +25,10 @@ from server.api.generation.convert import (
 from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import Prompt, read_prompts
 from server.api.generation.run import GenerationRun, prepare_run
-from server.api.generation.steering_choice import choose_steering, read_request
+from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
 from server.api.http.body import Desk, Document
-from server.api.schemas.completions import CompletionRequest
+from server.api.request_body import PlaceDep, QueuedBody
+from server.api.schemas.completions import Completion, CompletionRequest
 from server.auth.permissions import KeyScope, Principal
 from server.engine.outputs import RequestOutput, TokenLogprobs
 from server.resolver.resolution import ResolvedSteering
@@ -36,24 +37,39 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["OpenAI"])
 
+_BOUNDARY: Final[dict[str, Any]] = {
+    "in": "header",
+    "name": BOUNDARY_HEADER,
+    "description": "`assistant-turn`: the prompt ends where the last assistant's turn begins.",
+    "schema": {"type": "string", "enum": ["assistant-turn"]},
+}
+
+_Body = Annotated[
+    CompletionRequest,
+    Depends(QueuedBody(CompletionRequest, Document.OPENAI, lambda limits: limits.prompts)),
+]
+
 
 @router.post(
-    "/v1/completions", openapi_extra=operation(KeyScope.CHAT, CompletionRequest, is_queued=True)
+    "/v1/completions",
+    response_model=Completion,
+    openapi_extra=operation(KeyScope.CHAT, PROFILE_HEADER, _BOUNDARY, is_queued=True),
 )
 async def create_completion(
-    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+    body: _Body,
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    actor: ActorDep,
+    place: PlaceDep,
 ) -> Response:
     """Continue one or more prompts, steered as the request chooses."""
     header = request.headers.get(BOUNDARY_HEADER)
-    with services.room.place() as hold:
-        body = await read_request(
-            *(request, services, CompletionRequest, services.limits.prompts, Document.OPENAI),
-            hold=hold,
-        )
-        steering = await choose_steering(
-            request, services, caller, actor, body, seeks_boundary=header is not None
-        )
-        run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
+    steering = await choose_steering(
+        request, services, caller, actor, body, seeks_boundary=header is not None
+    )
+    run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
+    place.leave()
     return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
 
 

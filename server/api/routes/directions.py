@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.http.body import Document, check_media_type, parse_json, read_body
+from server.api.http.body import Document, check_media_type, parse_json
 from server.api.http.errors import (
     BodyTooLargeError,
-    InvalidParameterError,
     MalformedBodyError,
     MissingParameterError,
     RequestError,
     UnknownParameterError,
 )
 from server.api.http.limits import Limits
-from server.api.http.listing import if_match, paging, reference
-from server.api.idempotency import idempotent
-from server.api.schemas import records
+from server.api.http.listing import IF_MATCH, Listing, Paging, if_match, reference, reply
+from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
+from server.api.request_body import RequestBody, deferred, read_sent
+from server.api.schemas.answers import Page
+from server.api.schemas.registry import (
+    Direction,
+    DirectionForm,
+    DirectionsArchived,
+    DirectionUploadBody,
+    StoredDirection,
+)
 from server.auth.permissions import KeyScope
-from server.registry.upload import DirectionUpload
-from server.store import Actor
 from steering.directions import DirectionKind
 from steering.requirements import scope_of
-from steering.sites import parse_site
+from steering.sites import Site
 
 __all__ = ["router"]
 
@@ -38,48 +46,90 @@ router = APIRouter(prefix="/v1/steering/directions", tags=["Directions"])
 
 _MULTIPART: Final = "multipart/form-data"
 
+_EveryVersion = Annotated[Paging, Depends(Listing())]
 
-@router.post("", status_code=201, openapi_extra=operation(KeyScope.ADMIN))
+
+class _TensorFile(Response):
+    media_type = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What an upload says of a direction, with its tensors or beside the file that has them."""
+
+    document: dict[str, Any]
+    file: bytes | None = None
+
+
+class _DirectionBody(RequestBody):
+    """JSON with tensors, or a form of a file and its metadata."""
+
+    @property
+    def content(self) -> Mapping[str, type[BaseModel]]:
+        """Both forms."""
+        return {"application/json": DirectionUploadBody, _MULTIPART: DirectionForm}
+
+    async def __call__(self, request: Request, services: ServicesDep) -> _Sent | None:
+        """Read it, as `deferred` does.
+
+        Raises:
+            RequestError: It is of another type, too large or too slow, or malformed.
+        """
+        return await deferred(request, self._read(request, services))
+
+    async def _read(self, request: Request, services: Services) -> _Sent:
+        limits = services.limits
+        if check_media_type(request, "application/json", _MULTIPART) == _MULTIPART:
+            body = await read_sent(request, services, limits.max_form_bytes)
+            return await services.desk.run_apart(_read_form, request.headers, body, limits)
+        data = await read_sent(request, services, limits.upload.max_bytes)
+        parse = partial(parse_json, data, limits.upload.max_values, Document.STORED)
+        return _Sent(await services.desk.run(request, parse))
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=StoredDirection,
+    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
+)
 @idempotent()
-async def create_direction(request: Request, services: ServicesDep, actor: ActorDep) -> Response:
+async def create_direction(
+    sent: Annotated[_Sent, Depends(_DirectionBody())],
+    request: Request,
+    services: ServicesDep,
+    actor: ActorDep,
+) -> Response:
     """Store a direction: JSON with tensors, or multipart with a file. The same bytes: 200."""
-    media_type = check_media_type(request, "application/json", _MULTIPART)
-    upload = await (
-        _from_form(request, services, actor)
-        if media_type == _MULTIPART
-        else _from_json(request, services, actor)
-    )
+    uploader, expected = services.uploader, if_match(request)
+    if sent.file is None:
+        take = partial(uploader.from_document, sent.document)
+    else:
+        take = partial(uploader.from_file, sent.file, sent.document)
+    upload = await services.pools.bulk.run(partial(take, by=actor, expected=expected))
     services.metrics.store_writable.set(1)
     record = upload.saved.record
-    return JSONResponse(
-        {**records.direction(record), "warnings": list(upload.warnings)},
-        status_code=201 if upload.saved.created else 200,
-        headers={"etag": f'"{record.etag}"'},
-    )
+    status = 201 if upload.saved.created else 200
+    stored = StoredDirection.of(record, warnings=upload.warnings)
+    return reply(stored, status, etag=record.etag)
 
 
 @router.get("", openapi_extra=operation(KeyScope.READ))
-async def list_directions(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def list_directions(
+    asked: Annotated[Paging, Depends(Listing(kind=DirectionKind, site=Site, tag=None))],
+    services: ServicesDep,
+) -> Page[Direction]:
     """The newest version of each direction, by name."""
-    asked = paging(request, ("kind", "site", "tag"))
-    kind = asked.filters.get("kind")
-    if kind is not None and kind not in list(DirectionKind):
-        raise InvalidParameterError(
-            f"kind: expected one of {', '.join(DirectionKind)}", param="kind"
-        )
-    site = asked.filters.get("site")
     found = await services.pools.reads.run(
         services.store.directions.list,
         asked.cursor,
         asked.limit,
-        kind=None if kind is None else DirectionKind(kind),
-        site=None if site is None else parse_site(site),
-        tag=asked.filters.get("tag"),
+        **asked.filters,
     )
-    return records.page(found, records.direction)
+    return Page[Direction].listing(found, Direction.of)
 
 
-@router.get("/{name}", openapi_extra=operation(KeyScope.READ))
+@router.get("/{name}", response_model=Direction, openapi_extra=operation(KeyScope.READ))
 async def get_direction(name: str, services: ServicesDep) -> Response:
     """One version: `name` for the newest, `name@2` for one, archived or not."""
     wanted = reference(name)
@@ -89,15 +139,14 @@ async def get_direction(name: str, services: ServicesDep) -> Response:
         wanted.version,
         include_archived=wanted.version is not None,
     )
-    return JSONResponse(records.direction(record), headers={"etag": f'"{record.etag}"'})
+    return reply(Direction.of(record), etag=record.etag)
 
 
 @router.get("/{name}/versions", openapi_extra=operation(KeyScope.READ))
 async def list_direction_versions(
-    name: str, request: Request, services: ServicesDep
-) -> dict[str, Any]:
+    name: str, asked: _EveryVersion, services: ServicesDep
+) -> Page[Direction]:
     """Every version of a direction, newest first."""
-    asked = paging(request)
     found = await services.pools.reads.run(
         services.store.directions.versions,
         reference(name).name,
@@ -105,10 +154,14 @@ async def list_direction_versions(
         asked.limit,
         include_archived=True,
     )
-    return records.page(found, records.direction)
+    return Page[Direction].listing(found, Direction.of)
 
 
-@router.get("/{name}/tensors", openapi_extra=operation(KeyScope.READ))
+@router.get(
+    "/{name}/tensors",
+    response_class=_TensorFile,
+    openapi_extra=operation(KeyScope.READ),
+)
 async def get_direction_tensors(
     name: str, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
@@ -126,9 +179,8 @@ async def get_direction_tensors(
     caller.require(*needed, param="name")
     if KeyScope.RESTRICTED in needed:
         await services.resolver.audit_direction(record.reference, actor)
-    return Response(
+    return _TensorFile(
         await services.pools.bulk.run(store.read, record),
-        media_type="application/octet-stream",
         headers={
             "content-disposition": f'attachment; filename="{record.reference}.safetensors"',
             "etag": f'"{record.sha256}"',
@@ -136,10 +188,10 @@ async def get_direction_tensors(
     )
 
 
-@router.delete("/{name}", openapi_extra=operation(KeyScope.ADMIN))
+@router.delete("/{name}", openapi_extra=operation(KeyScope.ADMIN, IF_MATCH))
 async def archive_direction(
     name: str, request: Request, services: ServicesDep, actor: ActorDep
-) -> dict[str, Any]:
+) -> DirectionsArchived:
     """Take a version, or all, out of use; 409 with the profiles that use it."""
     wanted = reference(name)
     archived = await services.pools.writes.run(
@@ -149,50 +201,15 @@ async def archive_direction(
         by=actor,
         expected=if_match(request),
     )
-    return {
-        "object": "steering.direction.archived",
-        "name": wanted.name,
-        "versions": [record.version for record in archived],
-    }
+    return DirectionsArchived(name=wanted.name, versions=[record.version for record in archived])
 
 
-async def _from_json(request: Request, services: Services, actor: Actor) -> DirectionUpload:
-    bounds = services.limits.upload
-    data = await read_body(
-        request,
-        max_bytes=bounds.max_bytes,
-        timeout_seconds=services.limits.body_timeout_seconds,
-    )
-    document = await services.desk.run(
-        request, parse_json, data, bounds.max_values, Document.STORED
-    )
-    return await services.pools.bulk.run(
-        services.uploader.from_document, document, by=actor, expected=if_match(request)
-    )
-
-
-async def _from_form(request: Request, services: Services, actor: Actor) -> DirectionUpload:
-    body = await read_body(
-        request,
-        max_bytes=services.limits.max_form_bytes,
-        timeout_seconds=services.limits.body_timeout_seconds,
-    )
-    data, metadata = await services.desk.run_apart(
-        _read_form, request.headers, body, services.limits
-    )
-    return await services.pools.bulk.run(
-        services.uploader.from_file, data, metadata, by=actor, expected=if_match(request)
-    )
-
-
-def _read_form(headers: Headers, body: bytearray, limits: Limits) -> tuple[bytes, dict[str, Any]]:
+def _read_form(headers: Headers, body: bytearray, limits: Limits) -> _Sent:
     """The parts `file` and `metadata` of a form; in a thread, which has no event loop."""
     return asyncio.run(_parse_form(headers, body, limits))
 
 
-async def _parse_form(
-    headers: Headers, body: bytearray, limits: Limits
-) -> tuple[bytes, dict[str, Any]]:
+async def _parse_form(headers: Headers, body: bytearray, limits: Limits) -> _Sent:
     async def stream() -> AsyncIterator[bytes]:
         yield bytes(body)
 
@@ -214,7 +231,7 @@ async def _parse_form(
         await form.close()
 
 
-async def _parts(form: FormData, limits: Limits) -> tuple[bytes, dict[str, Any]]:
+async def _parts(form: FormData, limits: Limits) -> _Sent:
     for name in form:
         if name not in ("file", "metadata"):
             raise UnknownParameterError(
@@ -235,6 +252,6 @@ async def _parts(form: FormData, limits: Limits) -> tuple[bytes, dict[str, Any]]
         )
     try:
         max_values = limits.document.max_values
-        return data, parse_json(metadata.encode(), max_values, Document.STORED)
+        return _Sent(parse_json(metadata.encode(), max_values, Document.STORED), data)
     except RequestError as error:
         raise error.under("metadata") from None

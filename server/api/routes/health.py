@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from server.api.deps import PUBLIC, ServicesDep, operation
 from server.api.http.errors import NotReadyError
+from server.api.schemas.operations import Health
 from server.auth.permissions import KeyScope
 
 __all__ = ["router"]
@@ -17,25 +16,25 @@ router = APIRouter(tags=["Operations"])
 
 
 @router.get("/health/live", openapi_extra=operation(PUBLIC))
-async def live(services: ServicesDep) -> dict[str, Any]:
+async def live(services: ServicesDep) -> Health:
     """Whether the process should go on: 503 when the engine stopped or hangs in a step."""
     reason = services.lifecycle.why_not_live()
     if reason is not None:
         raise NotReadyError(f"not live: {reason}")
-    return {"status": "live"}
+    return Health(status="live")
 
 
 @router.get("/health", openapi_extra=operation(PUBLIC))
 @router.get("/health/ready", openapi_extra=operation(PUBLIC))
-async def ready(services: ServicesDep) -> dict[str, Any]:
+async def ready(services: ServicesDep) -> Health:
     """Whether requests should come here: 503 while shutting down, not live, or without a store."""
     reason = services.lifecycle.why_not_ready() or await services.store_health.why_not_ready()
     if reason is not None:
         raise NotReadyError(f"not ready: {reason}")
-    return {"status": "ready"}
+    return Health(status="ready")
 
 
-@router.get("/metrics", openapi_extra=operation(KeyScope.READ))
+@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=operation(KeyScope.READ))
 async def metrics(services: ServicesDep) -> Response:
     """Every metric in Prometheus' text format."""
     return Response(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, ServicesDep, operation
 from server.api.generation.answer import describe_failure
-from server.api.generation.steering_choice import read_request
-from server.api.http.body import Document
 from server.api.http.errors import InvalidParameterError
-from server.api.http.listing import paging
+from server.api.http.listing import Listing, Paging, reply
 from server.api.http.sse import DONE, EventStream, Numbered
-from server.api.idempotency import idempotent
-from server.api.schemas import records
-from server.api.schemas.jobs import JobRequest
+from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
+from server.api.request_body import OnceBody
+from server.api.schemas.answers import Page
+from server.api.schemas.jobs import Job, JobEvent, JobRequest, JobWithRequest
 from server.auth.permissions import KeyScope
 from server.jobs.manager import JobManager
 from server.store import JobRecord, JobStatus
@@ -26,48 +25,60 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/steering/jobs", tags=["Jobs"])
 
+_LAST_EVENT_ID: Final[dict[str, Any]] = {
+    "in": "header",
+    "name": "Last-Event-ID",
+    "description": "Number of the last event seen; those after it are sent.",
+    "schema": {"type": "string"},
+}
 
-@router.post("", status_code=202, openapi_extra=operation(KeyScope.ADMIN, JobRequest))
+_Body = Annotated[JobRequest, Depends(OnceBody(JobRequest))]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Job,
+    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+)
 @idempotent()
 async def create_job(
-    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+    asked: _Body, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Check a request for a job and queue it."""
-    asked = await read_request(
-        request, services, JobRequest, services.limits.document, Document.STORED
-    )
+    del request  # for `idempotent`
     job = await services.jobs.create(asked.kind, asked.request(), caller=caller, by=actor)
     return _accepted(job)
 
 
 @router.get("", openapi_extra=operation(KeyScope.ADMIN))
-async def list_jobs(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def list_jobs(
+    asked: Annotated[Paging, Depends(Listing(status=JobStatus, kind=None))], services: ServicesDep
+) -> Page[Job]:
     """Jobs, newest first; `status` and `kind` keep some."""
-    asked = paging(request, ("status", "kind"))
-    status = asked.filters.get("status")
-    if status is not None and status not in list(JobStatus):
-        raise InvalidParameterError(
-            f"status: expected one of {', '.join(JobStatus)}", param="status"
-        )
     found = await services.pools.reads.run(
         services.store.jobs.list,
         asked.cursor,
         asked.limit,
-        status=None if status is None else JobStatus(status),
-        kind=asked.filters.get("kind"),
+        **asked.filters,
     )
-    return records.page(found, records.job)
+    return Page[Job].listing(found, Job.of_record)
 
 
 @router.get("/{job_id}", openapi_extra=operation(KeyScope.ADMIN))
-async def get_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+async def get_job(job_id: str, services: ServicesDep) -> JobWithRequest:
     """One job, with its request, and its result or error when it has ended."""
     job = await services.jobs.get(job_id)
     request = await services.pools.reads.run(services.store.jobs.request, job_id)
-    return {**records.job(job), "request": dict(request)}
+    return JobWithRequest.of_record(job, request=dict(request))
 
 
-@router.get("/{job_id}/events", openapi_extra=operation(KeyScope.ADMIN))
+@router.get(
+    "/{job_id}/events",
+    status_code=200,
+    response_class=EventStream,
+    openapi_extra=operation(KeyScope.ADMIN, _LAST_EVENT_ID),
+)
 async def follow_job(job_id: str, request: Request, services: ServicesDep) -> Response:
     """Progress as server-sent events until the job has ended; leaving does not end it."""
     job = await services.jobs.get(job_id)
@@ -82,12 +93,17 @@ async def follow_job(job_id: str, request: Request, services: ServicesDep) -> Re
 
 
 @router.delete("/{job_id}", openapi_extra=operation(KeyScope.ADMIN))
-async def cancel_job(job_id: str, services: ServicesDep, actor: ActorDep) -> dict[str, Any]:
+async def cancel_job(job_id: str, services: ServicesDep, actor: ActorDep) -> Job:
     """End a job that waits or runs; 409 where it has ended otherwise."""
-    return records.job(await services.jobs.cancel(job_id, by=actor))
+    return Job.of_record(await services.jobs.cancel(job_id, by=actor))
 
 
-@router.post("/{job_id}/resume", status_code=202, openapi_extra=operation(KeyScope.ADMIN))
+@router.post(
+    "/{job_id}/resume",
+    status_code=202,
+    response_model=Job,
+    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+)
 @idempotent()
 async def resume_job(
     job_id: str, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
@@ -97,7 +113,12 @@ async def resume_job(
     return _accepted(await services.jobs.resume(job_id, caller=caller, by=actor))
 
 
-@router.post("/{job_id}/rerun", status_code=202, openapi_extra=operation(KeyScope.ADMIN))
+@router.post(
+    "/{job_id}/rerun",
+    status_code=202,
+    response_model=Job,
+    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+)
 @idempotent()
 async def rerun_job(
     job_id: str, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
@@ -111,7 +132,7 @@ async def _events(
     jobs: JobManager, job_id: str, after: int
 ) -> AsyncGenerator[Numbered | str, None]:
     async for event in jobs.follow(job_id, after):
-        yield Numbered(event.number, records.job_event(job_id, event))
+        yield Numbered(event.number, JobEvent.of_record(job_id, event).model_dump(mode="json"))
     yield DONE
 
 
@@ -127,6 +148,4 @@ def _last_event(request: Request, job: JobRecord) -> int:
 
 
 def _accepted(job: JobRecord) -> Response:
-    return JSONResponse(
-        records.job(job), status_code=202, headers={"location": f"/v1/steering/jobs/{job.id}"}
-    )
+    return reply(Job.of_record(job), 202, location=f"/v1/steering/jobs/{job.id}")

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from server.api.deps import CallerDep, ServicesDep, operation
 from server.api.http.errors import ModelNotFoundError
+from server.api.schemas.operations import Model, ModelList
 from server.auth.permissions import KeyScope, Principal
 from server.engine.outputs import EngineInfo
 from server.resolver.choice import NONE
@@ -23,7 +24,12 @@ router = APIRouter(tags=["OpenAI"])
 _PAGE = 200
 
 
-@router.get("/v1/models", openapi_extra=operation(KeyScope.CHAT))
+@router.get(
+    "/v1/models",
+    response_model=ModelList,
+    response_model_exclude_unset=True,
+    openapi_extra=operation(KeyScope.CHAT),
+)
 async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The model, then `model:profile` for each published profile the key may use."""
     info, created = services.engine.info(), services.started_at
@@ -32,7 +38,12 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
     return {"object": "list", "data": models}
 
 
-@router.get("/v1/models/{model:path}", openapi_extra=operation(KeyScope.CHAT))
+@router.get(
+    "/v1/models/{model:path}",
+    response_model=Model,
+    response_model_exclude_unset=True,
+    openapi_extra=operation(KeyScope.CHAT),
+)
 async def get_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """One of them; `model:profile@2` and `model:alias` are found too."""
     info, created = services.engine.info(), services.started_at

@@ -1,42 +1,56 @@
-"""`/v1/steering/profiles`: check, save, publish, list, read, archive."""
+"""`/v1/steering/profiles` and `/aliases`: profiles, and names that move between them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter, Depends, Request
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, ServicesDep, operation
-from server.api.generation.steering_choice import read_request
-from server.api.http.body import Document
-from server.api.http.errors import InvalidParameterError
-from server.api.http.listing import if_match, paging, reference
-from server.api.idempotency import idempotent
-from server.api.schemas import records
-from server.api.schemas.registry import ProfileDraft
+from server.api.http.listing import IF_MATCH, Listing, Paging, if_match, reference, reply
+from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
+from server.api.request_body import JsonBody, OnceBody
+from server.api.schemas.answers import Page
+from server.api.schemas.registry import (
+    Alias,
+    AliasDeleted,
+    AliasTarget,
+    Profile,
+    ProfileDraft,
+    ProfilesArchived,
+    ProfileValidation,
+)
 from server.auth.permissions import KeyScope
-from server.store import ProfileRecord, ProfileStatus, ProfileStore
+from server.store import AliasRecord, ProfileRecord, ProfileStatus, ProfileStore
 from server.store.errors import ProfileNotFoundError
 from steering.documents import DirectionRef
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/steering", tags=["Profiles"])
+router = APIRouter(prefix="/v1/steering")
+
+_Target = Annotated[AliasTarget, Depends(JsonBody(AliasTarget))]
+_Page = Annotated[Paging, Depends(Listing())]
+_Draft = Annotated[ProfileDraft, Depends(OnceBody(ProfileDraft))]
 
 
-@router.post("/profiles", status_code=201, openapi_extra=operation(KeyScope.ADMIN, ProfileDraft))
+@router.post(
+    "/profiles",
+    tags=["Profiles"],
+    status_code=201,
+    response_model=Profile,
+    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
+)
 @idempotent()
 async def create_profile(
-    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+    draft: _Draft, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Save a profile as the next version of its name; an equal newest version: 200.
 
     What its directions ask of a key by their use here, the caller's key must hold.
     """
-    draft = await read_request(
-        request, services, ProfileDraft, services.limits.document, Document.STORED
-    )
     saved = await services.pools.writes.run(
         services.drafting.save,
         draft.name,
@@ -49,15 +63,19 @@ async def create_profile(
     return _reply(saved.record, 201 if saved.created else 200)
 
 
-@router.post("/profiles:validate", openapi_extra=operation(KeyScope.ADMIN, ProfileDraft))
-async def validate_profile(request: Request, services: ServicesDep) -> dict[str, Any]:
+@router.post(
+    "/profiles:validate",
+    tags=["Profiles"],
+    response_model=ProfileValidation,
+    openapi_extra=operation(KeyScope.ADMIN),
+)
+async def validate_profile(
+    draft: Annotated[ProfileDraft, Depends(JsonBody(ProfileDraft))], services: ServicesDep
+) -> Response:
     """What a profile would do (layers, sites, ranks, doses), or every problem; saves nothing."""
-    draft = await read_request(
-        request, services, ProfileDraft, services.limits.document, Document.STORED
-    )
     checked = await services.pools.reads.run(services.drafting.check, draft.name, draft.document())
     spec = services.resolver.spec
-    return {
+    answer = {
         "object": "steering.profile.validation",
         "name": draft.name,
         "is_valid": True,
@@ -69,39 +87,39 @@ async def validate_profile(request: Request, services: ServicesDep) -> dict[str,
             for item in checked.plan.monitors
         ],
     }
+    # Not through the model: a gate is reported with its members in the order of the profile's.
+    return Response(to_json(answer), media_type="application/json")
 
 
-@router.get("/profiles", openapi_extra=operation(KeyScope.READ))
-async def list_profiles(request: Request, services: ServicesDep) -> dict[str, Any]:
+@router.get("/profiles", tags=["Profiles"], openapi_extra=operation(KeyScope.READ))
+async def list_profiles(
+    asked: Annotated[Paging, Depends(Listing(status=ProfileStatus))], services: ServicesDep
+) -> Page[Profile]:
     """The newest version of each profile, by name; `status` keeps drafts or published ones."""
-    asked = paging(request, ("status",))
-    status = asked.filters.get("status")
-    if status is not None and status not in list(ProfileStatus):
-        raise InvalidParameterError(
-            f"status: expected one of {', '.join(ProfileStatus)}", param="status"
-        )
     found = await services.pools.reads.run(
         services.store.profiles.list,
         asked.cursor,
         asked.limit,
-        status=None if status is None else ProfileStatus(status),
+        **asked.filters,
     )
-    return records.page(found, records.profile)
+    return Page[Profile].listing(found, Profile.of_record)
 
 
-@router.get("/profiles/{name}", openapi_extra=operation(KeyScope.READ))
+@router.get(
+    "/profiles/{name}",
+    tags=["Profiles"],
+    response_model=Profile,
+    openapi_extra=operation(KeyScope.READ),
+)
 async def get_profile(name: str, services: ServicesDep) -> Response:
     """`name`: the newest published version, or draft where none is; `name@2`: that one."""
     wanted = reference(name)
     return _reply(await services.pools.reads.run(_find, services.store.profiles, wanted))
 
 
-@router.get("/profiles/{name}/versions", openapi_extra=operation(KeyScope.READ))
-async def list_profile_versions(
-    name: str, request: Request, services: ServicesDep
-) -> dict[str, Any]:
+@router.get("/profiles/{name}/versions", tags=["Profiles"], openapi_extra=operation(KeyScope.READ))
+async def list_profile_versions(name: str, asked: _Page, services: ServicesDep) -> Page[Profile]:
     """Every version of a profile, newest first."""
-    asked = paging(request)
     found = await services.pools.reads.run(
         services.store.profiles.versions,
         reference(name).name,
@@ -109,10 +127,15 @@ async def list_profile_versions(
         asked.limit,
         include_archived=True,
     )
-    return records.page(found, records.profile)
+    return Page[Profile].listing(found, Profile.of_record)
 
 
-@router.post("/profiles/{name}/publish", openapi_extra=operation(KeyScope.ADMIN))
+@router.post(
+    "/profiles/{name}/publish",
+    tags=["Profiles"],
+    response_model=Profile,
+    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
+)
 @idempotent()
 async def publish_profile(
     name: str, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
@@ -133,10 +156,12 @@ async def publish_profile(
     return _reply(record)
 
 
-@router.delete("/profiles/{name}", openapi_extra=operation(KeyScope.ADMIN))
+@router.delete(
+    "/profiles/{name}", tags=["Profiles"], openapi_extra=operation(KeyScope.ADMIN, IF_MATCH)
+)
 async def archive_profile(
     name: str, request: Request, services: ServicesDep, actor: ActorDep
-) -> dict[str, Any]:
+) -> ProfilesArchived:
     """Take a version, or all, out of use; running requests keep theirs."""
     wanted = reference(name)
     archived = await services.pools.writes.run(
@@ -146,11 +171,60 @@ async def archive_profile(
         by=actor,
         expected=if_match(request),
     )
-    return {
-        "object": "steering.profile.archived",
-        "name": wanted.name,
-        "versions": [record.version for record in archived],
-    }
+    return ProfilesArchived(name=wanted.name, versions=[record.version for record in archived])
+
+
+@router.put(
+    "/aliases/{alias}",
+    tags=["Aliases"],
+    response_model=Alias,
+    openapi_extra=operation(KeyScope.ADMIN, IF_MATCH),
+)
+async def put_alias(
+    alias: str, target: _Target, request: Request, services: ServicesDep, actor: ActorDep
+) -> Response:
+    """Make an alias, or move it to another published profile."""
+    wanted = DirectionRef.parse(target.profile, param="profile")
+    record = await services.pools.writes.run(
+        services.store.aliases.put,
+        alias,
+        wanted.name,
+        wanted.version,
+        by=actor,
+        expected=if_match(request),
+    )
+    return _alias(record)
+
+
+@router.get("/aliases", tags=["Aliases"], openapi_extra=operation(KeyScope.READ))
+async def list_aliases(asked: _Page, services: ServicesDep) -> Page[Alias]:
+    """All aliases, by name."""
+    found = await services.pools.reads.run(services.store.aliases.list, asked.cursor, asked.limit)
+    return Page[Alias].listing(found, Alias.of_record)
+
+
+@router.get(
+    "/aliases/{alias}",
+    tags=["Aliases"],
+    response_model=Alias,
+    openapi_extra=operation(KeyScope.READ),
+)
+async def get_alias(alias: str, services: ServicesDep) -> Response:
+    """One alias."""
+    return _alias(await services.pools.reads.run(services.store.aliases.get, alias))
+
+
+@router.delete(
+    "/aliases/{alias}", tags=["Aliases"], openapi_extra=operation(KeyScope.ADMIN, IF_MATCH)
+)
+async def delete_alias(
+    alias: str, request: Request, services: ServicesDep, actor: ActorDep
+) -> AliasDeleted:
+    """Free the name; the profile stays."""
+    await services.pools.writes.run(
+        services.store.aliases.delete, alias, by=actor, expected=if_match(request)
+    )
+    return AliasDeleted(alias=alias)
 
 
 def _find(profiles: ProfileStore, wanted: DirectionRef) -> ProfileRecord:
@@ -163,6 +237,8 @@ def _find(profiles: ProfileStore, wanted: DirectionRef) -> ProfileRecord:
 
 
 def _reply(record: ProfileRecord, status: int = 200) -> Response:
-    return JSONResponse(
-        records.profile(record), status_code=status, headers={"etag": f'"{record.etag}"'}
-    )
+    return reply(Profile.of_record(record), status, etag=record.etag)
+
+
+def _alias(record: AliasRecord) -> Response:
+    return reply(Alias.of_record(record), etag=record.etag)

@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from server.api.deps import Services, ServicesDep, operation
 from server.api.generation.prompts import check_token_ids, encode_text, render_chat
-from server.api.generation.steering_choice import read_request
 from server.api.http.body import Document
 from server.api.http.errors import ModelNotFoundError
-from server.api.schemas.tokenize import DetokenizeRequest, TokenizeRequest
+from server.api.request_body import JsonBody
+from server.api.schemas.tokenize import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
 from server.auth.permissions import KeyScope
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["OpenAI"])
 
+_TokenizeBody = Annotated[
+    TokenizeRequest,
+    Depends(JsonBody(TokenizeRequest, Document.OPENAI, lambda limits: limits.chat)),
+]
+_DetokenizeBody = Annotated[
+    DetokenizeRequest,
+    Depends(JsonBody(DetokenizeRequest, Document.OPENAI, lambda limits: limits.prompts)),
+]
 
-@router.post("/v1/tokenize", openapi_extra=operation(KeyScope.CHAT, TokenizeRequest))
-@router.post("/tokenize", openapi_extra=operation(KeyScope.CHAT, TokenizeRequest))
-async def tokenize(request: Request, services: ServicesDep) -> Response:
+
+@router.post("/v1/tokenize", response_model=Tokenized, openapi_extra=operation(KeyScope.CHAT))
+@router.post("/tokenize", response_model=Tokenized, openapi_extra=operation(KeyScope.CHAT))
+async def tokenize(body: _TokenizeBody, request: Request, services: ServicesDep) -> Response:
     """Token ids of a text, or of a chat as the model is given it."""
-    body = await read_request(
-        request, services, TokenizeRequest, services.limits.chat, Document.OPENAI
-    )
     _check_model(body.model, services.engine.info().model_name)
     return await services.desk.run(request, lambda: JSONResponse(_tokens(services, body)))
 
 
-@router.post("/v1/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
-@router.post("/detokenize", openapi_extra=operation(KeyScope.CHAT, DetokenizeRequest))
-async def detokenize(request: Request, services: ServicesDep) -> Response:
+@router.post("/v1/detokenize", response_model=Detokenized, openapi_extra=operation(KeyScope.CHAT))
+@router.post("/detokenize", response_model=Detokenized, openapi_extra=operation(KeyScope.CHAT))
+async def detokenize(body: _DetokenizeBody, request: Request, services: ServicesDep) -> Response:
     """The text of token ids."""
-    body = await read_request(
-        request, services, DetokenizeRequest, services.limits.prompts, Document.OPENAI
-    )
     _check_model(body.model, services.engine.info().model_name)
     return await services.desk.run(request, lambda: JSONResponse(_text(services, body)))
 
 
 @router.get("/v1/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
 @router.get("/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
-async def tokenizer_info(services: ServicesDep) -> dict[str, Any]:
+async def tokenizer_info(services: ServicesDep) -> TokenizerInfo:
     """The special tokens and the chat template."""
     tokenizer = services.engine.tokenizer
-    return {
-        "tokenizer_class": type(tokenizer).__name__,
-        "eos_token": tokenizer.eos_token,
-        "bos_token": tokenizer.bos_token,
-        "pad_token": tokenizer.pad_token,
-        "chat_template": tokenizer.chat_template,
-        "add_bos_token": tokenizer.adds_bos_token,
-    }
+    return TokenizerInfo(
+        tokenizer_class=type(tokenizer).__name__,
+        eos_token=tokenizer.eos_token,
+        bos_token=tokenizer.bos_token,
+        pad_token=tokenizer.pad_token,
+        chat_template=tokenizer.chat_template,
+        add_bos_token=tokenizer.adds_bos_token,
+    )
 
 
 def _tokens(services: Services, body: TokenizeRequest) -> dict[str, Any]:

@@ -1,18 +1,30 @@
-"""Bodies of `/v1/steering/analyze`."""
+"""What `/v1/steering/analyze` is sent, and what it answers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from server.api.http.errors import InvalidParameterError
+from steering.sites import Site
 
+from .answers import Generated
 from .chat import MessageField
 from .fields import Count, Wire
-from .steering import SteeringFields
+from .steering import SteeringFields, SteeringReport
 
-__all__ = ["Conversation", "ScoreBody", "TraceBody"]
+__all__ = [
+    "CliffBody",
+    "Cliffs",
+    "Conversation",
+    "Heads",
+    "HeadsBody",
+    "Score",
+    "ScoreBody",
+    "Trace",
+    "TraceBody",
+]
 
 _MAX_READOUTS = 512
 
@@ -52,6 +64,16 @@ class Conversation(Wire):
 class TraceBody(Conversation):
     """Tokens of a conversation, and scores of each; up to `max_tokens` are generated first."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "messages": [{"role": "user", "content": "How do I repair a bicycle?"}],
+                "readouts": [{"direction": "cheerful"}],
+                "max_tokens": 8,
+            }
+        }
+    )
+
     readouts: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=_MAX_READOUTS)]
     max_tokens: Count = 0
 
@@ -59,4 +81,192 @@ class TraceBody(Conversation):
 class ScoreBody(Conversation):
     """Known text to score: of `continuation` where it is given, else all of it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "prompt": "To repair the bicycle,",
+                "continuation": " begin with the wheel.",
+                "steering": {"profile": "formal"},
+            }
+        }
+    )
+
     continuation: _TextOrIds | None = None
+
+
+class _Turn(Wire):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+_Example = str | list[_Turn]
+_Probe = str | dict[str, Any]
+
+
+class CliffBody(Wire):
+    """Rollouts whose thoughts are read by a probe."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "conversations": [
+                    [
+                        {"role": "user", "content": "How do I pick a lock?"},
+                        {"role": "assistant", "content": "<think>I may say that.</think>Gently."},
+                    ]
+                ],
+                "probe": "refusal-probe",
+            }
+        }
+    )
+
+    conversations: Annotated[list[_Example], Field(min_length=1, max_length=256)]
+    probe: _Probe
+    thinking_portion: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="Share of each thought that is kept, from its start."
+    )
+    trim: Annotated[int, Field(ge=0)] = Field(
+        default=5, description="Tokens at a thought's end that do not count for its plateau."
+    )
+    points: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=100, description="Of the average curve."
+    )
+    padding: Literal["none", "edge"] = "none"
+    curves: bool = True
+    steering: SteeringFields = Field(default_factory=SteeringFields)
+
+
+class HeadsBody(Wire):
+    """Prompts under which attention heads are ranked against a probe."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "prompts": ["How do I pick a lock?"],
+                "probe": "refusal-probe",
+                "method": "attribution",
+                "percent": 3.0,
+            }
+        }
+    )
+
+    prompts: Annotated[list[_Example], Field(min_length=1, max_length=256)]
+    probe: _Probe
+    method: Literal["attribution", "causal"] = "attribution"
+    fold: bool | None = None
+    factor: Annotated[float, Field(ge=0, le=1)] = 0.001
+    percent: Annotated[float, Field(ge=0, le=100)] = 3.0
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    check: bool = True
+    profile: str | None = None
+    requires: list[str] = Field(default_factory=list)
+
+
+class _TracedToken(BaseModel):
+    id: int
+    text: str
+    scope: Literal["prompt", "generated"]
+    regions: list[str] = Field(description="Whose words it is part of, then thinking or answer.")
+
+
+class _Readout(BaseModel):
+    direction: str
+    layer: int
+    site: Site
+    bias: float
+    scores: list[float | None] = Field(
+        description="By token; null for the last generated one, which the model never reads."
+    )
+
+
+class _TracedSteering(SteeringReport):
+    steered_tokens: dict[Literal["prompt", "generated"], int]
+
+
+class Trace(Generated):
+    """Tokens, and the scores of every readout at each."""
+
+    object: Literal["steering.analysis.trace"]
+    tokens: list[_TracedToken]
+    readouts: list[_Readout]
+    finish_reason: Literal["stop", "length"] | None
+    steering: _TracedSteering
+
+
+class _ScoredToken(BaseModel):
+    position: int
+    id: int
+    text: str
+    logprob: float = Field(description="Under the steering, in nats.")
+    unsteered_logprob: float
+    kl: float | None = Field(description="KL(unsteered || steered) in nats; null without steering.")
+
+
+class Score(Generated):
+    """Known text, token by token."""
+
+    object: Literal["steering.analysis.score"]
+    tokens: list[_ScoredToken]
+    logprob: float
+    unsteered_logprob: float
+    mean_kl: float | None
+    next_kl: float | None = Field(description="Of the distribution after the last token.")
+    steering: SteeringReport
+
+
+class _ReadProbe(BaseModel):
+    direction: str
+    layer: int
+    site: Site
+
+
+class _RolloutCliff(BaseModel):
+    num_tokens: int
+    thought: list[int] = Field(description="Its first token, and one past its last.")
+    plateau: float | None
+    final: float
+    cliff: float | None = Field(description="plateau - final.")
+    curve: list[float] | None = None
+
+
+class _AverageCliff(BaseModel):
+    num_conversations: int
+    curve: list[float]
+    longest: int
+    plateau: float | None
+    final: float
+    cliff: float | None
+
+
+class Cliffs(Generated):
+    """A set of rollouts under a probe; scores are probabilities."""
+
+    object: Literal["steering.analysis.cliff"]
+    probe: _ReadProbe
+    conversations: list[_RolloutCliff]
+    average: _AverageCliff
+    ranking: dict[str, list[int]]
+
+
+class _RankedHead(BaseModel):
+    layer: int
+    head: int
+    score: float
+    direct: float | None = None
+    folded: float | None = None
+
+
+class Heads(Generated):
+    """Attention heads against a probe, the strongest suppressor first."""
+
+    object: Literal["steering.analysis.heads"]
+    probe: _ReadProbe
+    method: Literal["attribution", "causal"]
+    is_folded: bool
+    heads: list[_RankedHead]
+    selected: list[list[int]] = Field(description="Layer and head of the first few per cent.")
+    random: list[list[int]] = Field(description="As many others, drawn by the seed.")
+    probability: dict[str, float] | None
+    direction: str | None = None
+    profile: str | None = None

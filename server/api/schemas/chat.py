@@ -1,18 +1,28 @@
-"""`POST /v1/chat/completions`, as clients send it."""
+"""`POST /v1/chat/completions`, as clients send it and as it is answered."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.api.http.errors import InvalidParameterError
 
+from .answers import Generated
 from .fields import UNSUPPORTED, Count, Wire
 from .sampling import GenerationFields, Refused, only
+from .steering import AppliedSteering
 
-__all__ = ["ChatRequest", "Message", "MessageField"]
+__all__ = [
+    "ChatChunk",
+    "ChatCompletion",
+    "ChatRequest",
+    "Message",
+    "MessageField",
+    "PromptLogprobs",
+    "Usage",
+]
 
 _MAX_MESSAGES = 2048
 
@@ -59,6 +69,20 @@ MessageField = Annotated[Message, BeforeValidator(_without_nulls)]
 
 class ChatRequest(GenerationFields):
     """A chat to continue by an assistant turn."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "coxswain-chat",
+                "messages": [{"role": "user", "content": "How can I grow tomatoes?"}],
+                "max_tokens": 40,
+                "temperature": 0.7,
+                "steering": {
+                    "interventions": [{"operation": "add", "direction": "cheerful", "strength": 2}]
+                },
+            }
+        }
+    )
 
     messages: Annotated[
         list[MessageField],
@@ -107,3 +131,101 @@ class ChatRequest(GenerationFields):
         if 0 in (self.max_tokens, self.max_completion_tokens):
             raise InvalidParameterError("max_tokens is 0; expected 1 or more", param="max_tokens")
         return self
+
+
+class _CachedTokens(BaseModel):
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens of an answer; a prompt with several choices counts once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: _CachedTokens
+
+
+class _PromptLogprob(BaseModel):
+    """A token that could have stood at a position of the prompt."""
+
+    logprob: float = Field(description="Natural logarithm; -9999 for minus infinity.")
+    rank: int | None
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, _PromptLogprob] | None]
+"""By position, then by token id; null for the first."""
+
+
+class _TokenLogprob(BaseModel):
+    token: str
+    logprob: float = Field(description="Natural logarithm; -9999 for minus infinity.")
+    bytes: list[int]
+
+
+class _SampledToken(_TokenLogprob):
+    top_logprobs: list[_TokenLogprob]
+
+
+class _ChatLogprobs(BaseModel):
+    content: list[_SampledToken]
+    refusal: None
+
+
+class _AnswerMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class _ChatChoice(BaseModel):
+    index: int
+    message: _AnswerMessage
+    logprobs: _ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    stop_reason: int | str | None = Field(description="The stop string or token id, if any.")
+    token_ids: list[int] | None = None
+
+
+class _ChatBaseline(BaseModel):
+    choices: list[_ChatChoice]
+
+
+class _ChatSteering(AppliedSteering):
+    baseline: _ChatBaseline | None = Field(default=None, description="Without steering; `compare`.")
+
+
+class ChatCompletion(Generated):
+    """A chat's continuations."""
+
+    object: Literal["chat.completion"]
+    choices: list[_ChatChoice]
+    usage: Usage
+    steering: _ChatSteering
+    prompt_logprobs: PromptLogprobs | None = None
+    prompt_token_ids: list[int] | None = None
+
+
+class _Delta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class _ChatChunkChoice(BaseModel):
+    index: int
+    delta: _Delta
+    logprobs: _ChatLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+
+
+class ChatChunk(Generated):
+    """The data of one event of a streamed chat; `[DONE]` is the last."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[_ChatChunkChoice]
+    usage: Usage | None = None
+    steering: AppliedSteering | None = Field(default=None, description="Of the last chunk.")
+    prompt_token_ids: list[int] | None = None

@@ -1,16 +1,27 @@
-"""`POST /v1/completions`, as clients send it."""
+"""`POST /v1/completions`, as clients send it and as it is answered."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+    model_validator,
+)
 
 from server.api.http.errors import InvalidParameterError
 
+from .answers import Generated
+from .chat import PromptLogprobs, Usage
 from .sampling import GenerationFields
+from .steering import AppliedSteering
 
-__all__ = ["CompletionRequest"]
+__all__ = ["Completion", "CompletionChunk", "CompletionRequest"]
 
 _Prompt = str | tuple[int, ...]
 
@@ -47,7 +58,22 @@ def _is_id(value: Any) -> bool:
 class CompletionRequest(GenerationFields):
     """Prompts to continue."""
 
-    prompt: Annotated[Any, BeforeValidator(_prompts)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "coxswain-chat",
+                "prompt": "To repair the bicycle,",
+                "max_tokens": 4,
+                "steering": {"profile": "formal"},
+            }
+        }
+    )
+
+    prompt: Annotated[
+        Any,
+        BeforeValidator(_prompts),
+        WithJsonSchema(TypeAdapter(str | list[str] | list[int] | list[list[int]]).json_schema()),
+    ]
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -64,3 +90,56 @@ class CompletionRequest(GenerationFields):
                 "max_tokens is 0 without echo; expected 1 or more", param="max_tokens"
             )
         return self
+
+
+class _CompletionLogprobs(BaseModel):
+    """Lists beside each other, one entry for each token; null for the first of an echoed prompt."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class _CompletionChunkChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: _CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: int | str | None = None
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] | None = None
+
+
+class _CompletionChoice(_CompletionChunkChoice):
+    finish_reason: Literal["stop", "length"]
+    stop_reason: int | str | None
+    prompt_logprobs: PromptLogprobs | None = None
+
+
+class _CompletionBaseline(BaseModel):
+    choices: list[_CompletionChoice]
+
+
+class _CompletionSteering(AppliedSteering):
+    baseline: _CompletionBaseline | None = Field(
+        default=None, description="Without steering; `compare`."
+    )
+
+
+class Completion(Generated):
+    """Continuations of prompts."""
+
+    object: Literal["text_completion"]
+    choices: list[_CompletionChoice]
+    usage: Usage
+    steering: _CompletionSteering
+
+
+class CompletionChunk(Generated):
+    """The data of one event of a streamed completion; `[DONE]` is the last."""
+
+    object: Literal["text_completion"]
+    choices: list[_CompletionChunkChoice]
+    usage: Usage | None = None
+    steering: AppliedSteering | None = Field(default=None, description="Of the last chunk.")

@@ -1,14 +1,17 @@
-"""The `steering` object of a generation request."""
+"""The `steering` object of a generation request, and that of its answer."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
+
+from steering.documents import Operation, StrengthUnit
+from steering.sites import Site
 
 from .fields import Count, Wire
 
-__all__ = ["SteeringFields"]
+__all__ = ["AppliedIntervention", "AppliedSteering", "SteeringFields", "SteeringReport"]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -34,3 +37,71 @@ class SteeringFields(Wire):
     compose: Literal["replace", "add"] = "replace"
     compare: bool = False
     prompt_tokens: _Boundaries = Field(default_factory=list)
+
+
+class _SteeredTokens(BaseModel):
+    prompt: int
+    generated: int
+
+
+class _GateState(BaseModel):
+    """How a gate was decided for one choice."""
+
+    index: int
+    open: bool
+    score: float | None = Field(default=None, description="Of a gate per request.")
+    open_tokens: _SteeredTokens | None = Field(default=None, description="Of a gate per token.")
+
+
+class _AppliedGate(BaseModel):
+    per: Literal["request", "token"]
+    direction: str
+    measure: str
+    opens: Literal["above", "below"]
+    threshold: float
+    site: Site
+    token: Literal["last", "mean"] | None = None
+    steepness: float | None = None
+    layers: list[int]
+    states: list[_GateState] = []
+
+
+class AppliedIntervention(BaseModel):
+    """What one intervention did, or would do."""
+
+    path: str = Field(description="Where it was asked for, such as `steering.interventions[0]`.")
+    operation: Operation
+    direction: str = Field(description="`name@version`.")
+    layers: list[int]
+    site: Site
+    strength: float
+    unit: StrengthUnit
+    scope: dict[str, Any]
+    rank: int
+    gate: _AppliedGate | None = None
+
+
+class SteeringReport(BaseModel):
+    """Which steering an analysis happened under."""
+
+    profile: str | None
+    version: int | None
+    fingerprint: str | None = Field(description="Of the compiled steering; null without any.")
+    applied: list[AppliedIntervention]
+
+
+class _Reading(BaseModel):
+    """What a monitor read in one choice."""
+
+    index: int
+    layer: int
+    site: Site
+    positions: list[int]
+    scores: list[float | None]
+
+
+class AppliedSteering(SteeringReport):
+    """What was done to an answer."""
+
+    steered_tokens: _SteeredTokens
+    monitors: dict[str, list[_Reading]] = Field(description="By direction.")

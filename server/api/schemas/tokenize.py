@@ -1,23 +1,25 @@
-"""Bodies of the tokenizer's routes."""
+"""What the tokenizer's routes are sent, and what they answer."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.api.http.errors import InvalidParameterError
 
 from .chat import MessageField
 from .fields import Count, Wire
 
-__all__ = ["DetokenizeRequest", "TokenizeRequest"]
+__all__ = ["DetokenizeRequest", "Detokenized", "TokenizeRequest", "Tokenized", "TokenizerInfo"]
 
 _Model = Annotated[str, Field(max_length=512)]
 
 
 class TokenizeRequest(Wire):
     """A text or a chat to tokenize; `add_special_tokens` is of texts, a chat has its template's."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"prompt": "Hello there"}})
 
     model: _Model | None = None
     prompt: str | None = None
@@ -39,5 +41,33 @@ class TokenizeRequest(Wire):
 class DetokenizeRequest(Wire):
     """Token ids to turn into text."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"tokens": [40, 41, 42]}})
+
     model: _Model | None = None
     tokens: Annotated[list[Count], Field(max_length=1_000_000)]
+
+
+class Tokenized(BaseModel):
+    """A text or a chat in tokens."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int
+    token_strs: list[str] | None = None
+
+
+class Detokenized(BaseModel):
+    """The text of token ids."""
+
+    prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """The special tokens and the chat template."""
+
+    tokenizer_class: str
+    eos_token: str | None
+    bos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+    add_bos_token: bool

@@ -18,7 +18,8 @@ from server.api.route_list import list_routes
 from server.api.schemas.analysis import ScoreBody, TraceBody
 from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
-from server.api.schemas.registry import KeyRequest, ProfileDraft
+from server.api.schemas.keys import KeyRequest
+from server.api.schemas.registry import ProfileDraft
 from server.api.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from server.app import create_app
 from server.resolver.library import load_direction_blob

@@ -1,4 +1,4 @@
-"""`POST /v1/steering/analyze/trace`: directions and probes read at every token."""
+"""`POST /v1/steering/analyze/trace` and `score`: a conversation, token by token."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from server.api.deps import ActorDep, AnswerIdentity, CallerDep, Services, ServicesDep, operation
@@ -19,16 +19,18 @@ from server.api.generation.analysis import (
     readable_request,
 )
 from server.api.generation.outputs import ChoiceOutput
-from server.api.generation.prompts import Prompt
+from server.api.generation.prompts import Prompt, check_token_ids, encode_text
 from server.api.generation.run import GenerationRun
-from server.api.generation.steering_choice import read_request
+from server.api.generation.steering_choice import PROFILE_HEADER
 from server.api.http.body import Document
 from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
-from server.api.schemas.analysis import TraceBody
+from server.api.request_body import JsonBody
+from server.api.schemas.analysis import Score, ScoreBody, Trace, TraceBody
 from server.auth.permissions import KeyScope, Principal
 from server.engine.outputs import MonitorReading
 from server.engine.request import GenerationRequest
+from server.measure.scoring import TextScore, score_text
 from server.resolver.resolution import ResolvedSteering
 from server.resolver.resolver import with_readouts
 from steering.documents import Region
@@ -40,29 +42,35 @@ _MAX_SCORES: Final = 2**20
 
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
+_TraceBody = Annotated[TraceBody, Depends(JsonBody(TraceBody, Document.OWN))]
+_ScoreBody = Annotated[ScoreBody, Depends(JsonBody(ScoreBody, Document.OWN))]
 
-@router.post("/trace", openapi_extra=operation(KeyScope.ADMIN, TraceBody, is_queued=True))
+
+@router.post(
+    "/trace",
+    response_model=Trace,
+    openapi_extra=operation(KeyScope.ADMIN, PROFILE_HEADER, is_queued=True),
+)
 async def trace(
-    request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+    body: _TraceBody, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
 ) -> Response:
     """Scores of directions and probes at every token, prompt and generated, under any steering."""
-    body = await read_request(request, services, TraceBody, services.limits.document, Document.OWN)
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
     readouts = await read_readouts(services, caller, actor, body.readouts, "readouts")
     identity = services.identify_answer("trace", services.engine.info().model_name)
     prompt, made = await services.desk.run(
-        request, _asked, services, caller, identity, body, steering, readouts
+        request, _traced, services, caller, identity, body, steering, readouts
     )
     run = GenerationRun(services.engine, services.metrics, identity, steering, (made,), 1)
     await until_disconnect(request.receive, run.finish())
-    answer = partial(_answer, services, run, prompt, readouts)
+    answer = partial(_trace_answer, services, run, prompt, readouts)
     size = len(readouts) * run.sequences[0].num_prompt_tokens
     return await services.desk.run_sized(
         getattr(request.state, "body_bytes", 0) + 16 * size, lambda: JSONResponse(answer())
     )
 
 
-def _asked(
+def _traced(
     services: Services,
     caller: Principal,
     identity: AnswerIdentity,
@@ -77,7 +85,7 @@ def _asked(
     return prompt, replace(made, plan=plan, monitor_prompt=True)
 
 
-def _answer(
+def _trace_answer(
     services: Services, run: GenerationRun, prompt: Prompt, readouts: Sequence[PlannedMonitor]
 ) -> dict[str, Any]:
     [output] = run.choices
@@ -144,3 +152,110 @@ def _regions(role: str | None, code: int) -> list[str]:
     """Whose words a token is part of, then the parts of an assistant's turn."""
     parts = [str(part.name).lower() for part in (Region.THINKING, Region.ANSWER) if part & code]
     return [role or "template", *parts]
+
+
+@router.post(
+    "/score",
+    response_model=Score,
+    openapi_extra=operation(KeyScope.ADMIN, PROFILE_HEADER, is_queued=True),
+)
+async def score(
+    body: _ScoreBody, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
+) -> Response:
+    """Log-probabilities of known text, and how far steering moves each distribution (KL)."""
+    steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
+    identity = services.identify_answer("score", services.engine.info().model_name)
+    made, start = await services.desk.run(
+        request, _scored, services, caller, identity, body, steering
+    )
+    found = await until_disconnect(
+        request.receive, score_text(services.engine, made, start, services.pools.bulk.run)
+    )
+    answer = partial(
+        _score_answer, services, identity, made.prompt_token_ids, start, found, steering
+    )
+    return await services.desk.run(request, lambda: JSONResponse(answer()))
+
+
+def _scored(
+    services: Services,
+    caller: Principal,
+    identity: AnswerIdentity,
+    body: ScoreBody,
+    steering: ResolvedSteering,
+) -> tuple[GenerationRequest, int]:
+    context = read_conversation(services, body)
+    prompt, start = _with_continuation(services, body, context)
+    if start and not steering.prompt_tokens:
+        steering = replace(steering, prompt_tokens=(len(context.token_ids),))
+    return readable_request(services, caller, identity.id, prompt, steering, 0), start
+
+
+def _with_continuation(services: Services, body: ScoreBody, context: Prompt) -> tuple[Prompt, int]:
+    """The whole text, and the position whose next token is the first to be scored."""
+    if body.continuation is None:
+        return context, 0
+    info, tokenizer = services.engine.info(), services.engine.tokenizer
+    if isinstance(body.continuation, str):
+        added = encode_text(
+            tokenizer, body.continuation, info.max_model_len, add_special_tokens=False
+        ).token_ids
+    else:
+        check_token_ids(body.continuation, info, "continuation")
+        added = tuple(body.continuation)
+    if len(context.token_ids) + len(added) > info.max_model_len:
+        raise InvalidParameterError(
+            f"prompt and continuation have {len(context.token_ids) + len(added):,} tokens; "
+            f"expected at most {info.max_model_len:,}",
+            param="continuation",
+        )
+    regions = context.regions
+    if regions is not None:
+        tracker = tokenizer.region_tracker(context.token_ids, regions)
+        regions += bytes(tracker.advance(token_id) for token_id in added)
+    start = len(context.token_ids) - 1
+    return Prompt((*context.token_ids, *added), regions=regions), start
+
+
+def _score_answer(
+    services: Services,
+    identity: AnswerIdentity,
+    token_ids: Sequence[int],
+    start: int,
+    found: TextScore,
+    steering: ResolvedSteering,
+) -> dict[str, Any]:
+    text, plan = services.engine.tokenizer.token_text, steering.plan
+    kl = found.kl or (None,) * (len(found.logprobs) + 1)
+    tokens = [
+        {
+            "position": position,
+            "id": token_id,
+            "text": text(token_id),
+            "logprob": logprob,
+            "unsteered_logprob": unsteered,
+            "kl": divergence,
+        }
+        for position, token_id, logprob, unsteered, divergence in zip(
+            range(start + 1, len(token_ids)),
+            token_ids[start + 1 :],
+            found.logprobs,
+            found.unsteered,
+            kl,
+            strict=False,
+        )
+    ]
+    return {
+        **identity.document("steering.analysis.score"),
+        "tokens": tokens,
+        "logprob": found.logprob,
+        "unsteered_logprob": math.fsum(found.unsteered),
+        "mean_kl": math.fsum(found.kl) / len(found.kl) if found.kl else None,
+        "next_kl": kl[-1],
+        "steering": {
+            "profile": steering.profile,
+            "version": steering.version,
+            "fingerprint": None if plan is None else plan.fingerprint,
+            "applied": [] if plan is None else list(plan.reports()),
+        },
+    }
