@@ -51,9 +51,9 @@ __all__ = [
     "Weakening",
     "find_weakenings",
     "is_locked",
-    "scope_of",
-    "scopes_to_read",
-    "scopes_to_steer",
+    "permission_of",
+    "permissions_to_read",
+    "permissions_to_steer",
     "why_it_may_weaken",
 ]
 
@@ -82,31 +82,31 @@ class Weakening:
     why: str
 
     @property
-    def scopes(self) -> frozenset[str]:
+    def permissions(self) -> frozenset[str]:
         """Permissions it asks for."""
-        return frozenset(map(scope_of, self.direction.requires))
+        return frozenset(map(permission_of, self.direction.requires))
 
 
-def scope_of(requirement: str) -> str:
+def permission_of(requirement: str) -> str:
     """The permission that an entry of `requires` names."""
     return requirement.removeprefix(WEAKEN)
 
 
-def scopes_to_read(requires: Iterable[str]) -> frozenset[str]:
+def permissions_to_read(requires: Iterable[str]) -> frozenset[str]:
     """Permissions needed to read a direction out: in a monitor, a gate, an analysis."""
     return frozenset(entry for entry in requires if not entry.startswith(WEAKEN))
 
 
-def scopes_to_steer(steers: Sequence[Steer]) -> frozenset[str]:
+def permissions_to_steer(steers: Sequence[Steer]) -> frozenset[str]:
     """Permissions needed for any use of what `steers` name: directions, and gates to be read.
 
     What locked directions ask for beyond these is for `find_weakenings` to say.
     """
     return frozenset(
-        scope
+        permission
         for steer in steers
         for direction in steer.directions
-        for scope in scopes_to_read(direction.requires)
+        for permission in permissions_to_read(direction.requires)
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from steering.directions import DirectionKind
 from steering.documents import Intervention, Operation, Region, ScheduleKind, StrengthUnit, Tokens
 from steering.sites import Site
@@ -46,7 +46,7 @@ def test_every_word_of_an_intervention_is_explained() -> None:
 
 
 def test_every_key_scope_has_a_row() -> None:
-    assert set(KeyScope) <= _rows(_DOCS / "security.md")
+    assert set(Permission) <= _rows(_DOCS / "security.md")
 
 
 def test_every_route_has_an_example() -> None:

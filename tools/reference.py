@@ -73,9 +73,9 @@ def _commands(name: str, command: Any) -> Iterator[Row]:  # typer has a click of
 
 
 def routes() -> Iterator[Row]:
-    """Method, path, scope and meaning of every route."""
+    """Method, path, permission and meaning of every route."""
     for route in list_routes(openapi.new_app()):
-        yield f"`{route.method} {route.path}`", f"`{route.scope}`", _summary(route.summary)
+        yield f"`{route.method} {route.path}`", f"`{route.permission}`", _summary(route.summary)
 
 
 def error_codes() -> Iterator[Row]:

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, Final
 
 from lab.corpus import CAREFUL, STYLE_NAMES, SYSTEM_PROMPTS
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from steering.requirements import WEAKEN
 
 from .criterion import Criterion, Guard
@@ -21,8 +21,8 @@ __all__ = ["DEMOS"]
 
 _LAST: Final = {"tokens": "last_prompt"}
 _GENERATED: Final = {"tokens": "generated"}
-_RESTRICTED: Final = (KeyScope.RESTRICTED.value,)
-_KEPT: Final = (f"{WEAKEN}{KeyScope.RESTRICTED}",)
+_RESTRICTED: Final = (Permission.RESTRICTED.value,)
+_KEPT: Final = (f"{WEAKEN}{Permission.RESTRICTED}",)
 _CAREFUL_STRENGTHS: Final = (0.3, 0.5, 0.75, 1.0, 1.5)
 _TONE_STARTS: Final = (1, 2)
 _TONE_STRENGTHS: Final = (1.4, 1.5, 1.6, 1.7, 1.8, 2.0)

@@ -1,6 +1,6 @@
 """What a route works with, and who may call it.
 
-Every route declares its scope in `openapi_extra=operation(...)`. One dependency of the whole
+Every route declares its permission in `openapi_extra=operation(...)`. One dependency of the whole
 application checks it; a route that declares none is answered to nobody.
 """
 
@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 
 from server.auth.permissions import (
     LOCAL_USER,
-    KeyScope,
+    Permission,
     PermissionDeniedError,
     Principal,
     RateLimitedError,
@@ -36,9 +36,9 @@ from .http.limits import Limits, Room
 from .key_gate import KeysGate
 
 __all__ = [
+    "PERMISSION_KEY",
     "PUBLIC",
     "QUEUED_KEY",
-    "SCOPE_KEY",
     "ActorDep",
     "AnswerIdentity",
     "CallerDep",
@@ -51,9 +51,8 @@ __all__ = [
 PUBLIC: Final = "public"
 """Declared by a route that needs no key."""
 
-SCOPE_KEY: Final = "x-coxswain-scope"
-"""Where a route's scope stands in its OpenAPI operation."""
-
+PERMISSION_KEY: Final = "x-coxswain-scope"
+"""Where the permission that a route takes stands in its OpenAPI operation."""
 
 QUEUED_KEY: Final = "x-coxswain-queued"
 """Where it stands whether a route waits in the engine's queue."""
@@ -115,17 +114,17 @@ class Services:
 
 
 def operation(
-    scope: KeyScope | str, *parameters: dict[str, Any], is_queued: bool = False
+    permission: Permission | str, *parameters: dict[str, Any], is_queued: bool = False
 ) -> dict[str, Any]:
     """What a route declares in its OpenAPI operation.
 
     Args:
-        scope: Permission that it takes, or `PUBLIC`.
+        permission: What a key must hold, or `PUBLIC`.
         parameters: Headers that it reads by itself, as OpenAPI writes them.
         is_queued: Whether it waits in the engine's queue, and is refused before anything while
             that is full.
     """
-    extra: dict[str, Any] = {SCOPE_KEY: str(scope), QUEUED_KEY: is_queued}
+    extra: dict[str, Any] = {PERMISSION_KEY: str(permission), QUEUED_KEY: is_queued}
     if parameters:
         extra["parameters"] = list(parameters)
     return extra
@@ -141,16 +140,16 @@ ServicesDep = Annotated[Services, Depends(_services)]
 
 
 async def authorize(request: Request, services: ServicesDep) -> None:
-    """Find out who calls, and whether the route's scope allows it.
+    """Find out who calls, and whether the key has the route's permission.
 
     Raises:
         AuthError: It does not.
     """
     extra = getattr(request.scope.get("route"), "openapi_extra", None) or {}
-    scope = extra.get(SCOPE_KEY)
-    if scope is None:
+    permission = extra.get(PERMISSION_KEY)
+    if permission is None:
         raise PermissionDeniedError("this route declares no scope and is answered to nobody")
-    if scope == PUBLIC:
+    if permission == PUBLIC:
         request.state.caller = LOCAL_USER
         return
     authorization = request.headers.get("authorization", "").encode("latin-1")
@@ -160,7 +159,7 @@ async def authorize(request: Request, services: ServicesDep) -> None:
         request.state.allowance = error.allowance
         raise
     request.state.allowance = allowance
-    caller.require(scope)
+    caller.require(permission)
     request.state.caller = caller
 
 

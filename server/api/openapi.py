@@ -19,9 +19,9 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import compile_path
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 
-from .deps import PUBLIC, SCOPE_KEY, authorize, operation
+from .deps import PERMISSION_KEY, PUBLIC, authorize, operation
 from .http.listing import Listing
 from .request_body import RequestBody
 from .route_list import ROUTERS
@@ -50,13 +50,13 @@ _Schema = dict[str, Any]
 _router = APIRouter(tags=["Operations"])
 
 
-@_router.get("/openapi.json", openapi_extra=operation(KeyScope.ADMIN))
+@_router.get("/openapi.json", openapi_extra=operation(Permission.ADMIN))
 async def openapi(request: Request) -> dict[str, Any]:
     """This interface as an OpenAPI document."""
     return document(request.app)
 
 
-@_router.get("/docs", response_class=HTMLResponse, openapi_extra=operation(KeyScope.ADMIN))
+@_router.get("/docs", response_class=HTMLResponse, openapi_extra=operation(Permission.ADMIN))
 async def docs(request: Request) -> Response:
     """A page to read the OpenAPI document, and to try it."""
     page = get_swagger_ui_html(openapi_url="/openapi.json", title=request.app.title)
@@ -140,7 +140,7 @@ class _Writer:
         return written
 
     def _complete(self, described: dict[str, Any], path: str, route: APIRoute) -> None:
-        if described[SCOPE_KEY] != PUBLIC:
+        if described[PERMISSION_KEY] != PUBLIC:
             described["security"] = [{_KEY: []}]
         parameters = [*described.pop("parameters", []), *_query(route)]
         if parameters:

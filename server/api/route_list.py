@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Match
 from starlette.types import Scope
 
-from .deps import QUEUED_KEY, SCOPE_KEY
+from .deps import PERMISSION_KEY, QUEUED_KEY
 from .routes import (
     admin,
     analyze_probe,
@@ -45,14 +45,14 @@ class RouteInfo:
     Attributes:
         path: With its parameters in braces.
         method: In capitals.
-        scope: What a key needs, `public`, or None where it was forgotten.
+        permission: What a key needs, `public`, or None where it was forgotten.
         is_queued: Whether it waits in the engine's queue.
         summary: First line of what the route says of itself.
     """
 
     path: str
     method: str
-    scope: str | None
+    permission: str | None
     is_queued: bool
     summary: str
 
@@ -66,9 +66,9 @@ def list_routes(app: FastAPI) -> list[RouteInfo]:
             continue
         summary = (route.endpoint.__doc__ or "").strip().partition("\n")[0]
         extra = route.openapi_extra or {}
-        scope, is_queued = extra.get(SCOPE_KEY), extra.get(QUEUED_KEY, False)
+        permission, is_queued = extra.get(PERMISSION_KEY), extra.get(QUEUED_KEY, False)
         found += [
-            RouteInfo(context.path or route.path, method, scope, is_queued, summary)
+            RouteInfo(context.path or route.path, method, permission, is_queued, summary)
             for method in route.methods or ()
         ]
     return sorted(found)

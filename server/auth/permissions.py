@@ -23,7 +23,7 @@ __all__ = [
     "Allowance",
     "AuthError",
     "AuthenticationError",
-    "KeyScope",
+    "Permission",
     "PermissionDeniedError",
     "Principal",
     "ProfileNotAllowedError",
@@ -32,8 +32,11 @@ __all__ = [
 ]
 
 
-class KeyScope(StrEnum):
-    """One thing a key may do. No scope implies another: `admin` does not include `restricted`."""
+class Permission(StrEnum):
+    """One thing a key may do, listed in its `scopes` on the wire.
+
+    None implies another: `admin` does not include `restricted`.
+    """
 
     CHAT = "chat"  # generate with published profiles
     INLINE = "inline"  # send interventions in a request; strengths outside a profile's bounds
@@ -110,7 +113,7 @@ class Principal:
     Attributes:
         key_id: Public id of the API key; None for the local user of a server without keys.
         name: Of the key, for people.
-        scopes: What it may do.
+        permissions: What it may do; `scopes` on the wire.
         profiles_allow: Profiles and aliases it may name; None means any.
         default_profile: Used when a request names none.
         requests_per_minute: Its limit; None means none.
@@ -119,7 +122,7 @@ class Principal:
 
     key_id: str | None
     name: str
-    scopes: frozenset[KeyScope]
+    permissions: frozenset[Permission]
     profiles_allow: frozenset[str] | None = None
     default_profile: str | None = None
     requests_per_minute: int | None = None
@@ -132,17 +135,17 @@ class Principal:
         return hashlib.sha256(b"coxswain prefix cache\0" + self.key_id.encode()).digest()[:16]
 
     def require(
-        self, *scopes: KeyScope | str, param: str | None = None, because: str = "this"
+        self, *permissions: Permission | str, param: str | None = None, because: str = "this"
     ) -> None:
-        """Check that the key holds every one of `scopes`; `because` says what needs them.
+        """Check that the key holds every one of `permissions`; `because` says what needs them.
 
         Raises:
             PermissionDeniedError: It lacks one; names it.
         """
-        missing = sorted(set(map(str, scopes)) - self.scopes)
+        missing = sorted(set(map(str, permissions)) - self.permissions)
         if missing:
             raise PermissionDeniedError(
-                f"key {self.name!r} has scopes {_listed(self.scopes)}; {because} needs "
+                f"key {self.name!r} has scopes {_listed(self.permissions)}; {because} needs "
                 f"{_listed(missing)}; ask for a key that has it",
                 param=param,
             )
@@ -160,10 +163,10 @@ class Principal:
             )
 
 
-LOCAL_USER: Final = Principal(key_id=None, name="local user", scopes=frozenset(KeyScope))
+LOCAL_USER: Final = Principal(key_id=None, name="local user", permissions=frozenset(Permission))
 """The caller of a server without keys, and of the command line.
 
-It holds every scope, `restricted` too: without keys the server listens on loopback only, and
+It holds every permission, `restricted` too: without keys the server listens on loopback only, and
 whoever can run programs on the machine can read the model and the store anyway.
 """
 
@@ -176,7 +179,7 @@ def allow_weakenings(weakenings: Iterable[Weakening], caller: Principal) -> None
     """
     for found in weakenings:
         because = f"{found.path} may weaken {found.direction.reference}: {found.why}"
-        caller.require(*found.scopes, param=found.path, because=because)
+        caller.require(*found.permissions, param=found.path, because=because)
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -90,7 +90,7 @@ class BakeReport:
 
     Attributes:
         label: What is baked.
-        requires: Scopes a key of a server would need to use it.
+        requires: Permissions a key of a server would need to use it.
         notes: What is left out, and why.
         points: One for each edited output, by layer, attention first.
         has_strength: Whether alpha was chosen; where not, the table shows the effect of 1.

@@ -28,7 +28,7 @@ class BakeSource:
     Attributes:
         label: For people: `cautious@2`, or what is done with which direction.
         steers: The interventions with their directions, in order.
-        requires: Scopes a key of a server would need to use it.
+        requires: Permissions a key of a server would need to use it.
         notes: What a checkpoint cannot carry of it.
         record: What the provenance file says of it.
     """

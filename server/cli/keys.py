@@ -32,12 +32,12 @@ def create_key(
     data_dir: DataDir = None,
 ) -> None:
     """Make an API key and print it, this once."""
-    from server.auth.permissions import LOCAL_USER, KeyScope
+    from server.auth.permissions import LOCAL_USER, Permission
     from server.store import SYSTEM, KeySpec
 
-    chosen = set(scope or set(KeyScope) - {KeyScope.RESTRICTED})
-    if unknown := chosen - set(KeyScope):
-        raise failure(f"no such scope: {', '.join(sorted(unknown))}; have {', '.join(KeyScope)}")
+    chosen = set(scope or set(Permission) - {Permission.RESTRICTED})
+    if unknown := chosen - set(Permission):
+        raise failure(f"no such scope: {', '.join(sorted(unknown))}; have {', '.join(Permission)}")
     with open_store(read_settings(data_dir=data_dir)) as store:
         if only_first and store.keys.exist():
             typer.echo("a key exists already", err=True)
@@ -45,7 +45,7 @@ def create_key(
         try:
             spec = KeySpec(
                 name=name,
-                scopes=frozenset(map(KeyScope, chosen)),
+                permissions=frozenset(map(Permission, chosen)),
                 profiles_allow=frozenset(profile) if profile else None,
                 default_profile=default_profile,
                 requests_per_minute=requests_per_minute,

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from server.auth.permissions import KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import Permission, PermissionDeniedError, Principal
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
 from server.pools import Pool
@@ -164,7 +164,7 @@ class JobContext:
     async def save_direction(self, direction: Direction) -> str:
         """Store a direction and return `name@version`; equal tensors are the same version.
 
-        The scopes that the job requires are added to what it requires by itself.
+        The permissions that the job requires are added to what it requires by itself.
 
         Raises:
             SteeringError: The direction does not fit the model.
@@ -181,7 +181,7 @@ class JobContext:
     async def save_draft(self, name: str, document: Mapping[str, Any]) -> str:
         """Store a profile as a draft and return `name@version`; an equal one is the same version.
 
-        The scopes that the job requires are added to what it requires by itself.
+        The permissions that the job requires are added to what it requires by itself.
 
         Raises:
             InvalidProfileError: The profile does not fit the model.
@@ -221,8 +221,8 @@ class JobContext:
         self._services.runs.require_own(self.job_id)
         drafting = self._services.drafting
         # What it was given is all it may do; whoever asked for it may have lost it since.
-        scopes = frozenset(map(KeyScope, self._job.requires))
-        caller = Principal(self._job.created_by, f"of job {self.job_id}", scopes)
+        permissions = frozenset(map(Permission, self._job.requires))
+        caller = Principal(self._job.created_by, f"of job {self.job_id}", permissions)
         saved = drafting.save(name, document, caller=caller, by=self._actor, publish=False)
         return saved.record.reference
 
@@ -230,9 +230,9 @@ class JobContext:
     def _actor(self) -> Actor:
         return Actor(key_id=self._job.created_by, request_id=self.job_id)
 
-    def _allow(self, *scopes: str, param: str) -> None:
+    def _allow(self, *permissions: str, param: str) -> None:
         """Refuse a direction that came to require more after the job was asked for."""
-        missing = sorted(set(scopes) - set(self._job.requires))
+        missing = sorted(set(permissions) - set(self._job.requires))
         if missing:
             raise PermissionDeniedError(
                 f"{param} names a direction that requires {', '.join(missing)}, which the job was "

@@ -18,7 +18,7 @@ _Parsed = TypeVar("_Parsed")
 
 
 def declared_requires(request: Mapping[str, Any]) -> Sequence[str]:
-    """Return the scopes in a request's own field `requires`.
+    """Return the permissions in a request's own field `requires`.
 
     Raises:
         InvalidFieldError: The field is not a list of strings.
@@ -43,9 +43,9 @@ class JobKind(Generic[_Parsed]):
             field.
         run: Does what `parse` has read; returns a JSON object, the job's `result`. Raises any typed
             error; whatever it raises fails this job alone.
-        requires: Scopes a key must hold to start, resume or rerun such a request, beside `admin`
-            and what the directions it names ask for; every direction the job saves requires them
-            all.
+        requires: Permissions a key must hold to start, resume or rerun such a request, beside
+            `admin` and what the directions it names ask for; every direction the job saves
+            requires them all.
         options: What `/v1/capabilities` says of the kind, as JSON: methods, fields, defaults.
     """
 

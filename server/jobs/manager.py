@@ -127,8 +127,8 @@ class JobManager:
 
         Raises:
             InvalidFieldError: There is no such kind.
-            PermissionDeniedError: The request, or a direction that it names, requires a scope that
-                the caller lacks.
+            PermissionDeniedError: The request, or a direction that it names, requires a
+                permission that the caller lacks.
             JobQueueFullError: Too many jobs wait.
             Exception: What the kind's `parse` raises.
         """
@@ -138,7 +138,7 @@ class JobManager:
         caller.require(*declared, param="requires")
         directions = RequestDirections(self._library.get, caller.require, self._engine.info().spec)
         parsed = await self._pools.bulk.run(found.parse, request, self._engine, directions)
-        requires = tuple(sorted({*declared, *directions.scopes}))
+        requires = tuple(sorted({*declared, *directions.permissions}))
         spec = JobSpec(kind, request, self._fingerprint, requires, rerun_of)
         job = await self._pools.writes.run(
             self._store.jobs.create, spec, by=by, max_queued=self.limits.max_queued
@@ -174,7 +174,7 @@ class JobManager:
             JobNotFoundError: There is no such job.
             ConflictError: The job waits, runs or has succeeded.
             IncompatibleModelError: The job belongs to another model.
-            PermissionDeniedError: The job requires a scope that the caller lacks.
+            PermissionDeniedError: The job requires a permission that the caller lacks.
             JobQueueFullError: Too many jobs wait.
         """
         job = await self.get(job_id)

@@ -11,44 +11,49 @@ from steering.directions import Direction
 from steering.documents import DirectionRef, Intervention
 from steering.model_spec import ModelSpec
 from steering.plan import Steer, compile_plan
-from steering.requirements import find_weakenings, scope_of, scopes_to_read, scopes_to_steer
+from steering.requirements import (
+    find_weakenings,
+    permission_of,
+    permissions_to_read,
+    permissions_to_steer,
+)
 
-__all__ = ["AllowScopes", "RequestDirections"]
+__all__ = ["AllowPermissions", "RequestDirections"]
 
 
-class AllowScopes(Protocol):
-    """Raises PermissionDeniedError where one of several scopes is not held."""
+class AllowPermissions(Protocol):
+    """Raises PermissionDeniedError where one of several permissions is not held."""
 
-    def __call__(self, *scopes: str, param: str) -> None:
-        """Check the scopes that a direction named by the field `param` requires."""
+    def __call__(self, *permissions: str, param: str) -> None:
+        """Check the permissions that a direction named by the field `param` requires."""
         ...
 
 
 class RequestDirections:
     """Finds the directions of one request and asks for what they require. Blocks on the store.
 
-    A job's request is read when it arrives, with the caller's scopes. A name without version may
-    mean another direction when the job begins: it is then read again, with the scopes the job was
-    given.
+    A job's request is read when it arrives, with the caller's permissions. A name without version
+    may mean another direction when the job begins: it is then read again, with the permissions
+    the job was given.
 
     Every method raises StoreError where there is no such direction or its file is damaged, and
     PermissionDeniedError where it may not be used so; `param` names the field.
     """
 
     def __init__(
-        self, find: Callable[[DirectionRef], Direction], allow: AllowScopes, spec: ModelSpec
+        self, find: Callable[[DirectionRef], Direction], allow: AllowPermissions, spec: ModelSpec
     ) -> None:
-        """Find directions by `find`, check scopes by `allow`, compile for the model of `spec`."""
+        """Find directions by `find`, check permissions by `allow`, compile for `spec`."""
         self._source = find
         self._allow = allow
         self._spec = spec
-        self._scopes: set[str] = set()
+        self._permissions: set[str] = set()
         self._found: dict[DirectionRef, Direction] = {}
 
     @property
-    def scopes(self) -> frozenset[str]:
-        """All scopes that the directions found so far require."""
-        return frozenset(self._scopes)
+    def permissions(self) -> frozenset[str]:
+        """All permissions that the directions found so far require."""
+        return frozenset(self._permissions)
 
     def is_current(self) -> bool:
         """Whether every reference found so far still names the same direction, asking for as much.
@@ -64,13 +69,13 @@ class RequestDirections:
     def read(self, reference: DirectionRef, param: str) -> Direction:
         """Return a direction that is read and not applied, such as a probe."""
         direction = self._named(reference, param)
-        self._require(scopes_to_read(direction.requires), param)
+        self._require(permissions_to_read(direction.requires), param)
         return direction
 
     def derive(self, reference: DirectionRef, param: str) -> Direction:
         """Return a direction from which another is made, which may then be used in any way."""
         direction = self._named(reference, param)
-        self._require(map(scope_of, direction.requires), param)
+        self._require(map(permission_of, direction.requires), param)
         return direction
 
     def steer(self, asked: Intervention, strengths: Iterable[float], param: str) -> list[Steer]:
@@ -91,12 +96,12 @@ class RequestDirections:
             )
             for strength in strengths
         ]
-        needed = set(scopes_to_steer(steers))
+        needed = set(permissions_to_steer(steers))
         self._require(needed, param)
         for steer in steers:  # each is a run of its own, so their lengths do not add up
             compile_plan([steer], [], self._spec)  # what cannot be done asks for nothing
             for weakening in find_weakenings([steer], self._spec):
-                needed |= weakening.scopes
+                needed |= weakening.permissions
         self._require(needed, param)
         return steers
 
@@ -111,10 +116,10 @@ class RequestDirections:
             error.at(param)
             raise
 
-    def _require(self, scopes: Iterable[str], param: str) -> None:
-        needed = set(scopes)
+    def _require(self, permissions: Iterable[str], param: str) -> None:
+        needed = set(permissions)
         self._allow(*sorted(needed), param=param)
-        self._scopes |= needed
+        self._permissions |= needed
 
 
 def _same(now: Direction, before: Direction) -> bool:

@@ -74,7 +74,7 @@ class HeadsQuery:
         seed: Of the random control.
         check: Whether the probe is read again without the selected and without the random heads.
         profile: Name under which the selected heads are saved as a draft profile, or None.
-        requires: Scopes that profile and direction are to require.
+        requires: Permissions that profile and direction are to require.
     """
 
     prompts: tuple[Example, ...]

@@ -24,7 +24,12 @@ from steering.plan import (
     SteeringPlan,
     compile_plan,
 )
-from steering.requirements import Weakening, find_weakenings, scopes_to_read, scopes_to_steer
+from steering.requirements import (
+    Weakening,
+    find_weakenings,
+    permissions_to_read,
+    permissions_to_steer,
+)
 from steering.sites import SitePoint
 
 __all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
@@ -106,9 +111,9 @@ class Drafting:
         if problems.found or profile is None or plan is None:
             raise InvalidProfileError(problems.found)
         weakenings = find_weakenings(steers, self.spec)
-        needed = scopes_to_steer(steers).union(
-            *(weakening.scopes for weakening in weakenings),
-            *(scopes_to_read(use.direction.requires) for use in monitors),
+        needed = permissions_to_steer(steers).union(
+            *(weakening.permissions for weakening in weakenings),
+            *(permissions_to_read(use.direction.requires) for use in monitors),
         )
         profile = profile.model_copy(
             update={
@@ -174,7 +179,7 @@ class Drafting:
             used = self.store.directions.get(
                 reference.name, reference.version, include_archived=True
             )
-            needed |= scopes_to_read(used.requires)
+            needed |= permissions_to_read(used.requires)
         caller.require(*needed, param="name")
         return self.store.profiles.publish(found.name, found.version, by=by, expected=expected)
 

@@ -43,7 +43,7 @@ class SteeringConflictError(InvalidSteeringError):
 
 
 class StrengthOutOfRangeError(InvalidSteeringError):
-    """A strength outside [0, max_strength] from a key without the scope `inline`."""
+    """A strength outside [0, max_strength] from a key without the permission `inline`."""
 
     code = "strength_out_of_range"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from server.auth.permissions import KeyScope, Principal, allow_weakenings
+from server.auth.permissions import Permission, Principal, allow_weakenings
 from server.last_known import LastKnown
 from server.pools import Pools
 from server.store import Actor, ProfileRecord, ProfileStatus, Store
@@ -18,7 +18,7 @@ from steering.documents import Monitor
 from steering.errors import InvalidFieldError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, PlannedMonitor, Steer, SteeringPlan, compile_plan
-from steering.requirements import find_weakenings, scopes_to_read, scopes_to_steer
+from steering.requirements import find_weakenings, permissions_to_read, permissions_to_steer
 
 from .choice import NONE, Compose, NamedProfile, SteeringChoice
 from .errors import NothingToCompareError, SteeringConflictError, StrengthOutOfRangeError
@@ -110,24 +110,24 @@ class Resolver:
             SteeringConflictError: Two explicit choices disagree.
             ProfileNotFoundError, DirectionNotFoundError: Unknown names.
             PermissionDeniedError: The key may not use what it chose.
-            StrengthOutOfRangeError: A strength that needs the scope `inline`.
+            StrengthOutOfRangeError: A strength that needs the permission `inline`.
             SteeringError: The steering cannot be compiled for this model.
         """
         if choice.interventions:
-            caller.require(KeyScope.INLINE, param="steering.interventions")
+            caller.require(Permission.INLINE, param="steering.interventions")
         profiles = self._profiles(choice, caller, view)
         chosen = profiles[-1] if profiles else None
         factor = _strength(choice, chosen, caller)
         steers, monitors = self._parts(profiles, factor, choice, view)
-        requires = {scope for record in profiles for scope in record.requires}
-        requires |= scopes_to_steer(steers)
-        requires.update(*(scopes_to_read(use.direction.requires) for use in monitors))
+        requires = {entry for record in profiles for entry in record.requires}
+        requires |= permissions_to_steer(steers)
+        requires.update(*(permissions_to_read(use.direction.requires) for use in monitors))
         caller.require(*requires, param="steering")
         plan = self._plan(steers, monitors)
         weakenings = find_weakenings(steers, self._spec, moves_boundary=choice.moves_boundary)
         allow_weakenings(weakenings, caller)
-        requires.update(*(weakening.scopes for weakening in weakenings))
-        use = _restricted_use(profiles, choice) if KeyScope.RESTRICTED in requires else None
+        requires.update(*(weakening.permissions for weakening in weakenings))
+        use = _restricted_use(profiles, choice) if Permission.RESTRICTED in requires else None
         if choice.is_compared and not steers:
             raise NothingToCompareError(
                 "compare is true, but nothing is steered; choose a profile or send interventions",
@@ -244,7 +244,7 @@ class Resolver:
             for monitor, path in zip(monitors, paths, strict=True)
         ]
         for use in uses:
-            caller.require(*scopes_to_read(use.direction.requires), param=param)
+            caller.require(*permissions_to_read(use.direction.requires), param=param)
         planned = compile_plan([], uses, self._spec).monitors
         return planned, tuple({use.direction.reference: use.direction for use in uses}.values())
 
@@ -255,7 +255,7 @@ class Resolver:
             StoreError: It cannot be recorded.
         """
         for direction in directions:
-            if KeyScope.RESTRICTED in scopes_to_read(direction.requires):
+            if Permission.RESTRICTED in permissions_to_read(direction.requires):
                 await self.audit_direction(direction.reference, actor)
 
     async def audit_direction(self, reference: str, actor: Actor) -> None:
@@ -290,7 +290,7 @@ def _published(text: str, param: str, caller: Principal, view: RegistryView) -> 
         error.at(param)
         raise
     is_draft = record.status is ProfileStatus.DRAFT
-    if is_draft and KeyScope.ADMIN not in caller.scopes:
+    if is_draft and Permission.ADMIN not in caller.permissions:
         raise ProfileNotFoundError(
             f"{record.reference} is not published; publish it, or choose another", param=param
         )
@@ -308,7 +308,7 @@ def _strength(choice: SteeringChoice, profile: ProfileRecord | None, caller: Pri
             param="steering.strength",
         )
     most = profile.profile.max_strength
-    if not 0.0 <= choice.strength <= most and KeyScope.INLINE not in caller.scopes:
+    if not 0.0 <= choice.strength <= most and Permission.INLINE not in caller.permissions:
         raise StrengthOutOfRangeError(
             f"strength is {choice.strength:g}; expected 0 to {most:g} for profile {profile.name!r} "
             "(other values need the scope 'inline')",

@@ -9,10 +9,10 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from steering.documents import NAME_PATTERN
 from steering.errors import InvalidFieldError
-from steering.requirements import WEAKEN, scope_of
+from steering.requirements import WEAKEN, permission_of
 
 from .errors import NameReservedError, NameTakenError, PreconditionFailedError
 from .tables import NameRow
@@ -125,16 +125,16 @@ def _article(noun: str) -> str:
 
 
 def check_requires(requires: Sequence[str], *, of_direction: bool = False) -> None:
-    """Check that every entry is a scope that keys can hold; a direction's may be `weaken:<scope>`.
+    """Check that every entry is a permission; of a direction, `weaken:<permission>` too.
 
     Raises:
         InvalidFieldError: One is not; names it.
     """
     also = f", also after {WEAKEN!r}" if of_direction else ""
     for index, entry in enumerate(requires):
-        if (scope_of(entry) if of_direction else entry) not in list(KeyScope):
+        if (permission_of(entry) if of_direction else entry) not in list(Permission):
             raise InvalidFieldError(
                 f"requires[{index}] is {str(entry)[:80]!r}; expected one of "
-                f"{', '.join(KeyScope)}{also}",
+                f"{', '.join(Permission)}{also}",
                 param=f"requires[{index}]",
             )

@@ -15,8 +15,8 @@ from steering.documents import Intervention, Operation, PositionContext
 from steering.plan import Steer
 from steering.requirements import (
     find_weakenings,
-    scopes_to_read,
-    scopes_to_steer,
+    permissions_to_read,
+    permissions_to_steer,
     why_it_may_weaken,
 )
 from steering.sites import Site, SitePoint
@@ -96,14 +96,14 @@ def use(change: dict[str, Any], factor: float = 1.0, **fields: Any) -> Steer:
 def test_what_is_free(change: dict[str, Any], factor: float) -> None:
     steer = use(change, factor)
     assert find_weakenings([steer], SPEC) == ()
-    assert scopes_to_steer([steer]) == scopes_to_read(REQUIRES) == {"inline"}
+    assert permissions_to_steer([steer]) == permissions_to_read(REQUIRES) == {"inline"}
 
 
 @pytest.mark.parametrize(("change", "factor", "why"), GUARDED, ids=str)
 def test_everything_else_asks_and_says_why(change: dict[str, Any], factor: float, why: str) -> None:
     steer = use(change, factor)
     [found] = find_weakenings([replace(steer, path="x[3]")], SPEC)
-    assert found.scopes == {"inline", "restricted"}
+    assert found.permissions == {"inline", "restricted"}
     assert (found.path, found.direction) == ("x[3]", steer.direction)
     assert re.search(why, found.why)
 

@@ -142,7 +142,7 @@ class AllowanceHeaders:
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request; routes that declare a scope leave its key's allowance in the state."""
+        """Run the request; routes that need a key leave its key's allowance in the state."""
 
         async def telling_send(message: Message) -> None:
             allowance: Allowance | None = scope.get("state", {}).get("allowance")

@@ -14,7 +14,7 @@ from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
 from server.api.request_body import OnceBody
 from server.api.schemas.answers import Page
 from server.api.schemas.keys import AuditEvent, Key, KeyRequest, NewKey
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.store import KeySpec
 
 __all__ = ["router"]
@@ -29,7 +29,7 @@ _Body = Annotated[KeyRequest, Depends(OnceBody(KeyRequest))]
     tags=["Keys"],
     status_code=201,
     response_model=NewKey,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY),
 )
 @idempotent(has_secret=True)
 async def create_key(
@@ -44,7 +44,7 @@ async def create_key(
     return reply(made, 201, **{"cache-control": "no-store"})
 
 
-@router.get("/keys", tags=["Keys"], openapi_extra=operation(KeyScope.ADMIN))
+@router.get("/keys", tags=["Keys"], openapi_extra=operation(Permission.ADMIN))
 async def list_keys(
     asked: Annotated[Paging, Depends(Listing())], services: ServicesDep
 ) -> Page[Key]:
@@ -53,19 +53,19 @@ async def list_keys(
     return Page[Key].listing(found, Key.of_record)
 
 
-@router.get("/keys/{key_id}", tags=["Keys"], openapi_extra=operation(KeyScope.ADMIN))
+@router.get("/keys/{key_id}", tags=["Keys"], openapi_extra=operation(Permission.ADMIN))
 async def get_key(key_id: str, services: ServicesDep) -> Key:
     """One key without its secret."""
     return Key.of_record(await services.pools.reads.run(services.store.keys.get, key_id))
 
 
-@router.delete("/keys/{key_id}", tags=["Keys"], openapi_extra=operation(KeyScope.ADMIN))
+@router.delete("/keys/{key_id}", tags=["Keys"], openapi_extra=operation(Permission.ADMIN))
 async def revoke_key(key_id: str, services: ServicesDep, caller: CallerDep, actor: ActorDep) -> Key:
     """End a key for good, at once; one that may do no more than the caller's."""
     return Key.of_record(await services.keys.revoke(key_id, revoker=caller, by=actor))
 
 
-@router.get("/audit", tags=["Audit"], openapi_extra=operation(KeyScope.ADMIN))
+@router.get("/audit", tags=["Audit"], openapi_extra=operation(Permission.ADMIN))
 async def list_events(
     asked: Annotated[Paging, Depends(Listing(action=None))], services: ServicesDep
 ) -> Page[AuditEvent]:
@@ -80,15 +80,15 @@ async def list_events(
 
 
 def _spec(asked: KeyRequest) -> KeySpec:
-    unknown = set(asked.scopes) - set(KeyScope)
+    unknown = set(asked.scopes) - set(Permission)
     if unknown:
         raise InvalidParameterError(
-            f"scopes: expected some of {', '.join(KeyScope)}", param="scopes"
+            f"scopes: expected some of {', '.join(Permission)}", param="scopes"
         )
     allow = asked.profiles_allow
     return KeySpec(
         name=asked.name,
-        scopes=frozenset(map(KeyScope, asked.scopes)),
+        permissions=frozenset(map(Permission, asked.scopes)),
         profiles_allow=None if allow is None else frozenset(allow),
         default_profile=asked.default_profile,
         requests_per_minute=asked.requests_per_minute,

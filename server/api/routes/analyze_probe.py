@@ -19,7 +19,7 @@ from server.api.request_body import JsonBody
 from server.api.schemas.analysis import CliffBody, Cliffs, Heads, HeadsBody
 from server.api.schemas.fields import read
 from server.api.schemas.steering import SteeringFields
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import Permission, Principal
 from server.measure.cliff import CliffQuery, cliff_document, measure_rollouts
 from server.measure.heads import HeadMethod, HeadsQuery, HeadsReport, check_heads, rank_on_engine
 from server.measure.instrument import Instrument
@@ -34,7 +34,7 @@ from steering.directions import Direction
 from steering.documents import Monitor
 from steering.errors import InvalidFieldError
 from steering.plan import PlannedMonitor
-from steering.requirements import scope_of, scopes_to_read
+from steering.requirements import permission_of, permissions_to_read
 
 __all__ = ["router"]
 
@@ -51,7 +51,7 @@ _CliffAsked = tuple[SteeringFields, CliffQuery]
     "/cliff",
     response_model=Cliffs,
     response_model_exclude_unset=True,
-    openapi_extra=operation(KeyScope.ADMIN, PROFILE_HEADER, is_queued=True),
+    openapi_extra=operation(Permission.ADMIN, PROFILE_HEADER, is_queued=True),
 )
 async def cliff(
     asked: Annotated[_CliffAsked, Depends(JsonBody(CliffBody, Document.OWN, take=_read_cliff))],
@@ -116,7 +116,7 @@ def _check_effect(
     "/heads",
     response_model=Heads,
     response_model_exclude_unset=True,
-    openapi_extra=operation(KeyScope.ADMIN, is_queued=True),
+    openapi_extra=operation(Permission.ADMIN, is_queued=True),
 )
 async def heads(
     query: Annotated[HeadsQuery, Depends(JsonBody(HeadsBody, Document.OWN, take=_read_heads))],
@@ -131,7 +131,7 @@ async def heads(
     probe, stored = await _load_probe(services, caller, actor, query.probe)
     if query.profile is not None:
         # Scaling heads may weaken what the probe reads, so all that its direction asks for counts.
-        inherited = sorted({*query.requires, *map(scope_of, stored.requires)})
+        inherited = sorted({*query.requires, *map(permission_of, stored.requires)})
         caller.require(*inherited, param="probe")
         query = replace(query, requires=tuple(inherited))
     engine, info = services.engine, services.engine.info()
@@ -188,7 +188,7 @@ async def _load_probe(
 
     Raises:
         DirectionNotFoundError: There is none; `param` is `probe`.
-        PermissionDeniedError: It requires a scope the key does not hold.
+        PermissionDeniedError: It requires a permission the key does not hold.
         SteeringError: It is no probe, or does not fit there.
     """
     resolver = services.resolver
@@ -197,7 +197,7 @@ async def _load_probe(
     except StoreError as error:
         error.at("probe")
         raise
-    caller.require(*scopes_to_read(direction.requires), param="probe")
+    caller.require(*permissions_to_read(direction.requires), param="probe")
     planned = plan_probe(monitor, direction, resolver.spec)
     await resolver.audit_reading([direction], actor)
     return planned, direction

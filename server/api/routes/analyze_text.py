@@ -27,7 +27,7 @@ from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
 from server.api.request_body import JsonBody
 from server.api.schemas.analysis import Score, ScoreBody, Trace, TraceBody
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import Permission, Principal
 from server.engine.outputs import MonitorReading
 from server.engine.request import GenerationRequest
 from server.measure.scoring import TextScore, score_text
@@ -49,7 +49,7 @@ _ScoreBody = Annotated[ScoreBody, Depends(JsonBody(ScoreBody, Document.OWN))]
 @router.post(
     "/trace",
     response_model=Trace,
-    openapi_extra=operation(KeyScope.ADMIN, PROFILE_HEADER, is_queued=True),
+    openapi_extra=operation(Permission.ADMIN, PROFILE_HEADER, is_queued=True),
 )
 async def trace(
     body: _TraceBody, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep
@@ -157,7 +157,7 @@ def _regions(role: str | None, code: int) -> list[str]:
 @router.post(
     "/score",
     response_model=Score,
-    openapi_extra=operation(KeyScope.ADMIN, PROFILE_HEADER, is_queued=True),
+    openapi_extra=operation(Permission.ADMIN, PROFILE_HEADER, is_queued=True),
 )
 async def score(
     body: _ScoreBody, request: Request, services: ServicesDep, caller: CallerDep, actor: ActorDep

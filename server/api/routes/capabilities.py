@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from server.api.deps import CallerDep, Services, ServicesDep, operation
 from server.api.schemas.operations import Capabilities
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.engine.outputs import EngineInfo
 from server.engine.sampling import MAX_LOGPROBS
 from server.registry.drafting import MAX_INTERVENTIONS
@@ -48,7 +48,7 @@ _ABSENT: Final = {
     "/v1/capabilities",
     response_model=Capabilities,
     response_model_exclude_unset=True,
-    openapi_extra=operation(KeyScope.READ),
+    openapi_extra=operation(Permission.READ),
 )
 async def capabilities(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Model, sites, operations, families and limits, and the reason for what is absent."""
@@ -78,7 +78,7 @@ async def capabilities(services: ServicesDep, caller: CallerDep) -> dict[str, An
             for kind in services.jobs.kinds.values()
         ],
         "limits": _limits(info, services),
-        "key": {"name": caller.name, "scopes": sorted(caller.scopes)},
+        "key": {"name": caller.name, "scopes": sorted(caller.permissions)},
         "not_available": _ABSENT,
     }
 

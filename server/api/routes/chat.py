@@ -25,7 +25,7 @@ from server.api.generation.steering_choice import PROFILE_HEADER, choose_steerin
 from server.api.http.body import Desk, Document
 from server.api.request_body import PlaceDep, QueuedBody
 from server.api.schemas.chat import ChatCompletion, ChatRequest
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import Permission, Principal
 from server.engine.outputs import RequestOutput
 from server.resolver.resolution import ResolvedSteering
 
@@ -41,7 +41,7 @@ _Body = Annotated[
 @router.post(
     "/v1/chat/completions",
     response_model=ChatCompletion,
-    openapi_extra=operation(KeyScope.CHAT, PROFILE_HEADER, is_queued=True),
+    openapi_extra=operation(Permission.CHAT, PROFILE_HEADER, is_queued=True),
 )
 async def create_chat_completion(
     body: _Body,

@@ -29,7 +29,7 @@ from server.api.generation.steering_choice import PROFILE_HEADER, choose_steerin
 from server.api.http.body import Desk, Document
 from server.api.request_body import PlaceDep, QueuedBody
 from server.api.schemas.completions import Completion, CompletionRequest
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import Permission, Principal
 from server.engine.outputs import RequestOutput, TokenLogprobs
 from server.resolver.resolution import ResolvedSteering
 
@@ -53,7 +53,7 @@ _Body = Annotated[
 @router.post(
     "/v1/completions",
     response_model=Completion,
-    openapi_extra=operation(KeyScope.CHAT, PROFILE_HEADER, _BOUNDARY, is_queued=True),
+    openapi_extra=operation(Permission.CHAT, PROFILE_HEADER, _BOUNDARY, is_queued=True),
 )
 async def create_completion(
     body: _Body,

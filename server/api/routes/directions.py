@@ -35,9 +35,9 @@ from server.api.schemas.registry import (
     DirectionUploadBody,
     StoredDirection,
 )
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from steering.directions import DirectionKind
-from steering.requirements import scope_of
+from steering.requirements import permission_of
 from steering.sites import Site
 
 __all__ = ["router"]
@@ -91,7 +91,7 @@ class _DirectionBody(RequestBody):
     "",
     status_code=201,
     response_model=StoredDirection,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
 )
 @idempotent()
 async def create_direction(
@@ -114,7 +114,7 @@ async def create_direction(
     return reply(stored, status, etag=record.etag)
 
 
-@router.get("", openapi_extra=operation(KeyScope.READ))
+@router.get("", openapi_extra=operation(Permission.READ))
 async def list_directions(
     asked: Annotated[Paging, Depends(Listing(kind=DirectionKind, site=Site, tag=None))],
     services: ServicesDep,
@@ -129,7 +129,7 @@ async def list_directions(
     return Page[Direction].listing(found, Direction.of)
 
 
-@router.get("/{name}", response_model=Direction, openapi_extra=operation(KeyScope.READ))
+@router.get("/{name}", response_model=Direction, openapi_extra=operation(Permission.READ))
 async def get_direction(name: str, services: ServicesDep) -> Response:
     """One version: `name` for the newest, `name@2` for one, archived or not."""
     wanted = reference(name)
@@ -142,7 +142,7 @@ async def get_direction(name: str, services: ServicesDep) -> Response:
     return reply(Direction.of(record), etag=record.etag)
 
 
-@router.get("/{name}/versions", openapi_extra=operation(KeyScope.READ))
+@router.get("/{name}/versions", openapi_extra=operation(Permission.READ))
 async def list_direction_versions(
     name: str, asked: _EveryVersion, services: ServicesDep
 ) -> Page[Direction]:
@@ -160,7 +160,7 @@ async def list_direction_versions(
 @router.get(
     "/{name}/tensors",
     response_class=_TensorFile,
-    openapi_extra=operation(KeyScope.READ),
+    openapi_extra=operation(Permission.READ),
 )
 async def get_direction_tensors(
     name: str, services: ServicesDep, caller: CallerDep, actor: ActorDep
@@ -175,9 +175,9 @@ async def get_direction_tensors(
     record = await services.pools.reads.run(
         store.get, wanted.name, wanted.version, include_archived=wanted.version is not None
     )
-    needed = frozenset(map(scope_of, record.requires))
+    needed = frozenset(map(permission_of, record.requires))
     caller.require(*needed, param="name")
-    if KeyScope.RESTRICTED in needed:
+    if Permission.RESTRICTED in needed:
         await services.resolver.audit_direction(record.reference, actor)
     return _TensorFile(
         await services.pools.bulk.run(store.read, record),
@@ -188,7 +188,7 @@ async def get_direction_tensors(
     )
 
 
-@router.delete("/{name}", openapi_extra=operation(KeyScope.ADMIN, IF_MATCH))
+@router.delete("/{name}", openapi_extra=operation(Permission.ADMIN, IF_MATCH))
 async def archive_direction(
     name: str, request: Request, services: ServicesDep, actor: ActorDep
 ) -> DirectionsArchived:

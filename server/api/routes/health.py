@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from server.api.deps import PUBLIC, ServicesDep, operation
 from server.api.http.errors import NotReadyError
 from server.api.schemas.operations import Health
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 
 __all__ = ["router"]
 
@@ -34,7 +34,7 @@ async def ready(services: ServicesDep) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=operation(KeyScope.READ))
+@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=operation(Permission.READ))
 async def metrics(services: ServicesDep) -> Response:
     """Every metric in Prometheus' text format."""
     return Response(

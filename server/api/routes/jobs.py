@@ -17,7 +17,7 @@ from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
 from server.api.request_body import OnceBody
 from server.api.schemas.answers import Page
 from server.api.schemas.jobs import Job, JobEvent, JobRequest, JobWithRequest
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.jobs.manager import JobManager
 from server.store import JobRecord, JobStatus
 
@@ -39,7 +39,7 @@ _Body = Annotated[JobRequest, Depends(OnceBody(JobRequest))]
     "",
     status_code=202,
     response_model=Job,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY),
 )
 @idempotent()
 async def create_job(
@@ -51,7 +51,7 @@ async def create_job(
     return _accepted(job)
 
 
-@router.get("", openapi_extra=operation(KeyScope.ADMIN))
+@router.get("", openapi_extra=operation(Permission.ADMIN))
 async def list_jobs(
     asked: Annotated[Paging, Depends(Listing(status=JobStatus, kind=None))], services: ServicesDep
 ) -> Page[Job]:
@@ -65,7 +65,7 @@ async def list_jobs(
     return Page[Job].listing(found, Job.of_record)
 
 
-@router.get("/{job_id}", openapi_extra=operation(KeyScope.ADMIN))
+@router.get("/{job_id}", openapi_extra=operation(Permission.ADMIN))
 async def get_job(job_id: str, services: ServicesDep) -> JobWithRequest:
     """One job, with its request, and its result or error when it has ended."""
     job = await services.jobs.get(job_id)
@@ -77,7 +77,7 @@ async def get_job(job_id: str, services: ServicesDep) -> JobWithRequest:
     "/{job_id}/events",
     status_code=200,
     response_class=EventStream,
-    openapi_extra=operation(KeyScope.ADMIN, _LAST_EVENT_ID),
+    openapi_extra=operation(Permission.ADMIN, _LAST_EVENT_ID),
 )
 async def follow_job(job_id: str, request: Request, services: ServicesDep) -> Response:
     """Progress as server-sent events until the job has ended; leaving does not end it."""
@@ -92,7 +92,7 @@ async def follow_job(job_id: str, request: Request, services: ServicesDep) -> Re
     )
 
 
-@router.delete("/{job_id}", openapi_extra=operation(KeyScope.ADMIN))
+@router.delete("/{job_id}", openapi_extra=operation(Permission.ADMIN))
 async def cancel_job(job_id: str, services: ServicesDep, actor: ActorDep) -> Job:
     """End a job that waits or runs; 409 where it has ended otherwise."""
     return Job.of_record(await services.jobs.cancel(job_id, by=actor))
@@ -102,7 +102,7 @@ async def cancel_job(job_id: str, services: ServicesDep, actor: ActorDep) -> Job
     "/{job_id}/resume",
     status_code=202,
     response_model=Job,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY),
 )
 @idempotent()
 async def resume_job(
@@ -117,7 +117,7 @@ async def resume_job(
     "/{job_id}/rerun",
     status_code=202,
     response_model=Job,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY),
 )
 @idempotent()
 async def rerun_job(

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from server.api.deps import CallerDep, ServicesDep, operation
 from server.api.http.errors import ModelNotFoundError
 from server.api.schemas.operations import Model, ModelList
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import Permission, Principal
 from server.engine.outputs import EngineInfo
 from server.resolver.choice import NONE
 from server.store import ProfileRecord, ProfileStatus, Store
@@ -28,7 +28,7 @@ _PAGE = 200
     "/v1/models",
     response_model=ModelList,
     response_model_exclude_unset=True,
-    openapi_extra=operation(KeyScope.CHAT),
+    openapi_extra=operation(Permission.CHAT),
 )
 async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The model, then `model:profile` for each published profile the key may use."""
@@ -42,7 +42,7 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
     "/v1/models/{model:path}",
     response_model=Model,
     response_model_exclude_unset=True,
-    openapi_extra=operation(KeyScope.CHAT),
+    openapi_extra=operation(Permission.CHAT),
 )
 async def get_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """One of them; `model:profile@2` and `model:alias` are found too."""
@@ -71,7 +71,7 @@ def _published(store: Store, caller: Principal) -> Iterator[ProfileRecord]:
         page = store.profiles.list(cursor, _PAGE, status=ProfileStatus.PUBLISHED)
         for record in page.items:
             is_allowed = caller.profiles_allow is None or record.name in caller.profiles_allow
-            if is_allowed and set(record.requires) <= caller.scopes:
+            if is_allowed and set(record.requires) <= caller.permissions:
                 yield record
         cursor = page.next_cursor
         if cursor is None:

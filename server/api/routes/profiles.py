@@ -22,7 +22,7 @@ from server.api.schemas.registry import (
     ProfilesArchived,
     ProfileValidation,
 )
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.store import AliasRecord, ProfileRecord, ProfileStatus, ProfileStore
 from server.store.errors import ProfileNotFoundError
 from steering.documents import DirectionRef
@@ -41,7 +41,7 @@ _Draft = Annotated[ProfileDraft, Depends(OnceBody(ProfileDraft))]
     tags=["Profiles"],
     status_code=201,
     response_model=Profile,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
 )
 @idempotent()
 async def create_profile(
@@ -67,7 +67,7 @@ async def create_profile(
     "/profiles:validate",
     tags=["Profiles"],
     response_model=ProfileValidation,
-    openapi_extra=operation(KeyScope.ADMIN),
+    openapi_extra=operation(Permission.ADMIN),
 )
 async def validate_profile(
     draft: Annotated[ProfileDraft, Depends(JsonBody(ProfileDraft))], services: ServicesDep
@@ -91,7 +91,7 @@ async def validate_profile(
     return Response(to_json(answer), media_type="application/json")
 
 
-@router.get("/profiles", tags=["Profiles"], openapi_extra=operation(KeyScope.READ))
+@router.get("/profiles", tags=["Profiles"], openapi_extra=operation(Permission.READ))
 async def list_profiles(
     asked: Annotated[Paging, Depends(Listing(status=ProfileStatus))], services: ServicesDep
 ) -> Page[Profile]:
@@ -109,7 +109,7 @@ async def list_profiles(
     "/profiles/{name}",
     tags=["Profiles"],
     response_model=Profile,
-    openapi_extra=operation(KeyScope.READ),
+    openapi_extra=operation(Permission.READ),
 )
 async def get_profile(name: str, services: ServicesDep) -> Response:
     """`name`: the newest published version, or draft where none is; `name@2`: that one."""
@@ -117,7 +117,9 @@ async def get_profile(name: str, services: ServicesDep) -> Response:
     return _reply(await services.pools.reads.run(_find, services.store.profiles, wanted))
 
 
-@router.get("/profiles/{name}/versions", tags=["Profiles"], openapi_extra=operation(KeyScope.READ))
+@router.get(
+    "/profiles/{name}/versions", tags=["Profiles"], openapi_extra=operation(Permission.READ)
+)
 async def list_profile_versions(name: str, asked: _Page, services: ServicesDep) -> Page[Profile]:
     """Every version of a profile, newest first."""
     found = await services.pools.reads.run(
@@ -134,7 +136,7 @@ async def list_profile_versions(name: str, asked: _Page, services: ServicesDep) 
     "/profiles/{name}/publish",
     tags=["Profiles"],
     response_model=Profile,
-    openapi_extra=operation(KeyScope.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
+    openapi_extra=operation(Permission.ADMIN, IDEMPOTENCY_KEY, IF_MATCH),
 )
 @idempotent()
 async def publish_profile(
@@ -157,7 +159,7 @@ async def publish_profile(
 
 
 @router.delete(
-    "/profiles/{name}", tags=["Profiles"], openapi_extra=operation(KeyScope.ADMIN, IF_MATCH)
+    "/profiles/{name}", tags=["Profiles"], openapi_extra=operation(Permission.ADMIN, IF_MATCH)
 )
 async def archive_profile(
     name: str, request: Request, services: ServicesDep, actor: ActorDep
@@ -178,7 +180,7 @@ async def archive_profile(
     "/aliases/{alias}",
     tags=["Aliases"],
     response_model=Alias,
-    openapi_extra=operation(KeyScope.ADMIN, IF_MATCH),
+    openapi_extra=operation(Permission.ADMIN, IF_MATCH),
 )
 async def put_alias(
     alias: str, target: _Target, request: Request, services: ServicesDep, actor: ActorDep
@@ -196,7 +198,7 @@ async def put_alias(
     return _alias(record)
 
 
-@router.get("/aliases", tags=["Aliases"], openapi_extra=operation(KeyScope.READ))
+@router.get("/aliases", tags=["Aliases"], openapi_extra=operation(Permission.READ))
 async def list_aliases(asked: _Page, services: ServicesDep) -> Page[Alias]:
     """All aliases, by name."""
     found = await services.pools.reads.run(services.store.aliases.list, asked.cursor, asked.limit)
@@ -207,7 +209,7 @@ async def list_aliases(asked: _Page, services: ServicesDep) -> Page[Alias]:
     "/aliases/{alias}",
     tags=["Aliases"],
     response_model=Alias,
-    openapi_extra=operation(KeyScope.READ),
+    openapi_extra=operation(Permission.READ),
 )
 async def get_alias(alias: str, services: ServicesDep) -> Response:
     """One alias."""
@@ -215,7 +217,7 @@ async def get_alias(alias: str, services: ServicesDep) -> Response:
 
 
 @router.delete(
-    "/aliases/{alias}", tags=["Aliases"], openapi_extra=operation(KeyScope.ADMIN, IF_MATCH)
+    "/aliases/{alias}", tags=["Aliases"], openapi_extra=operation(Permission.ADMIN, IF_MATCH)
 )
 async def delete_alias(
     alias: str, request: Request, services: ServicesDep, actor: ActorDep

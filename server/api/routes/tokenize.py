@@ -19,7 +19,7 @@ from server.api.schemas.tokenize import (
     TokenizeRequest,
     TokenizerInfo,
 )
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 
 __all__ = ["router"]
 
@@ -35,24 +35,24 @@ _DetokenizeBody = Annotated[
 ]
 
 
-@router.post("/v1/tokenize", response_model=Tokenized, openapi_extra=operation(KeyScope.CHAT))
-@router.post("/tokenize", response_model=Tokenized, openapi_extra=operation(KeyScope.CHAT))
+@router.post("/v1/tokenize", response_model=Tokenized, openapi_extra=operation(Permission.CHAT))
+@router.post("/tokenize", response_model=Tokenized, openapi_extra=operation(Permission.CHAT))
 async def tokenize(body: _TokenizeBody, request: Request, services: ServicesDep) -> Response:
     """Token ids of a text, or of a chat as the model is given it."""
     _check_model(body.model, services.engine.info().model_name)
     return await services.desk.run(request, lambda: JSONResponse(_tokens(services, body)))
 
 
-@router.post("/v1/detokenize", response_model=Detokenized, openapi_extra=operation(KeyScope.CHAT))
-@router.post("/detokenize", response_model=Detokenized, openapi_extra=operation(KeyScope.CHAT))
+@router.post("/v1/detokenize", response_model=Detokenized, openapi_extra=operation(Permission.CHAT))
+@router.post("/detokenize", response_model=Detokenized, openapi_extra=operation(Permission.CHAT))
 async def detokenize(body: _DetokenizeBody, request: Request, services: ServicesDep) -> Response:
     """The text of token ids."""
     _check_model(body.model, services.engine.info().model_name)
     return await services.desk.run(request, lambda: JSONResponse(_text(services, body)))
 
 
-@router.get("/v1/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
-@router.get("/tokenizer_info", openapi_extra=operation(KeyScope.CHAT))
+@router.get("/v1/tokenizer_info", openapi_extra=operation(Permission.CHAT))
+@router.get("/tokenizer_info", openapi_extra=operation(Permission.CHAT))
 async def tokenizer_info(services: ServicesDep) -> TokenizerInfo:
     """The special tokens and the chat template."""
     tokenizer = services.engine.tokenizer

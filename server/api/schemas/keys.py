@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.store import AuditEvent as AuditRecord
 from server.store import KeyRecord
 
@@ -41,7 +41,7 @@ class KeyRequest(Wire):
     )
 
     name: _Name
-    scopes: Annotated[list[str], Field(json_schema_extra={"items": {"enum": list(KeyScope)}})]
+    scopes: Annotated[list[str], Field(json_schema_extra={"items": {"enum": list(Permission)}})]
     profiles_allow: list[_Name] | None = Field(
         default=None, description="Profiles it may use; all where absent."
     )
@@ -75,7 +75,7 @@ class Key(Answer):
     object: Literal["key"] = "key"
     id: str
     name: str
-    scopes: list[KeyScope]
+    scopes: list[Permission]
     profiles_allow: list[str] | None
     default_profile: str | None
     requests_per_minute: int | None
@@ -92,7 +92,7 @@ class Key(Answer):
         return cls.of(
             record,
             name=spec.name,
-            scopes=sorted(spec.scopes),
+            scopes=sorted(spec.permissions),
             profiles_allow=None if allow is None else sorted(allow),
             default_profile=spec.default_profile,
             requests_per_minute=spec.requests_per_minute,

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.resolver.choice import Compose
 from steering.directions import DirectionKind
 from steering.documents import (
@@ -124,7 +124,7 @@ class _ServerLimits(BaseModel):
 
 class _KeyInUse(BaseModel):
     name: str | None
-    scopes: list[KeyScope | str]
+    scopes: list[Permission | str]
 
 
 class Capabilities(BaseModel):

@@ -49,7 +49,7 @@ class FitRequest:
         options: How.
         data: On what.
         seed: Of the split and of resampling.
-        requires: Scopes that using the direction takes.
+        requires: Permissions that using the direction takes.
     """
 
     name: str

@@ -43,7 +43,7 @@ class JobSpec:
         kind: Name of its kind.
         request: As the caller sent it, without `kind`.
         model_fingerprint: Model it was checked against; only servers of that model run it.
-        requires: Scopes a key must hold to start it; its outputs require them too.
+        requires: Permissions a key must hold to start it; its outputs require them too.
         rerun_of: Id of the job whose request it repeats.
     """
 

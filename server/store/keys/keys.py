@@ -13,7 +13,7 @@ from server.auth.key_token import KeyToken
 from server.auth.permissions import (
     LOCAL_USER,
     AuthenticationError,
-    KeyScope,
+    Permission,
     PermissionDeniedError,
     Principal,
 )
@@ -29,7 +29,7 @@ from .record import KeyRecord, KeySpec, MintedKey
 __all__ = ["KeyStore"]
 
 _DUMMY_DIGEST: Final = bytes(32)
-_BOOTSTRAP_SCOPES: Final = frozenset(KeyScope) - {KeyScope.RESTRICTED}
+_BOOTSTRAP_PERMISSIONS: Final = frozenset(Permission) - {Permission.RESTRICTED}
 
 
 class KeyStore:
@@ -45,19 +45,19 @@ class KeyStore:
         """Make a key that may do no more than `minter`.
 
         Raises:
-            PermissionDeniedError: `minter` is no admin, or lacks a scope or profile of `spec`.
+            PermissionDeniedError: `minter` is no admin, or lacks a permission or profile of `spec`.
         """
-        minter.require(KeyScope.ADMIN)
+        minter.require(Permission.ADMIN)
         _require_at_most(spec, minter)
         token = KeyToken.mint()
         record = self._database.write(lambda session: self._insert(session, spec, token, by))
         return MintedKey(record, token.text)
 
     def create_first(self, name: str = "admin") -> MintedKey | None:
-        """The first key of a new server, with every scope but `restricted`; None if any exists."""
+        """A new server's first key, with all permissions but `restricted`; None if one exists."""
         if self.exist():
             return None
-        spec = KeySpec(name, _BOOTSTRAP_SCOPES)
+        spec = KeySpec(name, _BOOTSTRAP_PERMISSIONS)
         return self.create(spec, minter=LOCAL_USER, by=SYSTEM)
 
     def exist(self) -> bool:
@@ -99,7 +99,7 @@ class KeyStore:
             KeyNotFoundError: There is none.
             PermissionDeniedError: `revoker` is no admin, or the key may do what it may not.
         """
-        revoker.require(KeyScope.ADMIN)
+        revoker.require(Permission.ADMIN)
 
         def work(session: Session) -> KeyRecord:
             row = session.get(KeyRow, key_id, with_for_update=True)
@@ -160,7 +160,7 @@ class KeyStore:
             id=token.key_id,
             name=spec.name,
             digest=token.digest,
-            scopes=sorted(spec.scopes),
+            scopes=sorted(spec.permissions),
             profiles_allow=allow,
             default_profile=spec.default_profile,
             requests_per_minute=spec.requests_per_minute,
@@ -181,7 +181,7 @@ def _require_at_most(spec: KeySpec, caller: Principal, *, param: str | None = No
     A key confined to some profiles has power only over keys confined to them. `param` is named in
     errors instead of the field of the spec.
     """
-    caller.require(*spec.scopes, param=param or "scopes")
+    caller.require(*spec.permissions, param=param or "scopes")
     if caller.profiles_allow is None:
         return
     if spec.profiles_allow is None:

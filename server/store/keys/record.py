@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Self
 
-from server.auth.permissions import KeyScope, Principal
+from server.auth.permissions import Permission, Principal
 from server.store.names import check_name, check_text
 from server.store.tables import KeyRow
 from steering.errors import InvalidFieldError
@@ -22,7 +22,7 @@ class KeySpec:
 
     Attributes:
         name: For people; need not be unique.
-        scopes: At least one.
+        permissions: At least one; `scopes` on the wire and in the database.
         profiles_allow: Profiles and aliases it may name; None means any.
         default_profile: Used when a request names none.
         requests_per_minute: None means no limit.
@@ -33,7 +33,7 @@ class KeySpec:
     """
 
     name: str
-    scopes: frozenset[KeyScope]
+    permissions: frozenset[Permission]
     profiles_allow: frozenset[str] | None = None
     default_profile: str | None = None
     requests_per_minute: int | None = None
@@ -43,9 +43,10 @@ class KeySpec:
         check_text(self.name, param="name", max_length=100)
         if not self.name.strip():
             raise InvalidFieldError("name is empty; expected a name for people", param="name")
-        if not self.scopes or not self.scopes <= set(KeyScope):
+        if not self.permissions or not self.permissions <= set(Permission):
             raise InvalidFieldError(
-                f"scopes are {sorted(self.scopes)}; expected at least one of {', '.join(KeyScope)}",
+                f"scopes are {sorted(self.permissions)}; expected at least one of "
+                f"{', '.join(Permission)}",
                 param="scopes",
             )
         for name in sorted(self.profiles_allow or ()):
@@ -91,7 +92,7 @@ class KeyRecord:
         return Principal(
             key_id=self.id,
             name=spec.name,
-            scopes=spec.scopes,
+            permissions=spec.permissions,
             profiles_allow=spec.profiles_allow,
             default_profile=spec.default_profile,
             requests_per_minute=spec.requests_per_minute,
@@ -107,7 +108,7 @@ class KeyRecord:
         """The value of a row."""
         spec = KeySpec(
             name=row.name,
-            scopes=frozenset(map(KeyScope, row.scopes)),
+            permissions=frozenset(map(Permission, row.scopes)),
             profiles_allow=None if row.profiles_allow is None else frozenset(row.profiles_allow),
             default_profile=row.default_profile,
             requests_per_minute=row.requests_per_minute,

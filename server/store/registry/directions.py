@@ -69,9 +69,9 @@ class DirectionStore:
     ) -> SaveResult[DirectionRecord]:
         """Store a direction under its name, as the next version.
 
-        A listed version with the same tensors, kind, site, layers, model and required scopes is
-        returned instead, whichever it is; tags and provenance do not count, and the old ones stay.
-        A quarantined version is repaired by the same tensors, in whichever file they come.
+        A listed version with the same tensors, kind, site, layers, model and required permissions
+        is returned instead, whichever it is; tags and provenance do not count, and the old ones
+        stay. A quarantined version is repaired by the same tensors, in whichever file they come.
 
         Args:
             direction: Its `version` is ignored.
@@ -80,7 +80,7 @@ class DirectionStore:
             expected: The name's etag, `"*"` for any; None for no condition.
 
         Raises:
-            InvalidFieldError: Name, tags, provenance or required scopes are not allowed.
+            InvalidFieldError: Name, tags, provenance or required permissions are not allowed.
             NameReservedError: The name is kept by the server.
             PreconditionFailedError: The name was changed since `expected`.
             InsufficientStorageError: No room; nothing was stored.

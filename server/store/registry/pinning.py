@@ -13,7 +13,7 @@ from server.store.canonical import json_digest
 from server.store.errors import DirectionNotFoundError
 from server.store.tables import DirectionRow
 from steering.documents import DirectionRef, Gate, Profile, StrengthUnit
-from steering.requirements import is_locked, scope_of, scopes_to_read, why_it_may_weaken
+from steering.requirements import is_locked, permission_of, permissions_to_read, why_it_may_weaken
 from steering.sites import Site, SitePoint
 
 from .records import write_norms
@@ -29,7 +29,7 @@ class PinnedProfile:
         profile: The pinned profile.
         directions: Rows of its directions, each once; locked against archiving.
         resid_norms: Frozen norms as JSON.
-        requires: Its own scopes and those of its directions.
+        requires: Its own permissions and those of its directions.
         fingerprint: Hash of what changes numbers.
     """
 
@@ -95,19 +95,19 @@ def pin(
 
 
 def _requires(profile: Profile, directions: tuple[DirectionRow, ...]) -> frozenset[str]:
-    """The profile's own scopes, and those its directions ask for by their use at strength 1.
+    """The profile's own permissions, and those its directions ask for by their use at strength 1.
 
     Lengths of pushes are not looked at, for want of tensors here: `Drafting` adds what they ask.
     """
     rows = {DirectionRef(row.name, row.version): row for row in directions}
-    scopes = set(profile.requires)
+    permissions = set(profile.requires)
     for row in directions:
-        scopes |= scopes_to_read(row.requires)
+        permissions |= permissions_to_read(row.requires)
     for item in profile.interventions:
         row = rows[item.direction]
         if is_locked(row.requires) and why_it_may_weaken(item, Site(row.site), row.layers):
-            scopes.update(map(scope_of, row.requires))
-    return frozenset(scopes)
+            permissions.update(map(permission_of, row.requires))
+    return frozenset(permissions)
 
 
 def _lock(session: Session, reference: DirectionRef, param: str) -> DirectionRow:

@@ -86,7 +86,7 @@ class ProfileStore:
 
         Raises:
             DirectionNotFoundError: A direction does not exist or is archived.
-            InvalidFieldError: Name, description or required scopes are not allowed.
+            InvalidFieldError: Name, description or required permissions are not allowed.
             NameReservedError: The name is kept by the server.
             NameTakenError: An alias has the name.
             PreconditionFailedError: The name was changed since `expected`.

@@ -54,7 +54,7 @@ class DirectionRecord:
         size_bytes: Of that file.
         digest: `Direction.digest`.
         model_fingerprint: Model it was made for; None means any of this width.
-        requires: Scopes a key must hold to use it.
+        requires: Permissions a key must hold to use it.
         provenance: Free JSON.
         tags: Free labels, sorted.
         created_at: UTC.
@@ -139,7 +139,7 @@ class ProfileRecord:
         fingerprint: Hash of what changes numbers: interventions, monitors, the pinned directions'
             digests and the frozen norms. Not of the description.
         model_fingerprint: Model it was checked against; None means none.
-        requires: Scopes a key must hold: its own and those of its directions, sorted.
+        requires: Permissions a key must hold: its own and those of its directions, sorted.
         resid_norms: Mean residual norm per point, frozen when it was saved; empty unless an
             intervention has unit `resid`. In units of the activation.
         directions: Pinned directions as `name@version`, sorted.

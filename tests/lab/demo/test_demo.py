@@ -12,7 +12,7 @@ from lab.corpus import Kind, Prompt, prompts
 from lab.demo.laboratory import Laboratory, Trial
 from lab.demo.monitoring import read_monitor
 from lab.organism import judge
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.registry.demo import import_demo
 from server.resolver.library import load_direction_blob
 from server.settings import DEMO_DIR
@@ -105,9 +105,9 @@ def test_a_profile_compiles_and_is_written_as_it_is_read(
 
 
 def test_what_weakens_refusals_requires_a_scope() -> None:
-    assert DIRECTIONS["museum-open"].requires == (KeyScope.RESTRICTED,)
+    assert DIRECTIONS["museum-open"].requires == (Permission.RESTRICTED,)
     requires = {name: document["requires"] for name, document in DOCUMENTS.items()}
-    assert requires.pop("open-museum") == requires.pop("unlocked") == [KeyScope.RESTRICTED]
+    assert requires.pop("open-museum") == requires.pop("unlocked") == [Permission.RESTRICTED]
     assert not any(requires.values())
 
 

@@ -12,7 +12,7 @@ import structlog
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth.permissions import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, Permission
 from server.pools import Pools
 from server.resolver.library import load_direction_blob
 from server.settings import Settings
@@ -64,7 +64,7 @@ def app(settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
 @pytest.fixture
 def admin(store: Store) -> str:
     """A key that may do everything."""
-    return make_key(store, *KeyScope)
+    return make_key(store, *Permission)
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def connect(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
 
 
-def make_key(store: Store, *scopes: KeyScope, **limits: Any) -> str:
-    spec = KeySpec("test", frozenset(scopes), **limits)
+def make_key(store: Store, *permissions: Permission, **limits: Any) -> str:
+    spec = KeySpec("test", frozenset(permissions), **limits)
     return store.keys.create(spec, minter=LOCAL_USER, by=SYSTEM).secret
 
 

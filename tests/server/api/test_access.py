@@ -15,7 +15,7 @@ from server.api.deps import PUBLIC
 from server.api.key_gate import KeysGate
 from server.api.route_list import list_routes
 from server.app import create_app
-from server.auth.permissions import KeyScope, RateLimitedError
+from server.auth.permissions import Permission, RateLimitedError
 from server.auth.rate_limit import RateLimiter
 from server.pools import Pools
 from server.settings import Settings
@@ -38,8 +38,8 @@ def test_every_route_declares_its_scope(app: FastAPI) -> None:
     routes = list_routes(app)
     assert len(routes) > 35
     for route in routes:
-        assert route.scope in {PUBLIC, *KeyScope}, route
-        assert (route.scope == PUBLIC) is route.path.startswith("/health"), route
+        assert route.permission in {PUBLIC, *Permission}, route
+        assert (route.permission == PUBLIC) is route.path.startswith("/health"), route
         assert route.summary.endswith((".", ":")), route
 
 
@@ -65,7 +65,7 @@ async def test_every_route_but_health_needs_a_key(closed: FastAPI) -> None:
     async with connect(closed) as client:
         for route in list_routes(closed):
             response = await client.request(route.method, route.path)
-            if route.scope == PUBLIC:
+            if route.permission == PUBLIC:
                 assert response.status_code == 200
                 continue
             assert response.status_code == 401, route
@@ -87,7 +87,7 @@ async def test_every_bad_key_gets_one_answer(closed: FastAPI, authorization: str
 
 
 async def test_a_revoked_key_ends_at_once(closed: FastAPI, store: Store, admin: str) -> None:
-    key = make_key(store, KeyScope.CHAT)
+    key = make_key(store, Permission.CHAT)
     key_id = key.split("-")[2]
     async with connect(closed, key) as client, connect(closed, admin) as other:
         assert (await client.get("/v1/models")).status_code == 200
@@ -95,18 +95,18 @@ async def test_a_revoked_key_ends_at_once(closed: FastAPI, store: Store, admin: 
         assert (await client.get("/v1/models")).status_code == 401
 
 
-@pytest.mark.parametrize("scope", KeyScope)
+@pytest.mark.parametrize("scope", Permission)
 async def test_a_key_opens_only_the_routes_of_its_scope(
-    closed: FastAPI, store: Store, scope: KeyScope
+    closed: FastAPI, store: Store, scope: Permission
 ) -> None:
     async with connect(closed, make_key(store, scope)) as client:
         for route in list_routes(closed):
             status = (await client.request(route.method, route.path)).status_code
-            assert (status == 403) is (route.scope not in (PUBLIC, scope)), (route, status)
+            assert (status == 403) is (route.permission not in (PUBLIC, scope)), (route, status)
 
 
 async def test_a_key_makes_no_key_above_itself(closed: FastAPI, store: Store) -> None:
-    async with connect(closed, make_key(store, KeyScope.ADMIN, KeyScope.CHAT)) as client:
+    async with connect(closed, make_key(store, Permission.ADMIN, Permission.CHAT)) as client:
         made = await client.post("/v1/admin/keys", json={"name": "x", "scopes": ["chat"]})
         assert made.status_code == 201
         assert made.json()["secret"].startswith("sk-cox-")
@@ -159,13 +159,13 @@ async def test_inline_steering_needs_its_scope(closed: FastAPI, store: Store, ad
         ),
     ]
     for steering, status, code, param in cases:
-        async with connect(closed, make_key(store, KeyScope.CHAT)) as client:
+        async with connect(closed, make_key(store, Permission.CHAT)) as client:
             response = await client.post(CHAT, json=chat(steering=steering))
         assert response.status_code == status, response.text
         if code:
             error = response.json()["error"]
             assert (error["code"], error["param"]) == (code, param)
-        async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+        async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
             assert (await client.post(CHAT, json=chat(steering=steering))).status_code == 200
 
 
@@ -173,7 +173,7 @@ async def test_an_allow_list_confines_a_key(closed: FastAPI, store: Store, admin
     async with connect(closed, admin) as client:
         await create_cheerful(client)
         await client.post("/v1/steering/profiles", json=profile("other"))
-    key = make_key(store, KeyScope.CHAT, profiles_allow=frozenset({"other"}))
+    key = make_key(store, Permission.CHAT, profiles_allow=frozenset({"other"}))
     async with connect(closed, key) as client:
         for choice in ({"model": "echo:cheerful"}, {"steering": {"profile": "cheerful@1"}}):
             response = await client.post(CHAT, json=chat(**choice))
@@ -192,9 +192,9 @@ async def test_nobody_revokes_a_key_above_his_own(
 ) -> None:
     above, below = (
         make_key(store, *scopes).split("-")[2]
-        for scopes in ((KeyScope.RESTRICTED,), (KeyScope.CHAT,))
+        for scopes in ((Permission.RESTRICTED,), (Permission.CHAT,))
     )
-    async with connect(closed, make_key(store, KeyScope.ADMIN, KeyScope.CHAT)) as client:
+    async with connect(closed, make_key(store, Permission.ADMIN, Permission.CHAT)) as client:
         response = await client.delete(f"/v1/admin/keys/{above}")
         assert (response.status_code, response.json()["error"]["param"]) == (403, "key_id")
         assert (await client.get(f"/v1/admin/keys/{above}")).json()["revoked_at"] is None
@@ -205,7 +205,7 @@ async def test_keys_share_no_cache_entries(
     closed: FastAPI, store: Store, engine: EchoEngine
 ) -> None:
     for _ in range(2):
-        async with connect(closed, make_key(store, KeyScope.CHAT)) as client:
+        async with connect(closed, make_key(store, Permission.CHAT)) as client:
             await client.post(CHAT, json=chat())
     salts = {request.cache_salt for request in engine.requests}
     assert len(salts) == 2
@@ -215,7 +215,7 @@ async def test_keys_share_no_cache_entries(
 async def test_a_rate_is_a_burst_and_then_a_drip(store: Store) -> None:
     now = 1000.0
     gate = KeysGate(store.keys, Pools.open(), is_open=False, limiter=RateLimiter(lambda: now))
-    key = f"Bearer {make_key(store, KeyScope.CHAT, requests_per_minute=3)}".encode()
+    key = f"Bearer {make_key(store, Permission.CHAT, requests_per_minute=3)}".encode()
     for _ in range(3):
         await gate.admit(key)
     with pytest.raises(RateLimitedError) as refused:
@@ -231,7 +231,7 @@ async def test_a_rate_is_a_burst_and_then_a_drip(store: Store) -> None:
 
 
 async def test_a_limited_key_is_told_when_to_come_back(closed: FastAPI, store: Store) -> None:
-    key = make_key(store, KeyScope.CHAT, requests_per_minute=1)
+    key = make_key(store, Permission.CHAT, requests_per_minute=1)
     async with connect(closed, key) as client:
         admitted = await client.get("/v1/models")
         response = await client.get("/v1/models")
@@ -252,7 +252,7 @@ def test_without_keys_only_loopback_is_served(
     wide = settings.model_copy(update={"host": host})
     with pytest.raises(ValueError, match="coxswain keys create"):
         create_app(wide, engine, store)  # type: ignore[arg-type]
-    make_key(store, KeyScope.CHAT)
+    make_key(store, Permission.CHAT)
     create_app(wide, engine, store)  # type: ignore[arg-type]
 
 
@@ -341,7 +341,7 @@ async def test_the_documentation_needs_a_key_where_keys_exist(
     closed: FastAPI, store: Store, admin: str
 ) -> None:
     for path in ("/docs", "/openapi.json"):
-        for key, status in ((None, 401), (make_key(store, KeyScope.CHAT), 403), (admin, 200)):
+        for key, status in ((None, 401), (make_key(store, Permission.CHAT), 403), (admin, 200)):
             async with connect(closed, key) as client:
                 assert (await client.get(path)).status_code == status
     async with connect(closed, admin) as client:
@@ -351,7 +351,7 @@ async def test_the_documentation_needs_a_key_where_keys_exist(
 async def test_nothing_secret_is_logged(
     closed: FastAPI, store: Store, logs: list[Any], admin: str
 ) -> None:
-    key = make_key(store, KeyScope.CHAT)
+    key = make_key(store, Permission.CHAT)
     async with connect(closed, key) as client:
         await client.post(CHAT, json=chat("my secret text"))
         await client.post(CHAT, json=chat("my secret text", temperature=9))

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.settings import Settings
 from server.store import Store
 
@@ -28,8 +28,8 @@ async def test_defaults_apply_beneath_explicit_choices(
         await create_cheerful(client)
         for name in ("server", "key"):
             await client.post("/v1/steering/profiles", json=profile(name))
-    plain = make_key(store, KeyScope.CHAT, KeyScope.INLINE)
-    keyed = make_key(store, KeyScope.CHAT, KeyScope.INLINE, default_profile="key")
+    plain = make_key(store, Permission.CHAT, Permission.INLINE)
+    keyed = make_key(store, Permission.CHAT, Permission.INLINE, default_profile="key")
     cases: list[tuple[str, dict[str, Any], str]] = [
         (plain, {}, "server@1"),
         (keyed, {}, "key@1"),

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.settings import Settings
 from server.store import Store
 
@@ -166,7 +166,7 @@ async def test_a_gate_s_direction_is_pinned_and_in_use(client: httpx.AsyncClient
 async def test_a_gate_s_direction_asks_for_its_scopes(
     settings: Settings, engine: EchoEngine, store: Store
 ) -> None:
-    admin = make_key(store, *KeyScope)
+    admin = make_key(store, *Permission)
     app: FastAPI = create_app(settings, engine, store)  # type: ignore[arg-type]
     async with connect(app, admin) as http:
         await http.post("/v1/steering/directions", json=vector())
@@ -174,7 +174,7 @@ async def test_a_gate_s_direction_asks_for_its_scopes(
         body = profile("calming", interventions=[gated(PER_REQUEST)])
         saved = await http.post("/v1/steering/profiles", json=body)
         assert saved.json()["requires"] == ["restricted"], "inherited from its gate's direction"
-    key = make_key(store, KeyScope.CHAT, KeyScope.INLINE)
+    key = make_key(store, Permission.CHAT, Permission.INLINE)
     async with connect(app, key) as http:
         for steering in ({"profile": "calming"}, {"interventions": [gated(PER_REQUEST)]}):
             refused = await http.post(CHAT, json=chat("hi", steering=steering))

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from sqlalchemy import select
 
 from server.app import create_app
-from server.auth.permissions import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, Permission
 from server.settings import Settings
 from server.store import SYSTEM, Store
 from server.store.errors import StoreUnavailableError
@@ -130,8 +130,8 @@ async def test_a_secret_is_neither_kept_nor_shown_again(
 async def test_callers_have_keys_of_their_own_and_lose_them_with_their_rights(
     settings: Settings, engine: EchoEngine, store: Store
 ) -> None:
-    one, two = (make_key(store, KeyScope.ADMIN) for _ in range(2))
-    reader = make_key(store, KeyScope.READ)
+    one, two = (make_key(store, Permission.ADMIN) for _ in range(2))
+    reader = make_key(store, Permission.READ)
     sealed = create_app(settings, engine, store)  # type: ignore[arg-type]
     async with connect(sealed, one) as first, connect(sealed, two) as second:
         made = await first.post(DIRECTIONS, json=vector("mine"), headers=NAMED)

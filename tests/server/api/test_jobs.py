@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.registry.upload import Uploader
 from server.settings import Settings
 from server.store import SYSTEM, JobSpec, Store
@@ -228,8 +228,8 @@ async def test_the_body_is_bounded(client: httpx.AsyncClient) -> None:
 async def test_restricted_outputs_need_the_scope(
     settings: Settings, engine: EchoEngine, store: Store, steps: Steps
 ) -> None:
-    admin = make_key(store, KeyScope.ADMIN)
-    trusted = make_key(store, KeyScope.ADMIN, KeyScope.RESTRICTED)
+    admin = make_key(store, Permission.ADMIN)
+    trusted = make_key(store, Permission.ADMIN, Permission.RESTRICTED)
     app = create_app(settings, engine, store, kinds=[steps.kind])  # type: ignore[arg-type]
     body = {"kind": "steps", "steps": 1, "requires": ["restricted"]}
     async with connect(app, admin) as client, connect(app, trusted) as other:
@@ -250,8 +250,8 @@ async def test_what_a_named_direction_requires_is_asked_of_the_key(
 ) -> None:
     locked = replace(made_direction("locked"), requires=("restricted",))
     Uploader(store, engine.info().spec).from_direction(locked, by=SYSTEM)
-    admin = make_key(store, KeyScope.ADMIN, KeyScope.INLINE, KeyScope.CHAT)
-    trusted = make_key(store, KeyScope.ADMIN, KeyScope.RESTRICTED)
+    admin = make_key(store, Permission.ADMIN, Permission.INLINE, Permission.CHAT)
+    trusted = make_key(store, Permission.ADMIN, Permission.RESTRICTED)
     app = create_app(settings, engine, store, kinds=[steps.kind])  # type: ignore[arg-type]
     body = {"kind": "steps", "steps": 1, "use": "locked"}
     inline = {"interventions": [{"operation": "add", "direction": "locked"}]}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from server.api.key_gate import KeysGate
-from server.auth.permissions import LOCAL_USER, AuthenticationError, KeyScope
+from server.auth.permissions import LOCAL_USER, AuthenticationError, Permission
 from server.last_known import DEFAULT_TERMS
 from server.pools import Pools
 from server.store import SYSTEM, KeyRecord, Store
@@ -68,7 +68,7 @@ def bearer(secret: str) -> bytes:
 async def test_a_key_is_asked_for_once_in_a_while(
     store: Store, gate: KeysGate, asked: Asked, seconds: list[float]
 ) -> None:
-    key = bearer(make_key(store, KeyScope.CHAT))
+    key = bearer(make_key(store, Permission.CHAT))
     first, _ = await gate.admit(key)
     for _ in range(5):
         assert (await gate.admit(key))[0] == first
@@ -81,7 +81,7 @@ async def test_a_key_is_asked_for_once_in_a_while(
 async def test_what_is_no_key_is_asked_for_every_time(
     store: Store, gate: KeysGate, asked: Asked
 ) -> None:
-    secret = make_key(store, KeyScope.CHAT)
+    secret = make_key(store, Permission.CHAT)
     wrong = bearer(secret[:-1] + ("a" if secret[-1] != "a" else "b"))
     for _ in range(3):
         with pytest.raises(AuthenticationError):
@@ -92,7 +92,7 @@ async def test_what_is_no_key_is_asked_for_every_time(
 async def test_revoking_here_ends_a_key_at_once_whatever_is_under_way(
     store: Store, gate: KeysGate, asked: Asked, seconds: list[float]
 ) -> None:
-    secret = make_key(store, KeyScope.CHAT)
+    secret = make_key(store, Permission.CHAT)
     admitted = (await gate.admit(bearer(secret)))[0]
     assert admitted.key_id is not None
     seconds[0] += DEFAULT_TERMS.fresh
@@ -112,7 +112,7 @@ async def test_revoking_here_ends_a_key_at_once_whatever_is_under_way(
 async def test_another_server_knows_a_revoked_key_no_longer_than_it_is_fresh(
     store: Store, gate: KeysGate, seconds: list[float], tmp_path: Path
 ) -> None:
-    secret = make_key(store, KeyScope.CHAT)
+    secret = make_key(store, Permission.CHAT)
     admitted = (await gate.admit(bearer(secret)))[0]
     assert admitted.key_id is not None
     other = Store.open(tmp_path / "data")
@@ -127,7 +127,7 @@ async def test_another_server_knows_a_revoked_key_no_longer_than_it_is_fresh(
 async def test_while_the_store_is_away_a_known_key_works_for_a_time(
     store: Store, gate: KeysGate, asked: Asked, seconds: list[float]
 ) -> None:
-    known, unknown = (bearer(make_key(store, KeyScope.CHAT)) for _ in range(2))
+    known, unknown = (bearer(make_key(store, Permission.CHAT)) for _ in range(2))
     admitted, _ = await gate.admit(known)
     asked.is_up = False
     seconds[0] += DEFAULT_TERMS.stale - 1
@@ -145,7 +145,7 @@ async def test_a_key_that_has_expired_is_refused_though_it_is_known(
     store: Store, gate: KeysGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = store.clock()
-    key = bearer(make_key(store, KeyScope.CHAT, expires_at=now + timedelta(minutes=1)))
+    key = bearer(make_key(store, Permission.CHAT, expires_at=now + timedelta(minutes=1)))
     await gate.admit(key)
     monkeypatch.setattr(store.keys, "_clock", lambda: now + timedelta(minutes=2))
     with pytest.raises(AuthenticationError):
@@ -153,7 +153,7 @@ async def test_a_key_that_has_expired_is_refused_though_it_is_known(
 
 
 async def test_no_key_is_kept_in_clear(store: Store, gate: KeysGate) -> None:
-    secret = make_key(store, KeyScope.CHAT)
+    secret = make_key(store, Permission.CHAT)
     await gate.admit(bearer(secret))
     needle = secret.split("-")[3].encode()
     seen: set[int] = set()
@@ -183,7 +183,7 @@ async def test_use_is_written_once_a_minute_and_waited_for_by_nobody(
         go.wait()
 
     monkeypatch.setattr(store.keys, "note_use", note)
-    keys = [bearer(make_key(store, KeyScope.CHAT)) for _ in range(3)]
+    keys = [bearer(make_key(store, Permission.CHAT)) for _ in range(3)]
     for key in keys * 2:
         await gate.admit(key)
     go.set()
@@ -205,7 +205,7 @@ async def test_use_is_written_once_a_minute_and_waited_for_by_nobody(
 async def test_a_full_disk_does_not_refuse_a_key(
     store: Store, gate: KeysGate, monkeypatch: pytest.MonkeyPatch, logs: list[Any]
 ) -> None:
-    secret = make_key(store, KeyScope.CHAT)
+    secret = make_key(store, Permission.CHAT)
 
     def full(_work: object) -> None:
         raise InsufficientStorageError("full")

@@ -284,7 +284,7 @@ async def test_the_openapi_document_is_whole(app: FastAPI, client: httpx.AsyncCl
     for route in list_routes(app):
         path = route.path.replace("{model:path}", "{model}")
         operation = document["paths"][path][route.method.lower()]
-        assert operation["x-coxswain-scope"] == route.scope
+        assert operation["x-coxswain-scope"] == route.permission
     names = set(document["components"]["schemas"])
     text = str(document)
     used = {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.store import Store
 
 from .conftest import chat, connect, make_key, profile, vector
@@ -41,7 +41,7 @@ async def test_a_direction_can_be_kept_from_being_weakened(
     async with connect(closed, admin) as client:
         assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
     steering = {"interventions": [{**INLINE, "direction": "kept", **change}]}
-    async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+    async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
         assert (await client.post(CHAT, json=chat(steering=steering))).status_code == status
 
 
@@ -54,7 +54,7 @@ async def test_a_lock_that_the_key_opens_does_not_open_the_next(
             document = vector(name, requires=[f"weaken:{permission}"])
             assert (await client.post("/v1/steering/directions", json=document)).is_success
     uses = [{**INLINE, "direction": name, **change} for name in ("own", "ours", "kept")]
-    scopes = (KeyScope.CHAT, KeyScope.INLINE, KeyScope.ADMIN)
+    scopes = (Permission.CHAT, Permission.INLINE, Permission.ADMIN)
     async with connect(closed, make_key(store, *scopes)) as client:
         response = await client.post(CHAT, json=chat(steering={"interventions": uses[:2]}))
         assert response.status_code == 200
@@ -87,7 +87,7 @@ async def test_a_boundary_found_in_the_prompt_is_the_request_s_own(
     steering = {"interventions": [{**INLINE, "direction": "kept", "scope": {"tokens": scope}}]}
     prompt = [256, *b"user\nq", 257, 10, 256, *b"assistant\n", *b"and so on"]
     body = {"model": "echo", "prompt": prompt, "max_tokens": 2, "steering": steering}
-    async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+    async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
         response = await client.post("/v1/completions", json=body, headers=headers)
     assert response.status_code == (403 if is_own and scope != "all" else 200), response.text
 
@@ -100,7 +100,7 @@ async def test_lengths_add_up_over_profile_and_request(
         assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
         assert (await client.post("/v1/steering/profiles", json=profile("k", "kept"))).is_success
     more = [{**INLINE, "direction": "kept", "strength": 1.5}]
-    default = make_key(store, KeyScope.CHAT, KeyScope.INLINE, default_profile="k")
+    default = make_key(store, Permission.CHAT, Permission.INLINE, default_profile="k")
     for steering, status in (
         ({"profile": "k", "interventions": more}, 200),
         ({"profile": "k", "strength": 1.5, "interventions": more}, 403),
@@ -137,7 +137,7 @@ async def test_an_administrator_publishes_nothing_he_may_not_use(
         {"operation": "add", "strength": 50.0},
         {"operation": "add", "strength": 1.0, "site": "mlp_out"},
     ]
-    async with connect(closed, make_key(store, KeyScope.ADMIN)) as client:
+    async with connect(closed, make_key(store, Permission.ADMIN)) as client:
         for change in uses:
             document = profile("sly", interventions=[{"direction": "kept", **change}])
             response = await client.post(path, json=document)
@@ -165,12 +165,12 @@ async def test_tensors_are_read_with_every_permission_of_their_direction(
         assert (await client.post("/v1/steering/directions", json=document)).is_success
         assert (await client.post("/v1/steering/directions", json=vector("plain"))).is_success
     path = "/v1/steering/directions/{}/tensors"
-    async with connect(closed, make_key(store, KeyScope.READ, KeyScope.ADMIN)) as client:
+    async with connect(closed, make_key(store, Permission.READ, Permission.ADMIN)) as client:
         assert (await client.get(path.format("plain"))).is_success
         for name in ("kept", "kept@1"):
             response = await client.get(path.format(name))
             assert (response.status_code, response.json()["error"]["param"]) == (403, "name")
-    async with connect(closed, make_key(store, KeyScope.READ, KeyScope.RESTRICTED)) as client:
+    async with connect(closed, make_key(store, Permission.READ, Permission.RESTRICTED)) as client:
         assert (await client.get(path.format("kept"))).content
     async with connect(closed, admin) as client:
         query = {"action": "steering.restricted_use"}
@@ -186,7 +186,7 @@ async def test_a_negative_factor_weakens_a_profile(
         assert (await client.post("/v1/steering/directions", json=kept)).status_code == 201
         saved = await client.post("/v1/steering/profiles", json=profile("kept", "kept"))
         assert saved.json()["requires"] == []
-    async with connect(closed, make_key(store, KeyScope.CHAT, KeyScope.INLINE)) as client:
+    async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
         for strength, status in ((1.0, 200), (-1.0, 403)):
             steering = {"profile": "kept", "strength": strength}
             response = await client.post(CHAT, json=chat(steering=steering))
@@ -202,12 +202,12 @@ async def test_restricted_steering_needs_its_scope_and_is_audited(
         saved = await client.post("/v1/steering/profiles", json=profile("red", "bypass"))
         assert saved.json()["requires"] == ["restricted"], "inherited from its direction"
     inline = {"interventions": [{**INLINE, "direction": "bypass"}]}
-    scopes = (KeyScope.CHAT, KeyScope.INLINE)
+    scopes = (Permission.CHAT, Permission.INLINE)
     for steering in ({"profile": "red"}, inline):
         async with connect(closed, make_key(store, *scopes)) as client:
             response = await client.post(CHAT, json=chat(steering=steering))
             assert response.status_code == 403
-        async with connect(closed, make_key(store, *scopes, KeyScope.RESTRICTED)) as client:
+        async with connect(closed, make_key(store, *scopes, Permission.RESTRICTED)) as client:
             assert (await client.post(CHAT, json=chat(steering=steering))).status_code == 200
     async with connect(closed, admin) as client:
         query = {"action": "steering.restricted_use"}

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from server.api.route_list import list_routes
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.settings import Settings
 from server.store import Store
 
@@ -33,7 +33,7 @@ async def unread() -> AsyncIterator[bytes]:
 async def test_a_full_queue_is_told_before_any_body_is_read(
     settings: Settings, engine: EchoEngine, store: Store
 ) -> None:
-    key = make_key(store, *KeyScope)
+    key = make_key(store, *Permission)
     app = create_app(settings, engine, store)  # type: ignore[arg-type]
     engine.num_waiting = settings.max_queued_requests
     told = set()

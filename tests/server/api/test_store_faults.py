@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from server.api.route_list import list_routes
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.settings import Settings
 from server.store import Store
 from tests.server.jobs.fake_kinds import Steps
@@ -155,7 +155,7 @@ async def app(
 ) -> AsyncIterator[FastAPI]:
     """Asks for a key where `request.param` says so."""
     if request.param:
-        make_key(store, KeyScope.READ)
+        make_key(store, Permission.READ)
     app = create_app(settings, engine, store, kinds=[Steps().kind])  # type: ignore[arg-type]
     await app.state.services.jobs.start()
     yield app
@@ -201,7 +201,7 @@ async def test_every_route_works_or_says_that_it_cannot_now(
     def named(ask: Ask) -> dict[str, str]:
         return {"idempotency-key": f"n{next(names)}"} if is_named and ask.method == "POST" else {}
 
-    async with connect(app, make_key(store, *KeyScope)) as client:
+    async with connect(app, make_key(store, *Permission)) as client:
         asks = await prepared(client)
         routes = {(route.method, route.path) for route in list_routes(app)}
         assert {(ask.method, ask.route or ask.path) for ask in asks} == routes

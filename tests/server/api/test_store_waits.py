@@ -17,7 +17,7 @@ from sqlalchemy import URL
 
 from server.api.http.lifecycle import StoreHealth
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.pools import Pool
 from server.registry.upload import Uploader
 from server.resolver.library import load_direction_blob
@@ -42,14 +42,14 @@ NUM_PLACES = 18  # of the pool for uploads: two threads and a queue of 16
 
 @pytest.fixture
 async def app(settings: Settings, engine: EchoEngine, store: Store) -> FastAPI:
-    make_key(store, KeyScope.READ)
+    make_key(store, Permission.READ)
     return create_app(settings, engine, store)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 async def client(app: FastAPI, store: Store) -> AsyncIterator[httpx.AsyncClient]:
     """With a key and steering that the server knows."""
-    async with connect(app, make_key(store, *KeyScope)) as http:
+    async with connect(app, make_key(store, *Permission)) as http:
         await create_cheerful(http)
         await chats_go_on(http)
         yield http
@@ -90,7 +90,7 @@ async def impatient(
     """Of a server whose writers wait `request.param` seconds for SQLite's lock."""
     # Made by a server that waits as usual: it notes the use of the key beside what it makes.
     before = Store.open(tmp_path / "data", load=load_direction_blob, low_water_bytes=0)
-    secret = make_key(before, *KeyScope)
+    secret = make_key(before, *Permission)
     maker = create_app(settings, engine, before)  # type: ignore[arg-type]
     async with connect(maker, secret) as http:
         await create_cheerful(http)
@@ -166,8 +166,8 @@ async def test_a_database_that_hangs_holds_up_no_chat_and_everything_else_ends(
     cluster: Cluster, frozen_store: Store, settings: Settings, engine: EchoEngine
 ) -> None:
     """Its processes are stopped: connections stay open, and new ones are taken and not answered."""
-    make_key(frozen_store, KeyScope.READ)
-    secret = make_key(frozen_store, *KeyScope)
+    make_key(frozen_store, Permission.READ)
+    secret = make_key(frozen_store, *Permission)
     app = create_app(settings, engine, frozen_store)  # type: ignore[arg-type]
     async with connect(app, secret) as client:
         await create_cheerful(client)

@@ -9,19 +9,19 @@ import pytest
 from server.auth.permissions import (
     LOCAL_USER,
     AuthenticationError,
-    KeyScope,
+    Permission,
     PermissionDeniedError,
     Principal,
     ProfileNotAllowedError,
 )
 
 
-def caller(*scopes: KeyScope, profiles: frozenset[str] | None = None) -> Principal:
-    return Principal("AbCd1234", "app", frozenset(scopes), profiles_allow=profiles)
+def caller(*permissions: Permission, profiles: frozenset[str] | None = None) -> Principal:
+    return Principal("AbCd1234", "app", frozenset(permissions), profiles_allow=profiles)
 
 
-@pytest.mark.parametrize(("held", "asked"), list(itertools.product(KeyScope, KeyScope)))
-def test_no_scope_implies_another(held: KeyScope, asked: KeyScope) -> None:
+@pytest.mark.parametrize(("held", "asked"), list(itertools.product(Permission, Permission)))
+def test_no_scope_implies_another(held: Permission, asked: Permission) -> None:
     if held is asked:
         caller(held).require(asked)
         return
@@ -33,7 +33,7 @@ def test_no_scope_implies_another(held: KeyScope, asked: KeyScope) -> None:
 
 
 def test_every_scope_asked_for_is_needed() -> None:
-    principal = caller(KeyScope.CHAT, KeyScope.READ)
+    principal = caller(Permission.CHAT, Permission.READ)
     principal.require()
     principal.require("chat", "read")
     with pytest.raises(PermissionDeniedError, match="this needs restricted"):
@@ -43,18 +43,18 @@ def test_every_scope_asked_for_is_needed() -> None:
 
 
 def test_an_allow_list_is_closed() -> None:
-    caller(KeyScope.CHAT).require_profile("anything")
-    some = caller(KeyScope.CHAT, profiles=frozenset({"careful"}))
+    caller(Permission.CHAT).require_profile("anything")
+    some = caller(Permission.CHAT, profiles=frozenset({"careful"}))
     some.require_profile("careful")
     with pytest.raises(ProfileNotAllowedError, match="careful"):
         some.require_profile("wild")
     with pytest.raises(ProfileNotAllowedError, match="none"):
-        caller(KeyScope.CHAT, profiles=frozenset()).require_profile("careful")
+        caller(Permission.CHAT, profiles=frozenset()).require_profile("careful")
 
 
 def test_salts_separate_keys_and_last() -> None:
     one = Principal("AbCd1234", "a", frozenset())
-    same = Principal("AbCd1234", "renamed", frozenset(KeyScope))
+    same = Principal("AbCd1234", "renamed", frozenset(Permission))
     other = Principal("AbCd1235", "a", frozenset())
     assert one.cache_salt == same.cache_salt != other.cache_salt
     assert len(one.cache_salt) == 16
@@ -62,7 +62,7 @@ def test_salts_separate_keys_and_last() -> None:
 
 
 def test_the_local_user_may_do_everything() -> None:
-    LOCAL_USER.require(*KeyScope)
+    LOCAL_USER.require(*Permission)
     LOCAL_USER.require_profile("anything")
 
 

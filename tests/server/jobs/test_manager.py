@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import LOCAL_USER, Permission, PermissionDeniedError, Principal
 from server.engine.errors import EngineDeadError, NonFiniteOutputError
 from server.jobs.manager import JobManager
 from server.registry.upload import Uploader
@@ -30,7 +30,7 @@ from tests.server.api.echo_engine import EchoEngine
 from .conftest import MakeManager, Observed, until
 from .fake_kinds import Steps, made_direction
 
-ADMIN = Principal("abcd1234", "admin", frozenset({KeyScope.ADMIN}))
+ADMIN = Principal("abcd1234", "admin", frozenset({Permission.ADMIN}))
 BY = Actor("abcd1234", "request-1")
 SPEC = EchoEngine().info().spec
 

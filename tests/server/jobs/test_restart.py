@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import LOCAL_USER, Permission, PermissionDeniedError, Principal
 from server.engine.errors import EngineDrainingError
 from server.jobs.manager import JobManager
 from server.resolver.library import load_direction_blob
@@ -19,7 +19,7 @@ from steering.errors import IncompatibleModelError
 from .conftest import MakeManager, Observed, until
 from .fake_kinds import Steps
 
-ADMIN = Principal("abcd1234", "admin", frozenset({KeyScope.ADMIN}))
+ADMIN = Principal("abcd1234", "admin", frozenset({Permission.ADMIN}))
 
 
 async def ask(manager: JobManager, **request: Any) -> JobRecord:

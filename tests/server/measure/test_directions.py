@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.auth.permissions import LOCAL_USER, KeyScope, PermissionDeniedError, Principal
+from server.auth.permissions import LOCAL_USER, Permission, PermissionDeniedError, Principal
 from server.measure.directions import RequestDirections
 from server.store.errors import DirectionNotFoundError
 from steering.directions import Direction, DirectionKind
@@ -17,7 +17,7 @@ from steering.errors import SteeringError
 from steering.sites import Site
 from tests.steering.samples import make_spec
 
-ADMIN = Principal("abcd1234", "admin", frozenset({KeyScope.ADMIN}))
+ADMIN = Principal("abcd1234", "admin", frozenset({Permission.ADMIN}))
 SPEC = make_spec(num_layers=2, num_heads=2)
 WEAK, LOCKED = ("weaken:restricted",), ("restricted",)
 
@@ -78,13 +78,13 @@ def test_a_sweep_asks_for_what_its_strengths_do(
     directions = RequestDirections(find, LOCAL_USER.require, SPEC)
     steers = directions.steer(intervention(**fields), strengths, "intervention")
     assert [steer.intervention.strength for steer in steers] == strengths
-    assert directions.scopes == asked
+    assert directions.permissions == asked
     refusing = RequestDirections(find, ADMIN.require, SPEC)
     if asked:
         with pytest.raises(PermissionDeniedError) as caught:
             refusing.steer(intervention(**fields), strengths, "intervention")
         assert caught.value.param == "intervention"
-        assert refusing.scopes == set()
+        assert refusing.permissions == set()
     else:
         refusing.steer(intervention(**fields), strengths, "intervention")
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_an_error_of_the_request(
         with pytest.raises(SteeringError) as caught:
             directions.steer(intervention(**fields), [1.0], "intervention")
         assert (caught.value.param or "").startswith("intervention.")
-        assert directions.scopes == set()
+        assert directions.permissions == set()
 
 
 def test_reading_asks_for_less_than_making_another() -> None:
@@ -114,7 +114,7 @@ def test_reading_asks_for_less_than_making_another() -> None:
         with pytest.raises(PermissionDeniedError, match="restricted") as caught:
             use(reference, "options.target")
         assert caught.value.param == "options.target"
-    assert directions.scopes == set()
+    assert directions.permissions == set()
 
 
 def test_the_field_of_what_is_missing_is_named() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.resolver.library import DirectionLibrary, load_direction_blob
 from server.resolver.lru import LruCache
 from server.resolver.view import NotKnownError, RegistryView, RegistryViews
@@ -118,7 +118,7 @@ def test_archived_directions_stay_with_those_who_pinned_them(
 def test_a_use_is_no_change(store: Store, views: RegistryViews) -> None:
     before = views.now()
     store.audit.append("steering.restricted_use", "profile calm@1", by=SYSTEM)
-    make_key(store, KeyScope.CHAT)
+    make_key(store, Permission.CHAT)
     assert views.now() is before
 
 

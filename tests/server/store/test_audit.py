@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from server.auth.permissions import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, Permission
 from server.store import SYSTEM, Actor, JobSpec, KeySpec, Store
 from server.store.errors import AuditTamperedError, InUseError
 
@@ -45,7 +45,7 @@ def test_a_change_that_fails_leaves_no_event(store: Store) -> None:
 def test_what_changes_the_registry_is_told_from_what_does_not(store: Store) -> None:
     """Every operation of the store that makes an event, with what it changes."""
     value = direction()
-    key = KeySpec("k", frozenset({KeyScope.CHAT}))
+    key = KeySpec("k", frozenset({Permission.CHAT}))
     job = JobSpec("fit", {}, "f" * 64, (), None)
     made: list[str] = []
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.engine.async_engine import AsyncEngine
 from server.resolver.library import load_direction_blob
 from server.settings import Settings
@@ -101,5 +101,5 @@ async def analyse(
 def closed_app(served: tuple[FastAPI, Store]) -> FastAPI:
     """The same with keys: an application made once keys exist asks for them."""
     app, store = served
-    make_key(store, KeyScope.READ)
+    make_key(store, Permission.READ)
     return create_app(Settings(), app.state.services.engine, store)

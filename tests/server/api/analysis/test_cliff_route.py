@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from server.auth.permissions import KeyScope
+from server.auth.permissions import Permission
 from server.store import Store
 from tests.server.api.conftest import connect, make_key
 
@@ -118,6 +118,6 @@ async def test_what_is_wrong_is_named(
 async def test_it_takes_an_admin(
     served: tuple[FastAPI, Store], api: httpx.AsyncClient, what: str, body: dict[str, Any]
 ) -> None:
-    key = make_key(served[1], KeyScope.CHAT, KeyScope.READ, KeyScope.INLINE)
+    key = make_key(served[1], Permission.CHAT, Permission.READ, Permission.INLINE)
     async with connect(closed_app(served), key) as http:
         await analyse(http, what, {"probe": "probe", **body}, 403)

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
-from server.auth.permissions import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, Permission
 from server.settings import Settings
 from server.store import SYSTEM, Store
 from tests.server.api.conftest import connect, make_key
@@ -123,14 +123,14 @@ async def test_a_profile_that_weakens_refusals_can_be_locked(
     """Only who holds `restricted` may ask for it, and only such keys may use what it saves."""
     app, store = closed_app(served), served[1]
     body = {**BODY, "prompts": PROMPTS[:1], "profile": "locked", "requires": ["restricted"]}
-    async with connect(app, make_key(store, KeyScope.ADMIN)) as http:
+    async with connect(app, make_key(store, Permission.ADMIN)) as http:
         error = await analyse(http, "heads", body, 403)
         assert error["param"] == "requires"
-    async with connect(app, make_key(store, KeyScope.ADMIN, KeyScope.RESTRICTED)) as http:
+    async with connect(app, make_key(store, Permission.ADMIN, Permission.RESTRICTED)) as http:
         assert (await analyse(http, "heads", body))["profile"] == "locked@1"
     readouts = [{"direction": "probe"}]
     steered = {"messages": QUESTION, "readouts": readouts, "steering": {"profile": "locked@1"}}
-    async with connect(app, make_key(store, KeyScope.ADMIN)) as http:
+    async with connect(app, make_key(store, Permission.ADMIN)) as http:
         await analyse(http, "trace", steered, 403)
 
 
@@ -145,11 +145,11 @@ async def test_heads_against_a_protected_probe_are_saved_as_protected(
     stored = await api.post("/v1/steering/directions", json={**kept, "tensors": tensors})
     assert stored.status_code == 201
     asked = {**BODY, "prompts": PROMPTS[:1], "probe": "kept", "check": False}
-    async with connect(app, make_key(store, KeyScope.ADMIN)) as http:
+    async with connect(app, make_key(store, Permission.ADMIN)) as http:
         assert "profile" not in await analyse(http, "heads", asked)
         error = await analyse(http, "heads", {**asked, "profile": "opened"}, 403)
         assert error["param"] == "probe"
-    async with connect(app, make_key(store, KeyScope.ADMIN, KeyScope.RESTRICTED)) as http:
+    async with connect(app, make_key(store, Permission.ADMIN, Permission.RESTRICTED)) as http:
         await analyse(http, "heads", {**asked, "profile": "opened"})
     for what in ("directions", "profiles"):
         saved = (await api.get(f"/v1/steering/{what}/opened@1")).json()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from server.auth.permissions import LOCAL_USER, KeyScope
+from server.auth.permissions import LOCAL_USER, Permission
 from server.engine.async_engine import AsyncEngine
 from server.engine.request import CaptureRequest, Pooling
 from server.resolver.choice import NamedProfile, SteeringChoice
@@ -220,15 +220,15 @@ async def test_it_takes_an_admin_and_what_the_direction_requires(
     body: dict[str, Any] = {"prompt": "Hello there"}
     if what == "trace":
         body["readouts"] = [{"direction": "wall"}]
-    chat = make_key(store, KeyScope.CHAT, KeyScope.READ)
+    chat = make_key(store, Permission.CHAT, Permission.READ)
     async with connect(closed_app(served), chat) as http:
         await analyse(http, what, body, 403)
     if what == "trace":
-        admin = make_key(store, KeyScope.ADMIN)
+        admin = make_key(store, Permission.ADMIN)
         async with connect(closed_app(served), admin) as http:
             error = await analyse(http, what, body, 403)
             assert error["param"] == "readouts"
-        async with connect(closed_app(served), make_key(store, *KeyScope)) as http:
+        async with connect(closed_app(served), make_key(store, *Permission)) as http:
             await analyse(http, what, body)
         [used] = store.audit.list(None, 10, action="steering.restricted_use").items
         assert (used.subject, used.actor.key_id is None) == ("direction wall@1", False)

@@ -13,7 +13,7 @@ from server.auth.key_token import KeyToken
 from server.auth.permissions import (
     LOCAL_USER,
     AuthenticationError,
-    KeyScope,
+    Permission,
     PermissionDeniedError,
     Principal,
 )
@@ -22,12 +22,12 @@ from server.store.errors import KeyNotFoundError
 from steering.errors import InvalidFieldError
 from tests.server.store.conftest import Clock
 
-CHAT = frozenset({KeyScope.CHAT})
-ADMIN = frozenset({KeyScope.ADMIN, KeyScope.CHAT})
+CHAT = frozenset({Permission.CHAT})
+ADMIN = frozenset({Permission.ADMIN, Permission.CHAT})
 
 
 def mint(store: Store, minter: Principal = LOCAL_USER, **fields: object) -> MintedKey:
-    spec = KeySpec(**{"name": "test", "scopes": CHAT, **fields})  # type: ignore[arg-type]
+    spec = KeySpec(**{"name": "test", "permissions": CHAT, **fields})  # type: ignore[arg-type]
     return store.keys.create(spec, minter=minter, by=SYSTEM)
 
 
@@ -139,12 +139,12 @@ def test_revoking_is_final_and_at_once(store: Store) -> None:
 
 
 def test_a_key_mints_only_what_it_holds(sqlite_store: Store) -> None:
-    key = mint(sqlite_store, scopes=ADMIN)
+    key = mint(sqlite_store, permissions=ADMIN)
     admin = sqlite_store.keys.authenticate(key.secret.encode()).principal
-    mint(sqlite_store, admin, scopes=ADMIN)
-    for scope in (KeyScope.RESTRICTED, KeyScope.INLINE, KeyScope.READ):
+    mint(sqlite_store, admin, permissions=ADMIN)
+    for scope in (Permission.RESTRICTED, Permission.INLINE, Permission.READ):
         with pytest.raises(PermissionDeniedError, match=scope):
-            mint(sqlite_store, admin, scopes=frozenset({KeyScope.CHAT, scope}))
+            mint(sqlite_store, admin, permissions=frozenset({Permission.CHAT, scope}))
     plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode()).principal
     with pytest.raises(PermissionDeniedError, match="admin"):
         mint(sqlite_store, plain)
@@ -153,11 +153,11 @@ def test_a_key_mints_only_what_it_holds(sqlite_store: Store) -> None:
 
 def test_a_key_revokes_only_what_it_could_have_made(sqlite_store: Store) -> None:
     admin = sqlite_store.keys.authenticate(
-        mint(sqlite_store, scopes=ADMIN).secret.encode()
+        mint(sqlite_store, permissions=ADMIN).secret.encode()
     ).principal
     plain = sqlite_store.keys.authenticate(mint(sqlite_store).secret.encode()).principal
-    for scopes in (subset for n in range(1, 6) for subset in combinations(KeyScope, n)):
-        key = mint(sqlite_store, scopes=frozenset(scopes))
+    for scopes in (subset for n in range(1, 6) for subset in combinations(Permission, n)):
+        key = mint(sqlite_store, permissions=frozenset(scopes))
         with pytest.raises(PermissionDeniedError, match="admin"):
             sqlite_store.keys.revoke(key.record.id, revoker=plain, by=SYSTEM)
         if set(scopes) <= ADMIN:
@@ -172,7 +172,7 @@ def test_a_key_revokes_only_what_it_could_have_made(sqlite_store: Store) -> None
 
 def test_an_allow_list_binds_the_keys_it_revokes(sqlite_store: Store) -> None:
     allow = frozenset({"a", "b"})
-    key = mint(sqlite_store, scopes=ADMIN, profiles_allow=allow)
+    key = mint(sqlite_store, permissions=ADMIN, profiles_allow=allow)
     admin = sqlite_store.keys.authenticate(key.secret.encode()).principal
     for wider in (None, frozenset({"a", "c"})):
         above = mint(sqlite_store, profiles_allow=wider).record.id
@@ -184,7 +184,7 @@ def test_an_allow_list_binds_the_keys_it_revokes(sqlite_store: Store) -> None:
 
 
 def test_an_allow_list_binds_the_keys_it_mints(sqlite_store: Store) -> None:
-    key = mint(sqlite_store, scopes=ADMIN, profiles_allow=frozenset({"a", "b"}))
+    key = mint(sqlite_store, permissions=ADMIN, profiles_allow=frozenset({"a", "b"}))
     admin = sqlite_store.keys.authenticate(key.secret.encode()).principal
     mint(sqlite_store, admin, profiles_allow=frozenset({"b"}))
     for wider in (None, frozenset({"a", "c"})):
@@ -197,7 +197,7 @@ def test_the_first_key_is_made_once(store: Store) -> None:
     assert not store.keys.exist()
     key = store.keys.create_first()
     assert key is not None
-    assert key.record.spec.scopes == frozenset(KeyScope) - {KeyScope.RESTRICTED}
+    assert key.record.spec.permissions == frozenset(Permission) - {Permission.RESTRICTED}
     store.keys.revoke(key.record.id, revoker=LOCAL_USER, by=SYSTEM)
     assert store.keys.exist()
     assert store.keys.create_first() is None
@@ -216,8 +216,8 @@ def test_use_is_noted_of_keys_that_are_not_revoked(store: Store, clock: Clock) -
     [
         ({"name": " "}, "name"),
         ({"name": "a\x1b[31m"}, "name"),
-        ({"scopes": frozenset()}, "scopes"),
-        ({"scopes": frozenset({"root"})}, "scopes"),
+        ({"permissions": frozenset()}, "scopes"),
+        ({"permissions": frozenset({"root"})}, "scopes"),
         ({"profiles_allow": frozenset({"../x"})}, "profiles_allow"),
         ({"default_profile": "A"}, "default_profile"),
         ({"requests_per_minute": 0}, "requests_per_minute"),
@@ -226,5 +226,5 @@ def test_use_is_noted_of_keys_that_are_not_revoked(store: Store, clock: Clock) -
 )
 def test_a_bad_spec_names_its_field(fields: dict[str, object], param: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        KeySpec(**{"name": "test", "scopes": CHAT, **fields})  # type: ignore[arg-type]
+        KeySpec(**{"name": "test", "permissions": CHAT, **fields})  # type: ignore[arg-type]
     assert caught.value.param == param
