@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
-    """A route that is done once for every key, caller and request within a day.
+    """Make a route be done once for every key, caller and request within a day.
 
     The route takes `request` and `services`, and is called once its caller is authorized and its
     body was read. Only
@@ -82,7 +82,7 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
 
 
 class _Claim:
-    """One caller's key, from before its request is done until after."""
+    """The claim on one caller's key, from before its request is done until after."""
 
     def __init__(self, services: Services, caller: str | None, key: str) -> None:
         self._store = services.store.idempotency
@@ -90,7 +90,7 @@ class _Claim:
         self._name = (caller, key)
 
     async def take(self, digest: str) -> KeptAnswer | None:
-        """As `IdempotencyStore.claim`."""
+        """Claim the key as `IdempotencyStore.claim` does, in a thread."""
         return await self._pool.run(self._store.claim, *self._name, digest)
 
     async def settle(self, answer: KeptAnswer | None) -> None:
@@ -119,7 +119,7 @@ def _key(request: Request) -> str | None:
 
 
 def _digest(request: Request, body: bytearray) -> str:
-    """Everything that makes a request the same; a form's boundary is new whenever it is built."""
+    """Hash all that makes a request the same, without a form's boundary, which is always new."""
     content_type = request.headers.get("content-type", "")
     boundary = _BOUNDARY.search(content_type)
     if boundary is not None:

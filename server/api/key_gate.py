@@ -63,7 +63,7 @@ class KeysGate:
         self.is_open = is_open
 
     async def admit(self, authorization: bytes) -> tuple[Principal, Allowance | None]:
-        """The caller, from the bytes of the `Authorization` header, and what its limit leaves.
+        """Return the caller that an `Authorization` header names, and what its limit leaves.
 
         Raises:
             AuthenticationError: No valid key, and one is needed.
@@ -83,7 +83,7 @@ class KeysGate:
         return caller, self._limiter.admit(caller)
 
     async def revoke(self, key_id: str, *, revoker: Principal, by: Actor) -> KeyRecord:
-        """End a key for good, here at once; other servers know it as long as the terms say.
+        """End a key for good: here at once, on other servers once they ask the store again.
 
         Raises:
             KeyNotFoundError: There is none.
@@ -95,7 +95,7 @@ class KeysGate:
             self._known.forget(lambda record: record.id == key_id)
 
     def _note_use(self, key_id: str) -> None:
-        """Have the time of use written, at most once a minute, and let nobody wait for it."""
+        """Have a key's time of use written, at most once a minute, while nobody waits for it."""
         now = self._clock()
         if now - self._noted.get(key_id, -_USE_SECONDS) < _USE_SECONDS:
             return

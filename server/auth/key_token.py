@@ -36,7 +36,7 @@ class KeyToken:
 
     @classmethod
     def mint(cls) -> Self:
-        """A new key with 256 random bits."""
+        """Make a new key with 256 random bits."""
         key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         number = int.from_bytes(secrets.token_bytes(_SECRET_BYTES))
         body = f"sk-cox-{key_id}-{_base62(number, _SECRET_LENGTH)}"
@@ -44,7 +44,7 @@ class KeyToken:
 
     @classmethod
     def parse(cls, token: bytes) -> Self | None:
-        """Read what a client sent; None where it is not of the form or was mistyped."""
+        """Read what a client sent; None if it has another form or a wrong checksum."""
         match = _FORM.fullmatch(token)
         if match is None or _checksum(match[1]).encode() != match[3]:
             return None

@@ -129,7 +129,7 @@ class Principal:
 
     @property
     def cache_salt(self) -> bytes:
-        """16 bytes from the key's id; constant over restarts and replicas."""
+        """16 bytes derived from the key's id, the same after a restart and on every replica."""
         if self.key_id is None:
             return b""
         return hashlib.sha256(b"coxswain prefix cache\0" + self.key_id.encode()).digest()[:16]

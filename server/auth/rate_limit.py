@@ -1,4 +1,4 @@
-"""How often a key may ask."""
+"""How often a key may be used."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ class RateLimiter:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: clock: seconds, monotonic."""
+        """Args: clock: the time in seconds, which never goes back."""
         self._clock = clock
         self._arrivals: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def admit(self, principal: Principal) -> Allowance | None:
-        """Count one request of `principal`; None where it has no limit. Thread-safe.
+        """Count one request of `principal` and return what is left; None without a limit.
+
+        Thread-safe.
 
         Raises:
             RateLimitedError: It is over its limit; the request is not counted.

@@ -1,4 +1,4 @@
-"""The first half of every analysis route: the tokens, and the steering they are under."""
+"""What every analysis route begins with: the tokens it reads, and the steering they are under."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OpenChat:
 
 
 def read_conversation(services: Services, body: Conversation) -> Prompt:
-    """The tokens of a conversation.
+    """Return the tokens of a conversation: messages, a text, or token ids.
 
     Raises:
         RequestError, EngineError: It cannot be rendered, or is far too long.
@@ -73,10 +73,10 @@ async def choose_analysed_steering(
     actor: Actor,
     fields: SteeringFields,
 ) -> ResolvedSteering:
-    """The steering an analysis happens under.
+    """Look up and compile the steering that an analysis happens under.
 
     Raises:
-        InvalidParameterError: A field that belongs to answers.
+        InvalidParameterError: A field is given that only an answer can have.
         InvalidSteeringError, SteeringError, StoreError, AuthError: The steering cannot be had.
     """
     if fields.compare or fields.monitors:
@@ -96,7 +96,7 @@ async def read_readouts(
     documents: Sequence[dict[str, object]],
     param: str,
 ) -> tuple[PlannedMonitor, ...]:
-    """Directions and probes to read, compiled.
+    """Look up and compile the directions and probes that an analysis reads.
 
     Raises:
         StoreError, SteeringError, AuthError: With `param` like `readouts[0].layer`.
@@ -117,7 +117,7 @@ def readable_request(
     steering: ResolvedSteering,
     max_tokens: int,
 ) -> GenerationRequest:
-    """One request at job priority, checked to be steered wherever it is read.
+    """Make one engine request, at the priority of jobs, whose steering reaches what is read.
 
     Raises:
         NoEffectError, InvalidFieldError: As `engine_requests`.

@@ -1,4 +1,4 @@
-"""The second half of every generation route: run, then answer whole or as a stream."""
+"""How a generation route answers: at once or as a stream, with log-probabilities where asked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def respond(
     *,
     is_stream: bool,
 ) -> Response:
-    """Run, and answer by `answer` or, where a stream is asked for, by `events`.
+    """Run the request, and answer by `answer` or, where a stream is asked for, by `events`.
 
     Raises:
         EngineError: Nothing has been sent yet.
@@ -75,16 +75,17 @@ async def respond(
 
 
 def _size(output: ChoiceOutput) -> int:
-    """About as many bytes as a choice takes in an answer, without its text."""
+    """Estimate the bytes that a choice takes in an answer, without its text."""
     return _ENTRY_BYTES * (len(output.logprobs) + len(output.prompt_logprobs or ()))
 
 
 def whole_answer(
     run: GenerationRun, kind: str, choice: Callable[[int, ChoiceOutput], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A finished run as one answer whose `object` is `kind`.
+    """Return a finished run as one answer whose `object` is `kind`.
 
-    `choice` writes a choice from its index and output; unsteered ones are in `steering.baseline`.
+    `choice` writes a choice from its index and its output. The unsteered choices of a comparison
+    stand in `steering.baseline`.
     """
     answer = run.identity.document(kind)
     answer["choices"] = [choice(*item) for item in enumerate(run.choices)]
@@ -103,15 +104,15 @@ async def chunk_events(
     chunks: Callable[[int, RequestOutput], Iterable[dict[str, Any]]],
     desk: Desk,
 ) -> AsyncGenerator[dict[str, Any] | str, None]:
-    """The events of a streamed answer: joined, they are the whole answer.
+    """Yield the events of a streamed answer, which joined are the whole answer.
 
     Args:
-        run: What is told.
-        kind: The `object` of a chunk.
-        options: What comes beside the choices.
-        chunks: From an output and its choice's index to chunks, in order; those that hold nothing
-            are left out.
-        desk: Where a chunk is made that has the log-probabilities of a long prompt.
+        run: The run, which begins with the first event.
+        kind: The `object` of each chunk.
+        options: Whether usage is told beside the choices, at the end or in every chunk.
+        chunks: Makes the chunks, in order, of a choice's index and an output of it. A chunk that
+            holds nothing is left out.
+        desk: Makes the chunks that have the log-probabilities of a long prompt.
     """
     with_usage = options is not None and options.include_usage
     continuous = options is not None and options.continuous_usage_stats
@@ -139,9 +140,9 @@ async def chunk_events(
 
 
 def _holds_something(part: Any) -> bool:
-    """Whether any member of a chunk does; which choice it is of is none of it.
+    """Return whether any member of a chunk, except its choice's index, holds something.
 
-    Asked of the finished chunk, so that it cannot forget a member that a chunk comes to have.
+    It looks at the finished chunk, so that no member that is added to chunks can be forgotten.
     """
     if isinstance(part, Mapping):
         return any(_holds_something(value) for name, value in part.items() if name != "index")
@@ -151,7 +152,7 @@ def _holds_something(part: Any) -> bool:
 
 
 def describe_failure(error: Exception, services: Services, path: str) -> Mapping[str, Any]:
-    """The error event of a stream that fails after it began."""
+    """Return the error event of a stream that fails after it began."""
     if isinstance(error, RequestAbortedError) and services.lifecycle.is_draining:
         error = EngineDrainingError("the server is shutting down; send the request again")
     reply = reply_to(error, path)
@@ -163,7 +164,10 @@ def describe_failure(error: Exception, services: Services, path: str) -> Mapping
 def chat_logprobs(
     entries: Sequence[TokenLogprobs], token_bytes: Callable[[int], bytes]
 ) -> dict[str, Any]:
-    """The `logprobs` of a chat choice; a token may be part of a character, hence its bytes."""
+    """Return the `logprobs` of a chat's choice.
+
+    Each token has its bytes, because it may be a part of a character.
+    """
 
     def entry(token: TokenLogprob) -> dict[str, Any]:
         data = list(token_bytes(token.token_id))
@@ -179,7 +183,7 @@ def chat_logprobs(
 def completion_logprobs(
     entries: Sequence[TokenLogprobs | None], first_text: str = "", offset: int = 0
 ) -> dict[str, Any]:
-    """The `logprobs` of a completion choice: parallel lists.
+    """Return the `logprobs` of a completion's choice: parallel lists with an entry for each token.
 
     Args:
         entries: By token; None for the first token of an echoed prompt, which has none.
@@ -203,7 +207,7 @@ def completion_logprobs(
 
 
 def prompt_logprobs(entries: Sequence[TokenLogprobs | None]) -> list[dict[str, Any] | None]:
-    """vLLM's `prompt_logprobs`: per token, by token id; None for the first."""
+    """Return vLLM's `prompt_logprobs`: for each token a map by token id, None for the first."""
     return [None if item is None else _by_id(item) for item in entries]
 
 

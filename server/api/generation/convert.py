@@ -1,4 +1,4 @@
-"""From wire models to what the engine takes."""
+"""From the models of requests, as clients write them, to requests of the engine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class EngineRequests:
 
 
 def chat_sampling(body: ChatRequest, info: EngineInfo) -> SamplingParams:
-    """How the answers of a chat are sampled; `max_tokens` as many as fit where none is given."""
+    """Return how a chat is sampled; without `max_tokens`, the answer may fill the context."""
     limit = body.max_completion_tokens
     sampling = _sampling(body, info, body.max_tokens if limit is None else limit)
     if not body.logprobs:
@@ -72,7 +72,7 @@ def chat_sampling(body: ChatRequest, info: EngineInfo) -> SamplingParams:
 
 
 def completion_sampling(body: CompletionRequest, info: EngineInfo) -> SamplingParams:
-    """How completions are sampled; `echo` with `logprobs` asks for those of the prompt too."""
+    """Return how completions are sampled; `echo` with `logprobs` asks for the prompt's too."""
     limit = _DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     sampling = replace(_sampling(body, info, limit), logprobs=body.logprobs)
     if body.echo and body.logprobs is not None:
@@ -107,11 +107,11 @@ def _sampling(body: GenerationFields, info: EngineInfo, max_tokens: int | None) 
 def check_room(
     prompts: Sequence[Prompt], sampling: SamplingParams, info: EngineInfo, param: str
 ) -> None:
-    """Check that each prompt leaves room for its answer, before anything else is said of it.
+    """Check that each prompt leaves room for its answer, before it is checked for anything else.
 
     Raises:
-        PromptTooLongError: One does not; of `param`, or of `max_tokens`.
-        InvalidSamplingError: Not for `min_tokens`.
+        PromptTooLongError: A prompt leaves none; `param` is that given, or `max_tokens`.
+        InvalidSamplingError: A prompt leaves none for `min_tokens`.
     """
     for prompt in prompts:
         sampling.check_room(len(prompt.token_ids), info.max_model_len, param=param)
@@ -127,7 +127,7 @@ def engine_requests(
     num_choices: int,
     cache_salt: bytes,
 ) -> EngineRequests:
-    """One engine request per choice of each prompt, steered and, where asked, not.
+    """Make an engine request for each choice of each prompt, and unsteered ones to compare with.
 
     Raises:
         NoEffectError: The steering touches nothing that influences the answer.
@@ -217,11 +217,11 @@ def with_boundaries(
     prompts: Sequence[Prompt],
     tokenizer: Tokenizer,
 ) -> ResolvedSteering:
-    """The steering with `prompt_tokens` found as the header says; unchanged without one.
+    """Return the steering with `prompt_tokens` found as the header says, unchanged without one.
 
     Raises:
-        InvalidParameterError: The header says something else.
-        SteeringConflictError: The body says where the prompt ends too.
+        InvalidParameterError: The header has a value that is not `assistant-turn`.
+        SteeringConflictError: The body also says where the prompt ends.
         InvalidFieldError: A prompt has no turn of an assistant.
     """
     if header is None:
@@ -243,7 +243,7 @@ def with_boundaries(
 
 
 def _opening(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the template writes before an answer."""
+    """Return the tokens that the chat template writes before an answer."""
     messages = [{"role": "user", "content": "."}]
     with_it = tokenizer.render_chat(messages, add_generation_prompt=True).token_ids
     without = tokenizer.render_chat(messages, add_generation_prompt=False).token_ids

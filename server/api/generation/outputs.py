@@ -1,4 +1,4 @@
-"""What the choices of an answer have come to: text, tokens, usage, and the steering that acted."""
+"""What the choices of an answer hold so far: text, tokens, usage, and the steering that acted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ChoiceOutput:
     gates: tuple[GateState | None, ...] = ()
 
     def add(self, output: RequestOutput) -> None:
-        """Take one more output of the choice."""
+        """Add the next output of the choice."""
         self.texts.append(output.text)
         self.token_ids += output.token_ids
         self.logprobs += output.logprobs
@@ -65,12 +65,12 @@ class ChoiceOutput:
 
     @property
     def text(self) -> str:
-        """All text so far."""
+        """The text of all outputs so far."""
         return "".join(self.texts)
 
 
 def usage(choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
-    """Tokens of an answer as OpenAI counts them; a prompt with several choices counts once."""
+    """Count an answer's tokens as OpenAI does: a prompt with several choices counts once."""
     first = [choice for choice in choices if choice.is_first_of_prompt]
     prompt = sum(choice.num_prompt_tokens for choice in first)
     completion = sum(choice.num_output_tokens for choice in choices)
@@ -85,7 +85,7 @@ def usage(choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
 
 
 def steering_report(steering: ResolvedSteering, choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
-    """The `steering` object of an answer.
+    """Return the `steering` object of an answer.
 
     `steered_tokens` adds up all choices; prompt tokens count once for the choices of one prompt.
     """
@@ -103,7 +103,7 @@ def steering_report(steering: ResolvedSteering, choices: Sequence[ChoiceOutput])
 
 
 def _applied(plan: SteeringPlan, choices: Sequence[ChoiceOutput]) -> list[dict[str, Any]]:
-    """What was applied; a gate with its state in each choice that has ended."""
+    """Return what was applied, with the state of each gate in each choice that has ended."""
     reports = list(plan.reports())
     for position, report in enumerate(reports):
         if "gate" in report:
@@ -125,7 +125,7 @@ def _state(index: int, state: GateState) -> dict[str, Any]:
 
 
 def _monitors(steering: ResolvedSteering, choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
-    """Readings by direction: one entry per choice and point."""
+    """Return the readings of each direction, an entry for each choice and point."""
     readings: dict[str, list[dict[str, Any]]] = {}
     planned = () if steering.plan is None else steering.plan.monitors
     for index, choice in enumerate(choices):
@@ -145,12 +145,12 @@ def _monitors(steering: ResolvedSteering, choices: Sequence[ChoiceOutput]) -> di
 def check_steering_applied(
     request: GenerationRequest, output: RequestOutput, metrics: Metrics
 ) -> None:
-    """Check a finished sequence: where a gain was due on a token that ran, some token was steered.
+    """Check of a finished sequence that some token was steered if any token that ran should be.
 
-    An intervention whose gate stayed closed was not due.
+    An intervention whose gate stayed closed should steer none.
 
     Raises:
-        SteeringNotAppliedError: None was.
+        SteeringNotAppliedError: Steering was due on a token that ran, and none was steered.
     """
     plan, steered = request.plan, output.steered_tokens
     if plan is None or not plan.interventions or steered.prompt or steered.generated:

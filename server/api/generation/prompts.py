@@ -1,4 +1,4 @@
-"""From text, messages and token ids to the prompts the engine runs."""
+"""From text, messages and token ids to the prompts that the engine runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Prompt:
 
 
 class _Chat(Protocol):
-    """Messages, and how they end."""
+    """Messages, and whether the model continues the last or begins one of its own."""
 
     @property
     def messages(self) -> Sequence[Message]: ...
@@ -57,7 +57,7 @@ class _Chat(Protocol):
 
 
 def render_chat(tokenizer: Tokenizer, chat: _Chat, max_model_len: int) -> Prompt:
-    """A chat as the model's own template writes it; text of users never becomes special tokens.
+    """Render a chat by the model's own template; text of users never becomes special tokens.
 
     Raises:
         PromptTooLongError: Far longer than the context, told without tokenizing.
@@ -76,10 +76,10 @@ def render_chat(tokenizer: Tokenizer, chat: _Chat, max_model_len: int) -> Prompt
 
 
 def check_message_count(document: Mapping[str, Any], most: int) -> None:
-    """Refuse a chat of too many messages before it is validated.
+    """Check that a chat has at most `most` messages, before each of them is validated.
 
     Raises:
-        PromptTooLongError: It is.
+        PromptTooLongError: It has more.
     """
     messages = document.get("messages")
     if isinstance(messages, list) and len(messages) > most:
@@ -91,7 +91,7 @@ def check_message_count(document: Mapping[str, Any], most: int) -> None:
 def encode_text(
     tokenizer: Tokenizer, text: str, max_model_len: int, *, add_special_tokens: bool = True
 ) -> Prompt:
-    """A text, after the model's beginning token where it has one and that is wanted.
+    """Encode a text, after the model's beginning token where it has one and that is wanted.
 
     Raises:
         PromptTooLongError: Far longer than the context, told without tokenizing.
@@ -107,7 +107,7 @@ def encode_text(
 def read_prompts(
     tokenizer: Tokenizer, body: CompletionRequest, info: EngineInfo, *, max_prompts: int
 ) -> list[Prompt]:
-    """The prompts of a completion request, each a text or token ids.
+    """Return the prompts of a completion request, each a text or token ids.
 
     Raises:
         InvalidParameterError: Too many, or a token the model does not have.
@@ -129,10 +129,10 @@ def read_prompts(
 
 
 def check_token_ids(ids: Sequence[int], info: EngineInfo, param: str) -> None:
-    """Check that the model has every token.
+    """Check that every token id is in the model's vocabulary.
 
     Raises:
-        InvalidParameterError: It has not.
+        InvalidParameterError: One is not.
     """
     if any(not 0 <= token_id < info.vocab_size for token_id in ids):
         raise InvalidParameterError(

@@ -1,4 +1,4 @@
-"""One generation request while it runs: its sequences side by side, and what was measured."""
+"""One generation request while it runs: its sequences side by side, and its measurements."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class GenerationRun:
 
     Attributes:
         engine: Runs them.
-        metrics: Told what happens.
-        identity: What its answer says of itself.
+        metrics: Count its tokens and its time.
+        identity: Begins its answer, and each chunk of a streamed one.
         steering: What the choices are steered by.
         requests: One per choice, choices of one prompt beside each other.
         num_per_prompt: Choices of one prompt.
         baselines: The same without steering, where a comparison is asked for.
-        sequences: What each sequence has come to, in the order of `requests` and then `baselines`.
+        sequences: The outputs so far of `requests`, and then of `baselines`.
     """
 
     engine: Engine
@@ -61,12 +61,12 @@ class GenerationRun:
 
     @property
     def choices(self) -> list[ChoiceOutput]:
-        """Of the choices asked for."""
+        """The outputs of the choices asked for."""
         return self.sequences[: len(self.requests)]
 
     @property
     def baseline_choices(self) -> list[ChoiceOutput]:
-        """Of their unsteered counterparts."""
+        """The outputs of their unsteered counterparts."""
         return self.sequences[len(self.requests) :]
 
     @property
@@ -75,21 +75,21 @@ class GenerationRun:
         return all(output.finish_reason is not None for output in self.sequences)
 
     def usage(self) -> dict[str, Any]:
-        """Tokens of the choices asked for, so far."""
+        """Count the tokens of the choices asked for, so far."""
         return usage(self.choices)
 
     def report(self) -> dict[str, Any]:
-        """The answer's `steering` object, so far."""
+        """Return the answer's `steering` object, so far."""
         return steering_report(self.steering, self.choices)
 
     async def finish(self) -> None:
-        """Run to the end."""
+        """Run every sequence to its end."""
         async with aclosing(self.outputs()) as outputs:
             async for _ in outputs:
                 pass
 
     async def outputs(self) -> _Outputs:
-        """Each output with the index of its sequence, after it was added to its output.
+        """Yield each output with the index of its sequence, once it has been added to `sequences`.
 
         Raises:
             EngineError: As `Engine.generate`.
@@ -149,7 +149,7 @@ def prepare_run(
     *,
     num_choices: int,
 ) -> GenerationRun:
-    """The run of `num_choices` choices of each prompt, which has not begun.
+    """Make a run of `num_choices` choices of each prompt; it begins when its outputs are read.
 
     Raises:
         NoEffectError, InvalidFieldError: As `engine_requests`.
@@ -168,7 +168,7 @@ def prepare_run(
 
 
 class _Stopwatch:
-    """Times of one request, on the monotonic clock."""
+    """Measures the times of one request on the monotonic clock."""
 
     def __init__(self, metrics: Metrics, num_sequences: int) -> None:
         self._metrics = metrics
@@ -192,9 +192,9 @@ class _Stopwatch:
 
 
 async def _generate_all(engine: Engine, requests: Sequence[GenerationRequest]) -> _Outputs:
-    """The outputs of every sequence as they come, each with its index.
+    """Yield the outputs of every sequence as they come, each with its index.
 
-    One that fails ends them all. Closing the generator aborts what still runs.
+    The first sequence that fails ends all of them. Closing the generator aborts what still runs.
 
     Raises:
         EngineError: As `Engine.generate`.

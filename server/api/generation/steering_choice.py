@@ -93,7 +93,7 @@ async def resolve_steering(
 
 
 def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...]:
-    """The profiles chosen by the model's name and by the header."""
+    """Return the profiles chosen by the model's name and by the header."""
     named = []
     if model != base:
         profile = model.removeprefix(f"{base}:")
@@ -106,7 +106,7 @@ def _named(header: str | None, model: str, base: str) -> tuple[NamedProfile, ...
 
 
 def _fields(body: GenerationFields) -> SteeringFields:
-    """The `steering` object; clients behind vLLM's API may send it as text in `vllm_xargs`."""
+    """Return the `steering` object, which vLLM's clients may send as text in `vllm_xargs`."""
     if body.vllm_xargs is None:
         return body.steering or SteeringFields()
     if set(body.vllm_xargs) - {"steering"}:

@@ -54,9 +54,9 @@ class Bounds:
 
 
 class Document(Enum):
-    """Whose a JSON document is, which decides how exactly it is read.
+    """Who defines a JSON document, which decides how strictly it is read.
 
-    In a `steering` object of any of them a name given twice is an error, as in all that is ours.
+    A name given twice in a `steering` object is an error in each of them.
     """
 
     OPENAI = "the last of two equal names wins, as other servers have it"
@@ -65,27 +65,27 @@ class Document(Enum):
 
 
 class Desk:
-    """Where work is done that grows with a body, so that nothing else waits for it."""
+    """Does the work that grows with a body: in a thread where the body is large."""
 
     def __init__(self, pool: Pool) -> None:
-        """Args: pool: where a large body is worked on."""
+        """Args: pool: the threads that work on large bodies."""
         self._pool = pool
 
     async def run(self, request: Request, work: Callable[..., _T], /, *args: Any) -> _T:
-        """What `work` returns; called at once where the request's body is small."""
+        """Return what `work` returns, called in a thread unless the request's body is small."""
         return await self.run_sized(getattr(request.state, "body_bytes", 0), work, *args)
 
     async def run_sized(self, size: int, work: Callable[..., _T], /, *args: Any) -> _T:
-        """The same for work that takes as long as a body of `size` bytes."""
+        """Do the same for work that takes as long as a body of `size` bytes."""
         return work(*args) if size <= _MAX_INLINE_BYTES else await self.run_apart(work, *args)
 
     async def run_apart(self, work: Callable[..., _T], /, *args: Any) -> _T:
-        """What `work` returns, called in a thread and in the caller's context."""
+        """Return what `work` returns, called in a thread and in the caller's context."""
         return await self._pool.run(work, *args)
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytearray:
-    """The whole body; its size is noted for `Desk.run`.
+    """Read the whole body, and note its size for `Desk.run`.
 
     Raises:
         BodyTooLargeError: More than `max_bytes`, announced or sent.
@@ -111,7 +111,7 @@ async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float)
 
 
 def check_media_type(request: Request, *expected: str) -> str:
-    """The media type, without parameters, if it is one of those expected.
+    """Return the media type, without parameters, if it is one of those expected.
 
     Raises:
         UnsupportedMediaError: Another type, a charset other than UTF-8, or a content encoding.
@@ -134,7 +134,7 @@ def check_media_type(request: Request, *expected: str) -> str:
 def parse_json(
     data: bytes | bytearray, max_values: int, kind: Document = Document.OPENAI
 ) -> dict[str, Any]:
-    """A JSON object, strictly: UTF-8, finite numbers, nested at most `MAX_DEPTH` deep.
+    """Parse a JSON object strictly: UTF-8, finite numbers, nested at most `MAX_DEPTH` deep.
 
     Raises:
         BodyTooLargeError: More than `max_values`; told before anything is built.

@@ -1,4 +1,4 @@
-"""Every error of the domain, and the status and type it has on the wire.
+"""Every error that a request can meet, and the status and type it has on the wire.
 
 One ordered table; the first row an error is an instance of decides. Every failure has one body,
 `{"error": {"message", "type", "param", "code"}}`.
@@ -126,7 +126,7 @@ class ErrorReply:
     problems: tuple[Mapping[str, Any], ...] = ()
 
     def body(self) -> dict[str, Any]:
-        """The JSON body, and the data of an in-band error event."""
+        """Return the JSON body, which is also the data of an error event in a stream."""
         error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
@@ -139,7 +139,7 @@ class ErrorReply:
 
 
 def reply_to(error: Exception, path: str) -> ErrorReply:
-    """How `error` is answered on `path`; what has no row is a fault of ours."""
+    """Return how `error` is answered on `path`; one without a row is a fault of the server."""
     row = next((row for row in ERROR_TABLE if isinstance(error, row.kind)), None)
     if row is None:
         return ErrorReply(500, _SERVER, api.InternalError.code, _HIDDEN_MESSAGE, None)

@@ -50,7 +50,7 @@ def is_request_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBoundary:
-    """Turns whatever a request raises into the one error body; nothing passes beyond it."""
+    """Turns whatever a request raises into the one error body; no error passes it."""
 
     app: ASGIApp
     answer: _Answer
@@ -80,7 +80,7 @@ class ErrorBoundary:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Refuses what no route should see: strange hosts, other sites' pages, heads beyond bounds.
+    """Refuses what no route should see: unknown hosts, other sites' pages, heads beyond bounds.
 
     Attributes:
         app: Behind the gate.
@@ -115,7 +115,10 @@ class Gate:
         await self.app(scope, receive, send)
 
     def _check_site(self, scope: Scope, host: str) -> None:
-        """Whoever is no browser sends neither header; a page can neither forge nor omit both."""
+        """Refuse what a page of another site sends.
+
+        A program that is no browser sends neither header; a page can neither forge nor omit both.
+        """
         for name, value in scope["headers"]:
             is_foreign = (name == b"sec-fetch-site" and value.lower() not in _OWN_SITE) or (
                 name == b"origin" and not self._is_own(value.decode("latin-1").lower(), host)
@@ -137,7 +140,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class AllowanceHeaders:
-    """Says on every answer what the key's limit leaves, in OpenAI's header names."""
+    """Adds to every answer what the key's limit leaves, in OpenAI's header names."""
 
     app: ASGIApp
 
@@ -170,7 +173,7 @@ def _check_size(scope: Scope) -> None:
 
 
 def _check_url(scope: Scope) -> None:
-    """What a route finds in a path or query is text that any store can be asked for."""
+    """Check that path and query are UTF-8 without control characters, as stores need text."""
     parts = [("path", scope["raw_path"])]
     parts += [(_shown(part), part) for part in scope["query_string"].split(b"&")]
     for name, part in parts:
@@ -183,7 +186,7 @@ def _check_url(scope: Scope) -> None:
 
 
 def _shown(query: bytes) -> str:
-    """The name of a query parameter as it may stand in an answer."""
+    """Return the name of a query parameter as it may stand in an answer."""
     name = unquote_to_bytes(query.partition(b"=")[0]).decode("utf-8", "replace")
     return _CONTROL.sub("?", name)[:64]
 
@@ -195,7 +198,7 @@ def _header(scope: Scope, wanted: bytes) -> str:
 
 
 def _host_name(host: str) -> str:
-    """`localhost` of `localhost:8000`, `[::1]` of `[::1]:8000`."""
+    """Return `localhost` of `localhost:8000`, and `[::1]` of `[::1]:8000`."""
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]

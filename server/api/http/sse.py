@@ -134,12 +134,12 @@ def _encoded(event: _Event) -> bytes:
 
 
 def event_text(data: Mapping[str, Any]) -> str:
-    """The data of an event as it is sent."""
+    """Return the data of an event as it is sent."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[Any]) -> Any:
-    """The result of `work`, unless the client leaves first.
+    """Return the result of `work`, unless the client leaves first.
 
     `receive` must have delivered the body already. On a disconnect, `work` is cancelled and waited
     for, so that what it holds is released when this returns.
