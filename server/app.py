@@ -29,7 +29,7 @@ from .api.http.errors import (
 from .api.http.lifecycle import Lifecycle, StoreHealth
 from .api.http.limits import Limits, Room
 from .api.http.middleware import AllowanceHeaders, ErrorBoundary, Gate, is_request_id
-from .api.key_gate import KeysGate
+from .api.key_gate import KeyGate
 from .api.route_list import list_routes, methods_of
 from .api.routes import jobs
 from .engine.engine import Engine
@@ -182,7 +182,7 @@ def _services(
         metrics=metrics,
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
         store_health=StoreHealth(store, pools.health),
-        keys=KeysGate(store.keys, pools, is_open=is_open),
+        keys=KeyGate(store.keys, pools, is_open=is_open),
         desk=Desk(pools.bodies),
         room=Room(engine, settings.max_queued_requests),
         limits=Limits(

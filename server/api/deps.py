@@ -33,7 +33,7 @@ from server.store import Actor, Store
 from .http.body import Desk
 from .http.lifecycle import Lifecycle, StoreHealth
 from .http.limits import Limits, Room
-from .key_gate import KeysGate
+from .key_gate import KeyGate
 
 __all__ = [
     "PERMISSION_KEY",
@@ -99,7 +99,7 @@ class Services:
     metrics: Metrics
     lifecycle: Lifecycle
     store_health: StoreHealth
-    keys: KeysGate
+    keys: KeyGate
     limits: Limits
     desk: Desk
     room: Room

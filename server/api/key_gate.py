@@ -18,7 +18,7 @@ from server.pools import Pools
 from server.store import Actor, KeyRecord, KeyStore
 from server.store.errors import StoreError
 
-__all__ = ["KeysGate"]
+__all__ = ["KeyGate"]
 
 _BEARER: Final = b"bearer "
 _USE_SECONDS: Final = 60.0
@@ -26,7 +26,7 @@ _MAX_NOTED: Final = 4096
 _log = structlog.get_logger(__name__)
 
 
-class KeysGate:
+class KeyGate:
     """Admits the holder of a key within its rate; without keys, the local user.
 
     Used on the event loop only. A key that was found is known for as long as the terms say, by the

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from server.api.deps import PUBLIC
-from server.api.key_gate import KeysGate
+from server.api.key_gate import KeyGate
 from server.api.route_list import list_routes
 from server.app import create_app
 from server.auth.permissions import Permission, RateLimitedError
@@ -214,7 +214,7 @@ async def test_keys_share_no_cache_entries(
 
 async def test_a_rate_is_a_burst_and_then_a_drip(store: Store) -> None:
     now = 1000.0
-    gate = KeysGate(store.keys, Pools.open(), is_open=False, limiter=RateLimiter(lambda: now))
+    gate = KeyGate(store.keys, Pools.open(), is_open=False, limiter=RateLimiter(lambda: now))
     key = f"Bearer {make_key(store, Permission.CHAT, requests_per_minute=3)}".encode()
     for _ in range(3):
         await gate.admit(key)

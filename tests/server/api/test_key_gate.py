@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from server.api.key_gate import KeysGate
+from server.api.key_gate import KeyGate
 from server.auth.permissions import LOCAL_USER, AuthenticationError, Permission
 from server.last_known import DEFAULT_TERMS
 from server.pools import Pools
@@ -57,8 +57,8 @@ def seconds() -> list[float]:
 
 
 @pytest.fixture
-def gate(store: Store, seconds: list[float]) -> KeysGate:
-    return KeysGate(store.keys, Pools.open(), is_open=False, clock=lambda: seconds[0])
+def gate(store: Store, seconds: list[float]) -> KeyGate:
+    return KeyGate(store.keys, Pools.open(), is_open=False, clock=lambda: seconds[0])
 
 
 def bearer(secret: str) -> bytes:
@@ -66,7 +66,7 @@ def bearer(secret: str) -> bytes:
 
 
 async def test_a_key_is_asked_for_once_in_a_while(
-    store: Store, gate: KeysGate, asked: Asked, seconds: list[float]
+    store: Store, gate: KeyGate, asked: Asked, seconds: list[float]
 ) -> None:
     key = bearer(make_key(store, Permission.CHAT))
     first, _ = await gate.admit(key)
@@ -79,7 +79,7 @@ async def test_a_key_is_asked_for_once_in_a_while(
 
 
 async def test_what_is_no_key_is_asked_for_every_time(
-    store: Store, gate: KeysGate, asked: Asked
+    store: Store, gate: KeyGate, asked: Asked
 ) -> None:
     secret = make_key(store, Permission.CHAT)
     wrong = bearer(secret[:-1] + ("a" if secret[-1] != "a" else "b"))
@@ -90,7 +90,7 @@ async def test_what_is_no_key_is_asked_for_every_time(
 
 
 async def test_revoking_here_ends_a_key_at_once_whatever_is_under_way(
-    store: Store, gate: KeysGate, asked: Asked, seconds: list[float]
+    store: Store, gate: KeyGate, asked: Asked, seconds: list[float]
 ) -> None:
     secret = make_key(store, Permission.CHAT)
     admitted = (await gate.admit(bearer(secret)))[0]
@@ -110,7 +110,7 @@ async def test_revoking_here_ends_a_key_at_once_whatever_is_under_way(
 
 
 async def test_another_server_knows_a_revoked_key_no_longer_than_it_is_fresh(
-    store: Store, gate: KeysGate, seconds: list[float], tmp_path: Path
+    store: Store, gate: KeyGate, seconds: list[float], tmp_path: Path
 ) -> None:
     secret = make_key(store, Permission.CHAT)
     admitted = (await gate.admit(bearer(secret)))[0]
@@ -125,7 +125,7 @@ async def test_another_server_knows_a_revoked_key_no_longer_than_it_is_fresh(
 
 
 async def test_while_the_store_is_away_a_known_key_works_for_a_time(
-    store: Store, gate: KeysGate, asked: Asked, seconds: list[float]
+    store: Store, gate: KeyGate, asked: Asked, seconds: list[float]
 ) -> None:
     known, unknown = (bearer(make_key(store, Permission.CHAT)) for _ in range(2))
     admitted, _ = await gate.admit(known)
@@ -142,7 +142,7 @@ async def test_while_the_store_is_away_a_known_key_works_for_a_time(
 
 
 async def test_a_key_that_has_expired_is_refused_though_it_is_known(
-    store: Store, gate: KeysGate, monkeypatch: pytest.MonkeyPatch
+    store: Store, gate: KeyGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = store.clock()
     key = bearer(make_key(store, Permission.CHAT, expires_at=now + timedelta(minutes=1)))
@@ -152,7 +152,7 @@ async def test_a_key_that_has_expired_is_refused_though_it_is_known(
         await gate.admit(key)
 
 
-async def test_no_key_is_kept_in_clear(store: Store, gate: KeysGate) -> None:
+async def test_no_key_is_kept_in_clear(store: Store, gate: KeyGate) -> None:
     secret = make_key(store, Permission.CHAT)
     await gate.admit(bearer(secret))
     needle = secret.split("-")[3].encode()
@@ -172,7 +172,7 @@ async def test_no_key_is_kept_in_clear(store: Store, gate: KeysGate) -> None:
 
 
 async def test_use_is_written_once_a_minute_and_waited_for_by_nobody(
-    store: Store, gate: KeysGate, seconds: list[float], monkeypatch: pytest.MonkeyPatch
+    store: Store, gate: KeyGate, seconds: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[set[str]] = []
     began, go = threading.Event(), threading.Event()
@@ -203,7 +203,7 @@ async def test_use_is_written_once_a_minute_and_waited_for_by_nobody(
 
 
 async def test_a_full_disk_does_not_refuse_a_key(
-    store: Store, gate: KeysGate, monkeypatch: pytest.MonkeyPatch, logs: list[Any]
+    store: Store, gate: KeyGate, monkeypatch: pytest.MonkeyPatch, logs: list[Any]
 ) -> None:
     secret = make_key(store, Permission.CHAT)
 
