@@ -43,7 +43,10 @@ _FLOORS = (
 # The rooms of the API, in the same order.
 _API_FLOORS = tuple(
     f"server.api.{name}"
-    for name in ("http", "schemas", "deps", "generation", "routes", "route_list", "openapi")
+    for name in (
+        *("http", "schemas", "deps", "generation", "request_body", "idempotency"),
+        *("routes", "route_list", "openapi"),
+    )
 )
 _WEB = {"fastapi", "starlette", "uvicorn"}
 
