@@ -116,10 +116,10 @@ async def serve(
     """Check the store, create the demo profiles, and serve until stopped by a signal.
 
     Args:
-        settings: Of the process.
+        settings: The settings of the process.
         engine: Generates.
         store: Keeps.
-        kinds: Of jobs.
+        kinds: The kinds of jobs.
         sockets: Bound already, by `bind`, to be closed by the caller; None binds here.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the store said last, for when asking it again is not worth the wait."""
+"""The store's last answers, for when asking again is not worth the wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Terms:
 
 
 DEFAULT_TERMS: Final = Terms()
-"""Of keys, and of what names mean."""
+"""Terms of keys, and of the meaning of names."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +73,7 @@ class LastKnown(Generic[_K, _V]):
         self._asking: dict[_K, _Asking[_V]] = {}
 
     async def get(self, key: _K, ask: Callable[[], _V]) -> _V:
-        """What `ask` returns, or returned last for `key`.
+        """The answer of `ask`, or its last one for `key`.
 
         Raises:
             Exception: What `ask` raises; StoreUnavailableError only where no answer stands.

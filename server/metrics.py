@@ -1,4 +1,4 @@
-"""What is counted and timed, in a registry of its own.
+"""The server's metrics, in a registry of its own.
 
 Names are vLLM's with the prefix `coxswain_`, so that public dashboards carry over by replacing the
 prefix. Labels are profiles, codes and finish reasons: never text of users, never keys. No metric

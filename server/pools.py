@@ -41,7 +41,7 @@ class Pool:
     """A bounded number of threads with a bounded queue before them. Thread-safe.
 
     Args:
-        name: Of the threads, and in the message where there is no room.
+        name: Name of the threads; also says in the message where there is no room.
         num_threads: Calls that run at once.
         max_waiting: Calls that wait for a thread; more are refused at once.
         max_wait_seconds: A call that has waited so long is refused, and never runs.
@@ -64,7 +64,7 @@ class Pool:
         self._executor = ThreadPoolExecutor(num_threads, f"coxswain-{name}")
 
     async def run(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
-        """What `function` returns, called in a thread of the pool and the caller's context.
+        """Call `function` in a thread of the pool and the caller's context; returns its result.
 
         A caller that is cancelled takes a call back that has not begun; one that runs goes on.
 

@@ -45,7 +45,7 @@ class Binding:
     drain_timeout_seconds: float
 
     def config(self, app: FastAPI) -> uvicorn.Config:
-        """As uvicorn takes it."""
+        """The configuration of uvicorn for an application."""
         return uvicorn.Config(
             app,
             http=bounded_protocol(self.max_connections),

@@ -1,4 +1,4 @@
-"""What the process is told by its environment and its command line, read once at start."""
+"""The settings of the process, from its environment and command line, read once at start."""
 
 from __future__ import annotations
 

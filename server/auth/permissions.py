@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do; no HTTP and no storage.
+"""Callers and their permissions; no HTTP and no storage.
 
 AuthError
 |-- AuthenticationError      no valid API key
@@ -77,7 +77,7 @@ class ProfileNotAllowedError(PermissionDeniedError):
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a key's limit leaves it; the `x-ratelimit-*` headers of answers.
+    """The rest of a key's limit; the `x-ratelimit-*` headers of answers.
 
     Attributes:
         limit: Requests per minute.
@@ -112,7 +112,7 @@ class Principal:
 
     Attributes:
         key_id: Public id of the API key; None for the local user of a server without keys.
-        name: Of the key, for people.
+        name: Name of the key, for people.
         permissions: What it may do; `scopes` on the wire.
         profiles_allow: Profiles and aliases it may name; None means any.
         default_profile: Used when a request names none.

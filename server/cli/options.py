@@ -1,4 +1,4 @@
-"""What commands share: options, the settings, the store, and how they fail."""
+"""Shared by the commands: options, the settings, the store, and how commands fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DataDir", "failure", "open_store", "read_settings"]
 
 DataDir = Annotated[Path | None, typer.Option(help="Database and artifacts.")]
-"""Where the store is, instead of where the environment says."""
+"""The store's directory, in place of the one the environment names."""
 
 
 def read_settings(**options: Any) -> Settings:

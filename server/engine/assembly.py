@@ -1,4 +1,4 @@
-"""Puts the parts of an engine together around a loaded model."""
+"""Assembles the parts of an engine around a loaded model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Beating:
         self._steps = steps
 
     def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
-        """As the runtime's."""
+        """Note progress, then edit as the runtime does."""
         self._steps.beat()
         return self._runtime.edit(point, hidden)
 

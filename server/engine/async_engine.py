@@ -1,4 +1,4 @@
-"""The engine behind an event loop: one thread steps, coroutines wait."""
+"""The engine behind an event loop: one thread steps, and coroutines wait for its outputs."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ class AsyncEngine:
         self._submit(partial(self._core.abort, request_id))
 
     def info(self) -> EngineInfo:
-        """What is fixed after load."""
+        """The facts that are fixed after load."""
         return self._info
 
     def stats(self) -> EngineStats:
-        """What changes while serving."""
+        """A snapshot of the numbers that change while serving."""
         is_healthy = not self._is_hung() and not self._is_over
         num_arriving = max(self._num_submitted - self._num_added, 0)  # since the step began
         stats = self._core.stats(is_healthy=is_healthy, is_draining=self._is_draining)

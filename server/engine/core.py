@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestSink(Protocol):
-    """Where a request's outputs go; its methods never raise and never wait."""
+    """Receives one request's outputs; its methods never raise and never wait."""
 
     def emit(self, output: RequestOutput) -> None:
         """Take an output; the last one has a finish reason."""
@@ -87,14 +87,14 @@ class EngineCore:
 
         Args:
             scheduler: Chooses the tokens of each step.
-            runner: Runs the model over them.
-            sampler: Chooses the next ones.
-            tokenizer: Turns them into text.
-            runtime: Behind the model's hooks.
-            vocab_size: Of the model.
-            draw_seed: Gives seeds to requests without one.
-            steps: Told of progress, by the other parts too.
-            meter: Told how long steps take; sets how large they may be.
+            runner: Runs the model over these tokens.
+            sampler: Chooses the next tokens.
+            tokenizer: Turns tokens into text.
+            runtime: The steering runtime behind the model's hooks.
+            vocab_size: Number of token ids that the model has.
+            draw_seed: Seeds for requests that give none.
+            steps: Record of progress; the other parts write to it too.
+            meter: Learns how long steps take, and so bounds their size.
         """
         self._vocab_size = vocab_size
         self._scheduler = scheduler
@@ -229,7 +229,7 @@ class EngineCore:
             self._bounded(part.request, partial(self._record_part, part, token))
 
     def _note_readouts(self, readouts: Readouts) -> None:
-        """Hand on what was read; a request that failed earlier in this step wants it no more."""
+        """Record what was read, but for requests that failed earlier in this step."""
         for read, scores in readouts.scores():
             if read.request_id in self._live:
                 progress, _ = self._live[read.request_id]

@@ -1,4 +1,4 @@
-"""The interface of an engine: how it is set up, and what the API layer and jobs may ask of any."""
+"""The interface of an engine: its configuration, and what the API layer and jobs may ask of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Limits and placement.
+    """The limits and the placement of an engine.
 
     Attributes:
         model: Path of a checkpoint in Hugging Face format.
@@ -46,7 +46,7 @@ class EngineConfig:
         stream_queue_size: Outputs a slow reader may be behind before its request is failed.
         step_timeout_seconds: Longest time without progress, within a step or between steps, before
             the engine counts as hung; that a step is long means nothing.
-        seed: Of the seeds drawn for requests that give none; None draws from the system.
+        seed: Seed of the seeds drawn for requests that give none; None draws from the system.
     """
 
     model: str
@@ -105,11 +105,11 @@ class Engine(Protocol):
         ...
 
     def info(self) -> EngineInfo:
-        """What is fixed after load."""
+        """The facts that are fixed after load."""
         ...
 
     def stats(self) -> EngineStats:
-        """What changes while serving."""
+        """A snapshot of the numbers that change while serving."""
         ...
 
     async def drain(self, timeout_seconds: float) -> None:

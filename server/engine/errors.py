@@ -1,4 +1,4 @@
-"""What can go wrong with a request in the engine.
+"""The errors of a request in the engine.
 
 EngineError
 |-- ModelLoadError                the checkpoint or its placement cannot be used

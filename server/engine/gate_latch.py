@@ -1,4 +1,4 @@
-"""The gates of one request: what they have read of its prompt, and what was decided."""
+"""The gates of one request: the sums they have read of its prompt, and their decisions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["GateLatch"]
 
 @dataclass(slots=True)
 class _Reading:
-    """Activations of the prompt added up.
+    """Activations of the prompt, summed.
 
     Attributes:
         stop: Position after the last one read.
         total: Their sum, [d].
-        count: How many they are.
+        count: Number of activations in the sum.
     """
 
     stop: int = 0
@@ -39,8 +39,8 @@ class GateLatch:
     outlives preemption.
 
     Args:
-        gates: Of the request's plan, each once.
-        num_prompt_tokens: Where the prompt ends for steering, at least 1.
+        gates: The gates of the request's plan, each once.
+        num_prompt_tokens: Tokens before the point where the prompt ends for steering, at least 1.
     """
 
     def __init__(self, gates: Sequence[PlannedGate], num_prompt_tokens: int) -> None:
@@ -61,7 +61,7 @@ class GateLatch:
         return self._open
 
     def reads(self, start: int, stop: int) -> Iterator[tuple[PlannedGate, int, int]]:
-        """What the gates want of positions [start, stop): gates with half-open windows."""
+        """The reads the gates need in [start, stop): each gate with a half-open window."""
         if self.is_decided:
             return
         last = self._num_prompt_tokens - 1

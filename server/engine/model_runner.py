@@ -29,7 +29,7 @@ class PromptLogits:
     """Logits of known text.
 
     Attributes:
-        part: Whose prompt.
+        part: The part whose prompt it is.
         first: Absolute position of the first row.
         logits: [n, V] at positions `first` to `first + n`, which predict the token after each.
     """
@@ -41,13 +41,13 @@ class PromptLogits:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What one forward gave; tensors stay on the device.
+    """The results of one forward pass; tensors stay on the device.
 
     Attributes:
         sampled: Parts whose next token is to be sampled, in the order of `logits`.
         logits: [S, V] in the model's dtype.
         prompt_logits: Those wanted for scores and prompt log-probabilities.
-        outcome: What steering did to each token of the pack.
+        outcome: The effect of steering on each token of the pack.
         readouts: Monitors' scores, captured activations and what gates read.
     """
 
@@ -78,6 +78,8 @@ class ModelRunner:
     def run(self, output: SchedulerOutput) -> RunResult:
         """Compute a step; writes keys and values, and leaves the model unsteered."""
         parts = output.scheduled
+        # The output projection is the widest product of small models: only rows that somebody reads
+        # pass through it.
         wanted = _WantedLogits(parts)
         readouts = _readouts(parts)
         token_ids = [t for part in parts for t in part.request.token_ids(part.start, part.stop)]
@@ -99,7 +101,8 @@ class ModelRunner:
         finally:
             self._runtime.end_step()
         if not wanted.sampled and logits.device.type != "cpu":
-            # Nothing would be read back, and the step's end would not be that of its work.
+            # Sampling reads back and so waits for the device. A step that samples nothing would end
+            # when its work was enqueued, and the pace would learn from too short a time.
             torch.accelerator.synchronize(logits.device)
         return RunResult(
             sampled=wanted.sampled,
@@ -114,6 +117,7 @@ class ModelRunner:
         self._attention.clear()
 
     def _row(self, values: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        # Not awaited: the copy is ordered before the kernels that read it.
         return torch.as_tensor(values, dtype=torch.int64).to(self._device, non_blocking=True)[None]
 
 

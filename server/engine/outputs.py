@@ -1,4 +1,4 @@
-"""What the engine returns: values that travel between its parts and to its callers."""
+"""The values that the engine returns to its callers, and that travel between its parts."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class SteeredTokens:
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """What became of one intervention's gate.
+    """The outcome of one intervention's gate.
 
     Attributes:
         is_open: Whether it is open; per token, whether it was for any token.
-        score: That was compared with the threshold, per request; None per token, and where the
+        score: The score compared with the threshold, per request; None per token, and where the
             request ended before its gates were decided.
         open_tokens: Per token, the tokens in scope at which it was open at some layer; else None.
     """
@@ -111,25 +111,25 @@ class PromptScore:
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """What is new since the last output of the same request.
+    """One request's news since its last output.
 
     Attributes:
-        request_id: Whose output it is.
+        request_id: Id of the request.
         text: Newly final text: never half a character, never the start of a stop string.
         token_ids: Newly generated tokens, in order; may be ahead of `text`.
         logprobs: One entry per new token where asked for.
         finish_reason: Set on the last output, and only there.
         stop_reason: The stop string or stop token id that ended it, if one did.
-        num_prompt_tokens: Tokens of the prompt.
-        num_output_tokens: Tokens generated so far.
-        num_cached_tokens: Prompt tokens taken from the prefix cache.
+        num_prompt_tokens: Number of tokens in the prompt.
+        num_output_tokens: Number of tokens generated so far.
+        num_cached_tokens: Number of prompt tokens taken from the prefix cache.
         prompt_logprobs: One entry per prompt token where asked for (None for the first), on the
             first output only.
-        steered_tokens: So far.
+        steered_tokens: Number of tokens steered so far.
         monitors: All readings so far, in the plan's order; on the last output only.
         gates: Per intervention of the plan the state of its gate, or None without one; on the last
             output only.
-        score: Of the prompt, where asked for; on the last output only.
+        score: Score of the prompt, where asked for; on the last output only.
     """
 
     request_id: str
@@ -176,7 +176,7 @@ class ScoreResult:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a caller may rely on; fixed after load.
+    """The facts about an engine that are fixed after load.
 
     `device` is a readable summary such as `cpu` or `cuda:0 (12 layers), cuda:1 (12 layers)`.
     `attention` reads the weights of the attention output projections; None where the back end does
@@ -204,8 +204,8 @@ class StepSeconds:
 
     Attributes:
         bounds: Upper bounds of the buckets but the last, which has none; seconds, ascending.
-        counts: Steps in each bucket, one more than bounds.
-        total: Seconds of all steps together.
+        counts: Number of steps in each bucket, one more than bounds.
+        total: Seconds of all steps in sum.
     """
 
     bounds: tuple[float, ...] = ()
@@ -214,7 +214,7 @@ class StepSeconds:
 
     @property
     def num_steps(self) -> int:
-        """Steps completed."""
+        """Number of steps completed."""
         return sum(self.counts)
 
 
@@ -223,14 +223,14 @@ class EngineStats:
     """A snapshot of the engine, cheap to take at any time.
 
     Attributes:
-        num_requests_running: Requests holding keys and values.
-        num_requests_waiting: Requests admitted to the queue.
+        num_requests_running: Number of requests that hold keys and values.
+        num_requests_waiting: Number of requests in the queue.
         kv_cache_usage_ratio: Used blocks over all blocks, cached ones not counted as used.
-        num_preemptions: Since start.
+        num_preemptions: Number of preemptions since start.
         prefix_cache_queries: Prompt tokens looked up since start.
         prefix_cache_hits: Prompt tokens found since start.
-        num_live_edits: Columns of the steering tables in use.
-        step_seconds: Of steps completed since start.
+        num_live_edits: Number of columns of the steering tables in use.
+        step_seconds: Durations of the steps completed since start.
         seconds_since_progress: Time since the engine last got anywhere, be it within a step, while
             work was queued, else 0.
         is_healthy: Whether the step loop is alive.

@@ -1,4 +1,4 @@
-"""A yes or no for each position of a request."""
+"""The record of what one request has produced, and how much of it its caller was sent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PositionFlags:
         self._flags[start:stop] = mask
 
     def count(self, boundary: int) -> SteeredTokens:
-        """How many are set before and from `boundary` on."""
+        """Number of flags set before `boundary`, and from `boundary` on."""
         return SteeredTokens(
             prompt=int(self._flags[:boundary].sum()), generated=int(self._flags[boundary:].sum())
         )
@@ -68,7 +68,7 @@ class RequestProgress:
         """Begin with nothing produced.
 
         Args:
-            request: Whose progress.
+            request: The request.
             detokenizer: Fresh; turns tokens into text and finds stop strings.
             end_token_ids: The model's end tokens, heeded unless the request ignores them.
             regions: Labels generated tokens where the request's steering needs it.
@@ -159,7 +159,7 @@ class RequestProgress:
 
     @property
     def has_news(self) -> bool:
-        """Whether there is anything to tell."""
+        """Whether there is anything to send."""
         num_new = len(self.request.output_token_ids) - self._num_told
         return num_new > 0 or self.finish_reason is not None
 
@@ -173,7 +173,7 @@ class RequestProgress:
         }
 
     def output(self) -> RequestOutput:
-        """What is new since the last call."""
+        """The output since the last call."""
         request = self.request
         token_ids = tuple(request.output_token_ids[self._num_told :])
         is_first, is_last = self._num_told == 0, self.finish_reason is not None

@@ -1,4 +1,4 @@
-"""What is asked of the engine, and the state of one request inside it."""
+"""Requests to the engine, and the state of one request inside it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Priority(IntEnum):
 
 
 class Pooling(StrEnum):
-    """Which tokens of a captured prompt are kept."""
+    """The tokens of a captured prompt whose activations are kept."""
 
     LAST = "last"
     MEAN = "mean"
@@ -54,10 +54,10 @@ class GenerationRequest:
 
     Attributes:
         request_id: Unique among running requests.
-        prompt_token_ids: At least one.
+        prompt_token_ids: Token ids of the prompt, at least one.
         sampling: How tokens are chosen.
         plan: Compiled steering, or None.
-        choice_index: Which of n; part of the seed's counter.
+        choice_index: Index of this choice among n; part of the seed's counter.
         priority: Interactive before jobs.
         cache_salt: Prefix-cache entries are shared only under an equal salt (per API key).
         prompt_regions: Region bits (`steering.scopes.Region`) per prompt token, or None.
@@ -138,7 +138,7 @@ class ScoreRequest:
 
 
 class RequestStatus(Enum):
-    """Where a request is in its life."""
+    """The stage of a request's life."""
 
     WAITING = auto()
     RUNNING = auto()
@@ -194,13 +194,13 @@ class Request:
     """A sequence being served: owned and changed by the engine thread only.
 
     Attributes:
-        spec: What was asked; never changes.
+        spec: The request as it was made; never changes.
         arrival: Ordinal of admission; ties of priority are served in this order.
         seed: The request's own, or one drawn at admission.
         max_tokens: Resolved against the context length.
         output_token_ids: Generated so far; survives preemption.
         num_computed_tokens: Positions whose keys and values are in the cache.
-        num_cached_tokens: Of the prompt, taken from the prefix cache at first admission.
+        num_cached_tokens: Prompt tokens taken from the prefix cache at first admission.
         block_table: Cache blocks by position // block_size.
         regions: Region bits per known token, extended as tokens are sampled; None if unused.
         latch: The gates decided on its prompt; None if it has none.
@@ -222,23 +222,23 @@ class Request:
 
     @property
     def request_id(self) -> str:
-        """Its id."""
+        """Its id, unique among running requests."""
         return self.spec.request_id
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens of the prompt, as the caller counts them."""
+        """Number of tokens in the prompt, as the caller counts them."""
         return len(self.spec.prompt_token_ids)
 
     @cached_property
     def positions(self) -> PositionContext:
-        """What its absolute positions mean to steering; follows `regions` and `latch`."""
+        """The meaning of its absolute positions to steering; follows `regions` and `latch`."""
         gates = frozenset() if self.latch is None else self.latch.open_gates
         return PositionContext(self.boundary, self.regions, gates)
 
     @property
     def boundary(self) -> int:
-        """Where its prompt ends for steering."""
+        """Position at which its prompt ends for steering."""
         given = self.spec.steering_prompt_tokens
         return self.num_prompt_tokens if given is None else given
 
@@ -249,12 +249,12 @@ class Request:
 
     @property
     def num_tokens(self) -> int:
-        """Prompt and generated tokens known."""
+        """Number of tokens known, of the prompt and generated."""
         return self.num_prompt_tokens + len(self.output_token_ids)
 
     @property
     def num_ready_tokens(self) -> int:
-        """Those whose steering is known: up to the prompt's end until its gates are decided."""
+        """Number of tokens whose steering is known: the prompt's until its gates are decided."""
         if not self.is_latching:
             return self.num_tokens
         return min(self.num_tokens, self.boundary)

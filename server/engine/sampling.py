@@ -110,16 +110,16 @@ class SamplingParams:
     ) -> None:
         """Check that the context holds a prompt and what is to be generated after it.
 
-        Without `max_tokens` that is one token at least: nothing is never an answer.
+        Without `max_tokens` the answer needs room for one token at least.
 
         Args:
-            num_prompt_tokens: Of the prompt.
-            max_model_len: Tokens that prompt and answer may have together.
-            param: What the caller sent the prompt as.
+            num_prompt_tokens: Number of tokens in the prompt.
+            max_model_len: Most tokens of prompt and answer in sum.
+            param: Name of the field that holds the prompt, for the error.
 
         Raises:
-            PromptTooLongError: It does not.
-            InvalidSamplingError: Not as many as `min_tokens` wants.
+            PromptTooLongError: The context does not hold them.
+            InvalidSamplingError: The prompt leaves less room than `min_tokens`.
         """
         room = max_model_len - num_prompt_tokens
         if self.max_tokens is None and room < 1:

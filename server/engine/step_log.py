@@ -1,4 +1,4 @@
-"""What the engine's steps did: how many, how long, whether they go on or keep failing."""
+"""Record of the engine's steps: their number and duration, and whether they keep failing."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ def import_demo(
     Whatever goes wrong is in the log and nothing more: the server can do without.
 
     Args:
-        folder: What to take.
-        store: Where to put it.
-        spec: Of the loaded model.
+        folder: The folder to import.
+        store: The store to import it into.
+        spec: The loaded model.
         is_same_model: The loaded weights are those the folder was made for, perhaps in another data
             type. Its directions then say so in their provenance, as `made_for`, and not that they
             are of this fingerprint.

@@ -229,7 +229,7 @@ class _Problems:
         self.found.append(Problem(error.code, error.param, str(error)))
 
     def of(self, work: Callable[..., _T], *args: Any, **kwargs: Any) -> _T | None:
-        """What `work` returns; None, and a problem, where the document is at fault.
+        """The result of `work`; None, and a problem, where the document is at fault.
 
         Faults of the store pass through: the document may be right.
         """

@@ -111,7 +111,7 @@ class DirectionDocument(DirectionMetadata):
 
 @dataclass(frozen=True, slots=True)
 class DirectionUpload:
-    """What came of an upload: the version stored, and what is remarkable about it."""
+    """The result of an upload: the version stored, and warnings about it."""
 
     saved: SaveResult[DirectionRecord]
     warnings: tuple[str, ...]
@@ -124,7 +124,7 @@ class Uploader:
     Attributes:
         store: Where accepted directions go.
         spec: Model they must fit.
-        bounds: Of what callers send; what is made here has none.
+        bounds: Bounds of the files that callers send; directions made here have none.
     """
 
     store: Store

@@ -1,4 +1,4 @@
-"""What a request asks of steering, before anything is looked up."""
+"""A request's choice of steering, before anything is looked up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NONE: Final = "none"
 
 
 class Compose(StrEnum):
-    """What a request's own steering does to the default profile.
+    """The effect of a request's own steering on the default profile.
 
     `replace`: a profile or interventions in the request stand instead of the default.
     `add`: they act after it.
@@ -39,8 +39,8 @@ class NamedProfile:
     """One explicit choice of a profile: by the body, the model's name or the header.
 
     Attributes:
-        text: `name`, `name@version` or `none`.
-        param: Where it was given, for errors.
+        text: The choice: `name`, `name@version` or `none`.
+        param: The place where it was given, for errors.
     """
 
     text: str
@@ -64,10 +64,10 @@ class SteeringChoice:
         strength: Factor on the profile's strengths; None means 1.
         interventions: After the profile's.
         monitors: Beside the profile's.
-        compose: What becomes of the default profile.
+        compose: The effect on the default profile.
         is_compared: Whether unsteered answers are wanted as well.
-        prompt_tokens: Where `prompt` ends, one number or one per prompt; empty: at its end.
-        seeks_boundary: Whether it is looked for in the tokens of the prompt instead.
+        prompt_tokens: Position where `prompt` ends, one or one per prompt; empty: at its end.
+        seeks_boundary: Whether that position is looked for in the tokens of the prompt instead.
     """
 
     named: tuple[NamedProfile, ...] = ()

@@ -1,4 +1,4 @@
-"""What can be wrong with a choice of steering, beyond the steering itself.
+"""The errors of a choice of steering, beyond those of the steering itself.
 
 InvalidSteeringError
 |-- SteeringConflictError       two explicit choices of a profile disagree

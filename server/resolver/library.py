@@ -43,7 +43,7 @@ def load_direction_blob(blob: bytes, record: DirectionRecord) -> Direction:
 def direction_at(
     find: Callable[[DirectionRef], Direction], reference: DirectionRef, path: str
 ) -> Direction:
-    """What `find` has under a reference that stands at `path.direction` of a document.
+    """The direction that `find` has under a reference at `path.direction` of a document.
 
     Raises:
         StoreError: As `find`, with `param` naming the field.

@@ -1,4 +1,4 @@
-"""What a request's choice of steering came to."""
+"""A request's steering after its choice was resolved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from steering.plan import SteeringPlan
 
-__all__ = ["UNSTEERED", "ResolvedSteering"]
+__all__ = ["ResolvedSteering"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +14,13 @@ class ResolvedSteering:
     """Steering looked up, allowed, and compiled.
 
     Attributes:
-        profile: Name of the profile, not of an alias; None for none.
-        version: Its version.
-        plan: What the engine is given; None where nothing is edited and nothing read.
-        strength: Factor the request put on the profile's strengths.
+        profile: Name of the profile, not of an alias; None where there is none.
+        version: The profile's version.
+        plan: The plan for the engine; None where nothing is edited and nothing read.
+        strength: The request's factor on the profile's strengths.
         is_inline: Whether the request brought interventions of its own.
         is_compared: Whether unsteered answers are wanted as well.
-        prompt_tokens: As in `SteeringChoice`.
+        prompt_tokens: Position where `prompt` ends, one or one per prompt; empty: at its end.
     """
 
     profile: str | None = None
@@ -33,16 +33,13 @@ class ResolvedSteering:
 
     @property
     def label(self) -> str:
-        """For metrics: the profile's name, `inline` or `none`."""
+        """The label of metrics: the profile's name, `inline` or `none`."""
         return self.profile or ("inline" if self.is_inline else "none")
 
     @property
     def header(self) -> str:
-        """For the header `x-steering-applied`: like `cheerful@2+inline`."""
+        """The value of the header `x-steering-applied`, like `cheerful@2+inline`."""
         parts = [] if self.profile is None else [f"{self.profile}@{self.version}"]
         if self.is_inline:
             parts.append("inline")
         return "+".join(parts) or "none"
-
-
-UNSTEERED = ResolvedSteering()

@@ -1,4 +1,4 @@
-"""Choosing, allowing and compiling the steering of a request."""
+"""Resolves a request's choice of steering into a plan that the caller may use."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _USE: Final = "steering.restricted_use"
 
 @dataclass(frozen=True, slots=True)
 class _RestrictedUse:
-    """What the audit log is told of a use of what is restricted."""
+    """The audit log's entry for a use of something restricted."""
 
     subject: str
     detail: Mapping[str, Any]
@@ -49,8 +49,8 @@ class Resolver:
 
     Args:
         store: Profiles and directions.
-        spec: Of the loaded model.
-        pools: Where the store is asked, and plans are compiled.
+        spec: The loaded model.
+        pools: The threads that ask the store and compile plans.
         default_profile: The server's default, or None.
     """
 
@@ -209,7 +209,7 @@ class Resolver:
         return steers, monitors
 
     def _plan(self, steers: Sequence[Steer], monitors: Sequence[MonitorUse]) -> SteeringPlan:
-        """Compiled, or taken from the cache; everything that decides it is in the key."""
+        """The compiled plan, or that in the cache; everything that decides it is in the key."""
         key = json.dumps(
             [
                 [

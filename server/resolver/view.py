@@ -1,4 +1,4 @@
-"""What names mean, remembered for as long as the store says that nothing changed."""
+"""The profiles and directions behind names, remembered while the store says nothing changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_NAMES: Final = 4096
 
 
 class NotKnownError(Exception):
-    """What a name means is not in memory, and the store was not to be asked."""
+    """A name is not in memory, and the store was not to be asked."""
 
 
 class RegistryView:

@@ -1,4 +1,4 @@
-"""Who changed what and when: append-only, each event chained to the one before."""
+"""The audit log: who changed what and when, append-only, each event chained to the one before."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _REGISTRY: Final = frozenset({"direction", "profile", "alias"})
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """On whose behalf a change is made.
+    """The caller on whose behalf a change is made.
 
     Attributes:
-        key_id: API key; None for the server itself and its local user.
-        request_id: Of the HTTP request.
-        address: Of the client.
+        key_id: Id of the API key; None for the server itself and its local user.
+        request_id: Id of the HTTP request.
+        address: The client's address.
     """
 
     key_id: str | None = None
@@ -46,17 +46,17 @@ SYSTEM: Final = Actor()
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One thing that happened.
+    """One event of the audit log.
 
     Attributes:
-        sequence: From 1, without gaps.
+        sequence: Number of the event, from 1, without gaps.
         at: UTC.
         actor: Who did it.
-        action: For example `profile.publish`.
-        subject: What it was done to, for example `profile careful@2`.
+        action: The kind of change, for example `profile.publish`.
+        subject: The thing changed, for example `profile careful@2`.
         before: State before it: a digest, or the target of an alias; None where there was none.
         after: State after it; None where there is none.
-        detail: More, as JSON; never secrets and never text of users' chats.
+        detail: Further JSON; never secrets and never text of users' chats.
         previous_hash: `hash` of the event before; 64 zeros for the first.
         hash: SHA-256 over all of the above.
     """
@@ -77,7 +77,6 @@ class AuditStore:
     """The audit log. Nothing in it is ever changed or removed. Thread-safe."""
 
     def __init__(self, database: Database, clock: WallClock) -> None:
-        """Args: database: shared with the other stores; clock: UTC now."""
         self._database = database
         self._clock = clock
         self._changes = 0

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that give a server up which does not answer."""
+"""Connections to PostgreSQL that give up a server that does not answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     def wait(
         self, gen: PQGen[_T], interval: float = _INTERVAL_SECONDS, timeout: float | None = None
     ) -> _T:
-        """As psycopg's, and not longer than `ANSWER_SECONDS`.
+        """Wait as psycopg does, but not longer than `ANSWER_SECONDS`.
 
         Raises:
             psycopg.OperationalError: No answer in time, or any other that psycopg raises.

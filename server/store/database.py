@@ -62,7 +62,7 @@ class Database:
     """
 
     def __init__(self, url: str | URL) -> None:
-        """Args: url: of SQLite or PostgreSQL; nothing is opened before the first use."""
+        """Use the SQLite or PostgreSQL database at `url`; opened at the first use."""
         self._engine = _create_engine(url, is_bounded=True)
         self._file = _DatabaseFile.of(self._engine.url)
         writers = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
@@ -71,7 +71,7 @@ class Database:
 
     @property
     def url(self) -> URL:
-        """Where it is."""
+        """Its address, which may hold a password."""
         return self._engine.url
 
     @property
@@ -129,7 +129,7 @@ class Database:
 
 
 class _DatabaseFile:
-    """A file that is known by its device and inode.
+    """A database's file, known by its device and inode, to notice when it is taken away.
 
     SQLite goes on with a file that was removed or replaced as if nothing had happened, and what it
     writes is gone once the last connection is closed.

@@ -1,4 +1,4 @@
-"""What can be wrong with a request to the store, as types a caller can tell apart.
+"""The errors of the store, as types a caller can tell apart.
 
 StoreError
 |-- NotFoundError                 nothing has that name, version or id

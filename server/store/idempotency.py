@@ -33,12 +33,12 @@ _Name = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """An answer as it was given.
+    """An HTTP answer as it was given.
 
     Attributes:
-        status: Of HTTP.
-        headers: Those that belong to the body, in lower case.
-        body: None where it holds a secret and is not kept.
+        status: HTTP status.
+        headers: Headers that belong to the body, in lower case.
+        body: The body; None where it holds a secret and is not kept.
     """
 
     status: int
@@ -50,7 +50,6 @@ class IdempotencyStore:
     """Requests by caller and key: each is done by whoever claims it first. Thread-safe."""
 
     def __init__(self, database: Database, clock: WallClock) -> None:
-        """Args: database: shared with the other stores; clock: UTC now."""
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()

@@ -24,7 +24,7 @@ RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 
 
 class Noun(StrEnum):
-    """What a name stands for."""
+    """The kinds of things that a name can stand for."""
 
     DIRECTION = "direction"
     PROFILE = "profile"
@@ -79,8 +79,8 @@ def claim(session: Session, noun: Noun, name: str, expected: str | None = None) 
     """Lock `name` for `noun` until the transaction ends; a new name begins at revision 0.
 
     Args:
-        session: Of a write transaction.
-        noun: Who wants it.
+        session: The session of a write transaction.
+        noun: The kind of thing that is to have the name.
         name: Checked already.
         expected: The etag the caller has seen, `"*"` for any, None for no condition.
 

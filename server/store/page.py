@@ -1,4 +1,4 @@
-"""Reading a listing in pages that stay stable while rows are added."""
+"""Listings read in pages that stay stable while rows are added."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Page(Generic[_T]):
     """Part of a listing.
 
     Attributes:
-        items: In the order of the listing.
-        next_cursor: Where the next page begins; None at the end.
+        items: The items, in the order of the listing.
+        next_cursor: Cursor of the next page; None at the end.
     """
 
     items: tuple[_T, ...]
@@ -79,9 +79,9 @@ class Listing:
         self, rows: Sequence[_R], key: Callable[[_R], str | int], record: Callable[[_R], _T]
     ) -> Page[_T]:
         """A page of `rows`, of which there are `limit` + 1 where more follow."""
-        shown = rows[: self.limit]
+        listed = rows[: self.limit]
         more = len(rows) > self.limit
-        return Page(tuple(map(record, shown)), self._cursor(key(shown[-1])) if more else None)
+        return Page(tuple(map(record, listed)), self._cursor(key(listed[-1])) if more else None)
 
     @property
     def _digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Everything that is kept between runs, under one roof."""
+"""Everything that is kept between runs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = ["Store", "StoreCheck"]
 
 @dataclass(frozen=True, slots=True)
 class StoreCheck:
-    """What `Store.verify` found.
+    """The findings of `Store.verify`.
 
     Attributes:
-        num_blobs: Files read and hashed.
+        num_blobs: Number of files read and hashed.
         directions: Listed directions whose file is missing or damaged, as `name@version`.
         profiles: Listed profiles that use one of them, as `name@version`.
-        audit_fault: What is wrong with the audit log, or None.
+        audit_fault: The fault of the audit log, or None.
     """
 
     num_blobs: int
@@ -86,11 +86,11 @@ class Store:
 
         Args:
             data_dir: Holds the artifacts, and the database unless `url` says otherwise.
-            url: Of the database; None means SQLite in `data_dir`.
-            artifacts_url: Of the tensors; None means a folder in `data_dir`.
+            url: Address of the database; None means SQLite in `data_dir`.
+            artifacts_url: Address of the tensors; None means a folder in `data_dir`.
             load: Reads a blob into a direction; needed by `directions.load` only.
             low_water_bytes: Free space that uploads leave untouched.
-            clock: UTC now.
+            clock: Gives the present time in UTC.
             sweep: Whether to remove what interrupted writes left.
 
         Raises:
@@ -139,7 +139,7 @@ class Store:
         return StoreCheck(len(digests), directions, profiles, self.audit_fault())
 
     def audit_fault(self) -> str | None:
-        """What is wrong with the audit log, or None; reads all of it."""
+        """The fault of the audit log, or None; reads all of it."""
         try:
             self.audit.verify()
         except AuditTamperedError as error:

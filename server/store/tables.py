@@ -44,7 +44,7 @@ __all__ = [
 _NAME: Final = String(64)
 _SHA256: Final = String(64)
 ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")
-"""Of a row that is numbered; SQLite does so by itself only where the column is exactly INTEGER."""
+"""Type of a row's number; SQLite counts by itself only where the column is exactly INTEGER."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -1,4 +1,4 @@
-"""What one attention layer of a loaded model asks for."""
+"""The attention that one layer of a loaded model asks for."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class AttentionSpec:
         scaling: Factor on q.k before soft-cap and softmax.
         window: A query at position p sees keys (p - window, p]; None means all up to p.
         softcap: Scores become softcap * tanh(score / softcap); None means as they are.
-        dtype: Of queries, keys and values.
-        device: Where they are.
+        dtype: Data type of queries, keys and values.
+        device: Device of queries, keys and values.
     """
 
     layer: int

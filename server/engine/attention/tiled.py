@@ -22,6 +22,7 @@ from .spec import AttentionSpec
 
 __all__ = ["Span", "Tile", "TilePlanner", "TiledLayer", "TiledStep"]
 
+# Queries of one product: few enough that scores stay in the cache, enough to be worth a call.
 _MAX_QUERIES: Final = 32
 _MIN_QUERIES: Final = 16
 _LONG_RUN: Final = 32  # tokens, on average, from which writing runs pays
@@ -50,12 +51,12 @@ class Tile:
     """N sequences with equally many tokens, whose keys are gathered together.
 
     Attributes:
-        rows: Where their tokens are in the pack, sequence after sequence [N * num_queries]; a
-            slice where they lie together.
+        rows: Rows of their tokens in the pack, sequence after sequence [N * num_queries]; a
+            slice where they are adjacent.
         num_sequences: N.
-        num_queries: Tokens of each.
+        num_queries: Tokens of each sequence.
         blocks: Cache blocks of each, padded with its own to one length, [N * num_blocks].
-        spans: The products to do.
+        spans: The products to compute.
     """
 
     rows: torch.Tensor | slice
@@ -67,13 +68,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TiledStep:
-    """What every tiled layer of one device needs in one step.
+    """One step's inputs, shared by every tiled layer of one device.
 
     Attributes:
         slots: Cache slot of every packed token, [T], or the runs they fall into where those are
             long: copying a run is several times faster than copying its rows by index.
         cleared: Slots to set to zero first.
-        tiles: By sliding window, the work that covers every packed token once.
+        tiles: Tiles by sliding window; those of a window cover every packed token once.
     """
 
     slots: torch.Tensor | tuple[SlotRun, ...]
@@ -157,7 +158,7 @@ class TilePlanner:
         starts = np.array([p.start for p in group])
         rows = (np.array([p.row for p in group])[:, None] + np.arange(num_queries)).reshape(-1)
         is_run = bool((np.diff(rows) == 1).all())
-        # padded with a block of its own: another request's might hold NaN
+        # Padded with a block of its own: another request's might hold NaN, and 0 * NaN is NaN.
         blocks = [[*p.blocks, *[p.blocks[0]] * (num_blocks - len(p.blocks))] for p in group]
         num_keys = num_blocks * self._block_size
         most = self._max_elements // (self._num_heads * len(group) * num_keys)
@@ -178,7 +179,8 @@ class TilePlanner:
     ) -> Span:
         lowest, highest = int(starts.min()) + first, int(starts.max()) + stop - 1
         k_start, k_stop = 0, num_keys
-        if stop - first > 1:  # worth the copy that a part of the gathered keys costs
+        # A slice of the gathered keys costs a copy, which one query alone does not earn back.
+        if stop - first > 1:
             k_start = 0 if window is None else max(lowest - window + 1, 0)
             k_stop = highest + 1
         is_cut = window is not None and highest - window >= k_start
@@ -214,7 +216,7 @@ class TiledLayer:
     """One layer's keys and values, and its attention over them.
 
     The cache is head-major, [Hkv, num_blocks, block_size, D]: a gather copies whole runs, and
-    every product reads rows that lie together. In bfloat16 scores are rounded to bfloat16, as in
+    every product reads adjacent rows. In bfloat16 scores are rounded to bfloat16, as in
     transformers' eager attention; the softmax computes in float32.
 
     Query heads that share a key/value head are folded into its rows, so no key is repeated.

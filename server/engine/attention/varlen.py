@@ -22,15 +22,15 @@ _MAX_HEAD_DIM: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class VarlenStep:
-    """What every variable-length layer of one device needs in one step.
+    """One step's inputs, shared by every variable-length layer of one device.
 
     Attributes:
         slots: Cache slot of every packed token, [T] int64.
-        context: How the kernel finds keys; the arguments that differ by kernel.
+        context: The arguments that tell the kernel where keys are, which differ by kernel.
         gathered: Cache slots of every context in turn, or None where the kernel reads pages.
-        cu_seq_q: Where each sequence begins in the pack, [N + 1] int32.
-        max_q: Most tokens of one sequence.
-        max_k: Longest context.
+        cu_seq_q: Offset of each sequence in the pack, [N + 1] int32.
+        max_q: Most tokens that one sequence runs.
+        max_k: Longest context, in tokens.
     """
 
     slots: torch.Tensor

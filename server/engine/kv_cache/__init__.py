@@ -1,4 +1,4 @@
-"""Which blocks of keys and values each request holds, and what can be used again; no tensors."""
+"""The blocks of keys and values that requests hold, and their reuse; no tensors."""
 
 from __future__ import annotations
 

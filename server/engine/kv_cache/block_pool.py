@@ -1,4 +1,4 @@
-"""Which cache blocks are free, held or worth keeping; no tensors."""
+"""The cache blocks that are free, held, or worth keeping for reuse; no tensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ __all__ = ["BlockPool"]
 
 _Ranks = NDArray[np.int64]
 
+# Ranks in ascending order: blank, time of last use, reserved (either of these plus 2^61), held.
+# The clock counts releases, so it never comes near 2^61.
 _BLANK: Final = 0
 _RESERVED: Final = 1 << 61
 _HELD: Final = 1 << 62
 
-_CHUNK: Final = 4096  # blocks searched at once: they stay in the processor's cache
+_CHUNK: Final = 4096  # Blocks searched at once: 32 KiB of ranks stay in the processor's cache.
 
 
 class BlockPool:
@@ -89,11 +91,14 @@ class BlockPool:
             start, highest = self._best_window(length)
             if highest < (_RESERVED if length > needed else _HELD):
                 return start, length
+            # Halved rather than shortened by one: the search costs O(num_blocks) for each length.
             length = max(length // 2, needed if length > needed else 1)
 
     def _best_window(self, length: int) -> tuple[int, int]:
         """Start of the window whose highest rank is lowest, and that rank."""
         best_start, best = 0, _HELD
+        # A chunk reaches length - 1 ranks into the next, so that no window is missed at a border.
+        # A blank window ends the search: nothing ranks lower.
         for begin in range(0, self.num_blocks - length + 1, _CHUNK):
             highest = _sliding_max(self._ranks[begin : begin + _CHUNK + length - 1], length)
             start = int(highest.argmin())
@@ -124,6 +129,8 @@ class BlockPool:
 
         With `discard` none of them is found again, also where another sequence holds it.
         """
+        # From the end, so that the deepest block is the oldest: a prefix is of use without its
+        # continuation, while a block whose prefix was evicted can never be found.
         for block in reversed(blocks):
             assert self._ref_counts[block] > 0, f"block {block} is not held"
             self._ref_counts[block] -= 1

@@ -1,4 +1,4 @@
-"""Which cache blocks each request holds, and which prefixes can be used again; no tensors."""
+"""The cache blocks that each request holds, and the prefixes that can be reused; no tensors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _HASH_BYTES: Final = 32
 
 @dataclass(slots=True)
 class _Sequence:
-    """What the manager remembers of a request that holds blocks or has asked for them.
+    """The manager's record of a request that holds blocks or has asked for them.
 
     Attributes:
-        hashes: Of its leading full blocks, as far as they were needed.
-        num_committed: Leading blocks offered to the cache.
+        hashes: Hashes of its leading full blocks, as far as they were needed.
+        num_committed: Number of leading blocks offered to the cache.
         reserved: Blocks [start, stop) reserved for its current run.
     """
 

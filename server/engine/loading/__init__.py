@@ -1,4 +1,4 @@
-"""From a folder with a checkpoint to a model that is ready to serve."""
+"""Loads a checkpoint's folder into a model that is ready to serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder with a checkpoint to a model that is ready to serve."""
+"""Loads a checkpoint's folder into a model that is ready to serve."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model with its attention, its map and its numbers.
+    """A loaded model, its paged attention, the layout of its sites and its sizes.
 
     Attributes:
-        config: What was asked, with every automatic value resolved.
-        model: In evaluation mode, without gradients; attends through `attention` only.
-        tokenizer: Its tokenizer.
-        layout: Where its sites are; verified.
-        attention: Its cache; `begin_step` before every forward.
-        device: Where token ids and positions go.
-        info: What callers may rely on.
+        config: The configuration, with every automatic value resolved.
+        model: The model in evaluation mode, without gradients; attends through `attention` only.
+        tokenizer: The checkpoint's tokenizer.
+        layout: The modules at which its sites are; verified by the self-check.
+        attention: Its cache; call `begin_step` before every forward.
+        device: Device of the token ids and positions.
+        info: The facts about the engine that callers may rely on.
     """
 
     config: EngineConfig

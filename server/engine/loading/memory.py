@@ -88,8 +88,8 @@ class KVMemory:
     """The cache's size, and the context length it allows.
 
     Attributes:
-        num_blocks: Blocks of `block_size` tokens.
-        num_bytes: Of all layers together.
+        num_blocks: Number of blocks of `block_size` tokens.
+        num_bytes: Bytes of all layers in sum.
         max_model_len: Longest prompt plus answer in tokens.
     """
 

@@ -1,4 +1,4 @@
-"""Where a model runs and in what precision: "auto" values resolved once."""
+"""The devices a model runs on and its data type; resolves "auto" once."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def freeze_longrope(model: nn.Module, max_model_len: int) -> str | None:
 
 
 def _rope_types(module: nn.Module) -> dict[str | None, str]:
-    """By layer type; under None where all layers share one."""
+    """Kinds of rotary embedding by layer type; under None where all layers share one."""
     found = getattr(module, "rope_type", None)
     if isinstance(found, str):
         return {None: found}

@@ -27,7 +27,7 @@ class SampledToken:
     Attributes:
         token_id: The choice; means nothing where not finite.
         is_finite: False if the row held NaN or infinity, or nothing but minus infinity.
-        logprobs: Of the model's own distribution, where asked for.
+        logprobs: Log-probabilities of the model's own distribution, where asked for.
     """
 
     token_id: int
@@ -39,8 +39,8 @@ class Sampler:
     """Chooses tokens; holds no state between steps.
 
     Args:
-        end_token_ids: Of the model.
-        beat: Called after each group of rows; cheap.
+        end_token_ids: The model's end tokens.
+        beat: Called after each group of rows; must be cheap.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the sampler needs of the requests whose logits it gets, as tensors."""
+"""The sampling parameters of the requests whose logits are sampled, as tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SamplingBatch:
     """Parameters of S rows of logits; immutable, built once a step.
 
     Attributes:
-        num_rows: S.
+        num_rows: Number of rows, S.
         edited_rows: Rows whose logits are changed first.
         edits: The changes; their row i is `edited_rows[i]`. None where there are none.
         random_rows: Rows with a temperature: R of them. The others are greedy.

@@ -1,4 +1,4 @@
-"""Which tokens the next step computes; no tensors."""
+"""Chooses the tokens that the next step computes; no tensors."""
 
 from __future__ import annotations
 

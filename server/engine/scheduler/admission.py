@@ -1,4 +1,4 @@
-"""Whether a request may wait at all: limits checked before it is queued."""
+"""Checks that a request can be served at all, before it is queued."""
 
 from __future__ import annotations
 

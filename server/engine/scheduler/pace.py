@@ -1,4 +1,4 @@
-"""How fast a machine computes: what work costs, what fits into a time, how it is measured."""
+"""How fast a machine computes: the time that work takes, and how it is measured."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LEAST_SHARE: Final = 0.25  # of a step's time that its work is said to have tak
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one step, or one request's part of it, asks of the machine.
+    """The amount of work in one step, or in one request's part of it.
 
     Attributes:
-        parts: Requests that take part.
-        tokens: Tokens that pass through the layers.
-        pairs: Pairs of a token and one that it attends to, itself included.
-        logits: Rows of logits over the vocabulary that are returned of prompts.
+        parts: Number of requests that take part.
+        tokens: Number of tokens that pass through the layers.
+        pairs: Number of pairs of a token and one that it attends to, itself included.
+        logits: Number of rows of logits over the vocabulary that are returned of prompts.
     """
 
     parts: int = 0
@@ -38,7 +38,7 @@ class Work:
 
     @classmethod
     def of_chunk(cls, start: int, num_tokens: int, num_logits: int = 0) -> Self:
-        """Of positions [start, start + num_tokens) of one request."""
+        """The work of positions [start, start + num_tokens) of one request."""
         return cls(1, num_tokens, num_pairs(start, num_tokens), num_logits)
 
     def __add__(self, other: Work) -> Work:
@@ -60,10 +60,10 @@ class Pace:
     """Seconds that each kind of work takes, all positive, and how many prompts may take of a step.
 
     Attributes:
-        seconds_per_token: Of the layers, without attention.
-        seconds_per_pair: Of attention over all layers.
-        seconds_per_logit: Of a row of logits, and of what is read from it.
-        max_chunk_seconds: What chunks of prompts may add to a step that others wait for.
+        seconds_per_token: Time of the layers for one token, without attention.
+        seconds_per_pair: Time of attention for one pair, over all layers.
+        seconds_per_logit: Time of one row of logits, and of reading it.
+        max_chunk_seconds: Longest time that chunks of prompts may add to a step others wait for.
     """
 
     seconds_per_token: float
@@ -72,7 +72,7 @@ class Pace:
     max_chunk_seconds: float
 
     def seconds(self, work: Work) -> float:
-        """What the work takes."""
+        """The time that the work takes."""
         return (
             work.tokens * self.seconds_per_token
             + work.pairs * self.seconds_per_pair
@@ -85,7 +85,7 @@ class Pace:
         With n tokens the time is n (a + b start) + b n (n + 1) / 2, which is solved for n.
 
         Args:
-            start: Of the chunk; the later, the more there is to attend to.
+            start: Position of the chunk's first token; the later, the more there is to attend to.
             seconds: At least 0.
             has_logits: Whether each token's row of logits is returned.
         """
@@ -97,7 +97,7 @@ class Pace:
 
 
 def num_pairs(start: int, num_tokens: int) -> int:
-    """Pairs of positions [start, start + num_tokens), each with all up to its own."""
+    """Number of pairs of a position in [start, start + num_tokens) and one up to its own."""
     return num_tokens * start + num_tokens * (num_tokens + 1) // 2
 
 
@@ -130,11 +130,11 @@ class SpeedMeter:
 
     @property
     def pace(self) -> Pace | None:
-        """What is known by now; None where steps are not limited by time."""
+        """The pace as measured so far; None where steps are not limited by time."""
         return self._pace if self._pace.max_chunk_seconds else None
 
     def observe(self, work: Work, seconds: float) -> None:
-        """Learn from a step that did `work` in `seconds`."""
+        """Update the pace by a step that did `work` in `seconds`."""
         expected = self._pace.seconds(work)
         if work.has_chunks:
             spent = max(seconds - self._overhead, _LEAST_SHARE * seconds)

@@ -1,4 +1,4 @@
-"""Which tokens of which requests the next step computes; no tensors."""
+"""Chooses which tokens of which requests the next step computes; no tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALONE: Final = 2.0
 """Chunks may take this many times as long where nobody waits for the step they are in."""
 
 _FIRST_SHARE: Final = 0.5
-"""Of what is left of a step for prompts, the share of the one that is first in line."""
+"""Share of what is left of a step for prompts that the first in line may take."""
 
 
 class Scheduler:
@@ -64,17 +64,17 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """Requests that hold blocks."""
+        """Number of requests that hold blocks."""
         return len(self._running)
 
     @property
     def num_waiting(self) -> int:
-        """Requests in the queue, preempted ones included."""
+        """Number of requests in the queue, preempted ones included."""
         return len(self._waiting)
 
     @property
     def num_waiting_tokens(self) -> int:
-        """Prompt tokens in the queue."""
+        """Number of prompt tokens in the queue."""
         return self._waiting.num_prompt_tokens
 
     @property
@@ -119,7 +119,8 @@ class Scheduler:
         Empty only when nothing has been queued.
 
         Args:
-            pace: Of the machine; bounds what prompts add to the step. None bounds tokens alone.
+            pace: The machine's pace, which bounds the time that prompts add to the step; None
+                bounds tokens alone.
         """
         limits = self.limits
         seconds = math.inf if pace is None else pace.max_chunk_seconds
@@ -184,7 +185,7 @@ class Scheduler:
             self._slots.release(request.spec.plan)
 
     def _nobody_waits(self) -> bool:
-        """Whether no interactive request but one that has its prompt to itself is there."""
+        """Whether at most one interactive request is there, and it still computes its prompt."""
         running = [r for r in self._running.values() if r.spec.priority is Priority.INTERACTIVE]
         num_waiting = len(self._waiting.of(Priority.INTERACTIVE))
         return len(running) + num_waiting <= 1 and not any(map(_is_decoding, running))
@@ -221,7 +222,7 @@ class Scheduler:
         step.take(first)  # and what the others leave
 
     def _can_run(self, request: Request, step: StepBuilder) -> bool:
-        """Whether there is room for it, and it has its blocks and places, maybe from now on."""
+        """Whether the step has room for it and it holds blocks and places; may admit it."""
         if step.is_spent:
             return False
         if request.status is RequestStatus.RUNNING:

@@ -1,4 +1,4 @@
-"""What one step computes: a value, and the builder that keeps to its budgets."""
+"""The tokens that one step computes: a value, and the builder that keeps to its budgets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ScheduledRequest:
     """Tokens of one request to compute in a step: absolute positions [start, stop).
 
     Attributes:
-        request: Whose tokens; its `block_table` covers them.
+        request: The request; its `block_table` covers the tokens.
         start: First position, equal to the request's `num_computed_tokens`.
-        num_tokens: How many, at least 1.
+        num_tokens: Number of tokens, at least 1.
         is_last_chunk: Whether they end with the last known token, whose logits are sampled.
         latches: Whether they end with the token on which the request's gates are decided; it is
             computed again under what is decided, and nothing is sampled before.
@@ -42,7 +42,7 @@ class ScheduledRequest:
 
     @property
     def num_prompt_logits(self) -> int:
-        """Its tokens whose logits are returned, beside those sampled; known until it is run."""
+        """Number of tokens whose logits are returned beside those sampled; valid until run."""
         first, last = self.request.logit_window
         if last <= self.start:  # as of every decode
             return 0
@@ -50,7 +50,7 @@ class ScheduledRequest:
 
     @property
     def work(self) -> Work:
-        """What it asks of the machine; known until it is run."""
+        """The work of computing it; valid until it is run."""
         return Work.of_chunk(self.start, self.num_tokens, self.num_prompt_logits)
 
 
@@ -73,8 +73,8 @@ class SchedulerOutput:
 
     @property
     def work(self) -> Work:
-        """What all of it asks of the machine; known until it is run."""
-        tokens = pairs = logits = 0  # a step may be hundreds of decodes: no value for each of them
+        """The work of the whole step; valid until it is run."""
+        tokens = pairs = logits = 0  # A step may be hundreds of decodes: no `Work` for each.
         for part in self.scheduled:
             tokens += part.num_tokens
             pairs += num_pairs(part.start, part.num_tokens)
@@ -83,7 +83,7 @@ class SchedulerOutput:
 
 
 class _Taken(NamedTuple):
-    """What a request has of a step's budgets."""
+    """A request's share of a step's budgets."""
 
     tokens: int
     logits: int
@@ -94,8 +94,8 @@ class StepBuilder:
     """A step being put together.
 
     Attributes:
-        budget: Tokens left.
-        logit_budget: Logits of prompt tokens left.
+        budget: Number of tokens left.
+        logit_budget: Number of rows of prompt logits left.
         seconds: Time left for chunks of prompts; decodes take none of it.
         is_blocked: Whether no further request may be admitted in this step.
     """
@@ -125,7 +125,7 @@ class StepBuilder:
 
         Args:
             request: Running.
-            share: Of what is left of each budget, the most it may take.
+            share: Largest part of what is left of each budget that it may take, from 0 to 1.
         """
         self._give_back(request)
         part = self._part(request, self._num_tokens(request, share))

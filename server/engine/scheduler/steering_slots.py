@@ -38,7 +38,7 @@ class SteeringSlots(Protocol):
 
 
 class RuntimeSlots:
-    """Implements `SteeringSlots` on a runtime."""
+    """`SteeringSlots` on a `SteeringRuntime`: a place is a column of its tables."""
 
     def __init__(self, runtime: SteeringRuntime) -> None:
         self._runtime = runtime

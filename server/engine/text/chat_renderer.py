@@ -26,8 +26,8 @@ class TurnSpan:
     Attributes:
         start: The first, or that of the marker that opens the thought it begins with.
         stop: One past the last.
-        role: Of the message.
-        index: Of the message.
+        role: Role of the message.
+        index: Index of the message in the chat.
     """
 
     start: int
@@ -47,7 +47,7 @@ class RenderedText:
 
     Attributes:
         text: With aliases for the special tokens the template wrote.
-        turns: In order; None where the template changes content so that it cannot be found again.
+        turns: Turns in order; None where the template so changes content that it is not found.
     """
 
     text: str
@@ -109,7 +109,7 @@ class ChatRenderer:
             )
 
     def _rendered(self, hidden: Sequence[Message], *, is_open: bool) -> str:
-        """As the template writes them; open, up to the end of the last one's content."""
+        """The template's text; where `is_open`, up to the end of the last message's content."""
         if not is_open:
             return self._render(hidden)
         # As transformers does it: trailing space stays where the template leaves it.
@@ -129,7 +129,7 @@ class ChatRenderer:
     def _turns(
         self, hidden: Sequence[Message], text: str, *, is_open: bool
     ) -> tuple[TurnSpan, ...] | None:
-        """Where the contents are in `text`; None where the template heeds the marks."""
+        """Spans of the contents in `text`; None where the template heeds the marks."""
         try:
             marked = self._rendered(self._marked(hidden), is_open=is_open)
         except RequestRejectedError:

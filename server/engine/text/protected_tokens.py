@@ -60,7 +60,7 @@ class ProtectedTokens:
         return copy
 
     def alias(self, spelling: str) -> str:
-        """What the protected tokenizer calls a token."""
+        """The protected tokenizer's name of a token."""
         return self._aliases.get(spelling, spelling)
 
 

@@ -1,4 +1,4 @@
-"""Which region each token of an assistant's turn belongs to."""
+"""Labels the tokens of an assistant's turns with regions, and those of a chat with roles."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def label_regions(
     them, and after the last message a thought the template itself opens.
 
     Args:
-        token_ids: Of the rendered text.
+        token_ids: Token ids of the rendered text.
         offsets: Characters [start, stop) of each token.
         turns: Where the messages' contents are, in order.
         open_id: Token that opens a thought, or None.
@@ -90,7 +90,7 @@ def label_regions(
 def label_roles(
     offsets: Iterable[tuple[int, int]], turns: Sequence[TurnSpan]
 ) -> tuple[str | None, ...]:
-    """Whose words each token of a rendered chat is part of; None where the template's own.
+    """Role of the message that each token of a chat is part of; None for the template's own.
 
     Args:
         offsets: Characters [start, stop) of each token, in order.

@@ -1,4 +1,4 @@
-"""What keeps the tensors: files named by the SHA-256 of their content."""
+"""The interface of a store of tensors: files named by the SHA-256 of their content."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Blob:
     """One stored file.
 
     Attributes:
-        digest: Its name.
-        size_bytes: Of its content.
+        digest: Its name, the SHA-256 of its content in hexadecimal.
+        size_bytes: Size of its content.
         stored_at: UTC, when it was written last.
     """
 

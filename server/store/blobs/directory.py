@@ -35,16 +35,17 @@ class BlobDirectory:
     """
 
     def __init__(self, directory: Path, low_water_bytes: int = DEFAULT_LOW_WATER_BYTES) -> None:
-        """Args: directory: created if absent; low_water_bytes: free space to leave."""
+        """Keep blobs in `directory`, created if absent, and leave `low_water_bytes` free."""
         self._directory = directory
         self._quarantine = directory / "quarantine"
         self._low_water_bytes = low_water_bytes
         self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, content: bytes) -> str:
-        """As `BlobStore.put`; less than the low-water mark free is no room either.
+        """Store `content` and return its SHA-256; repairs a damaged file.
 
         Raises:
+            InsufficientStorageError: It would leave less than the low-water mark free.
             StoreUnavailableError: The directory cannot be written, for another reason than space.
         """
         digest = hashlib.sha256(content).hexdigest()
@@ -62,7 +63,7 @@ class BlobDirectory:
         return digest
 
     def read(self, digest: str) -> bytes:
-        """As `BlobStore.read`; a file that cannot be read is damaged too."""
+        """The content stored as `digest`; a file that cannot be read counts as damaged."""
         try:
             content = self._path(digest).read_bytes()
         except FileNotFoundError:
@@ -75,11 +76,9 @@ class BlobDirectory:
         return content
 
     def contains(self, digest: str) -> bool:
-        """As `BlobStore.contains`."""
         return self._path(digest).exists()
 
     def is_intact(self, digest: str) -> bool:
-        """As `BlobStore.is_intact`."""
         state = hashlib.sha256()
         try:
             with self._path(digest).open("rb") as file:
@@ -90,7 +89,6 @@ class BlobDirectory:
         return state.hexdigest() == digest
 
     def list(self) -> Iterator[Blob]:
-        """As `BlobStore.list`."""
         for path in self._directory.iterdir():
             if DIGEST_PATTERN.fullmatch(path.name) is None:
                 continue
@@ -100,17 +98,16 @@ class BlobDirectory:
                 yield Blob(path.name, status.st_size, stored_at)
 
     def remove(self, digest: str) -> None:
-        """As `BlobStore.remove`."""
         self._path(digest).unlink(missing_ok=True)
         self._sync_directory()
 
     def quarantine(self, digest: str) -> None:
-        """As `BlobStore.quarantine`; into the folder `quarantine`."""
+        """Move a damaged file into the folder `quarantine`."""
         with suppress(FileNotFoundError):
             os.replace(self._path(digest), self._quarantine / digest)
 
     def sweep(self, *, dry_run: bool = False) -> int:
-        """As `BlobStore.sweep`; a live writer holds a lock on its file."""
+        """Remove temporary files without a live writer, who would hold a lock; returns how many."""
         found = self._directory.glob("*.tmp")
         return sum(_is_abandoned(path, remove=not dry_run) for path in found)
 

@@ -40,7 +40,7 @@ class BlobObjects:
     """
 
     def __init__(self, store: ObjectStore) -> None:
-        """Args: store: rooted at the prefix that holds the artifacts and nothing else."""
+        """Use a store rooted at the prefix that holds the artifacts and nothing else."""
         self._store = store
 
     @classmethod
@@ -61,7 +61,6 @@ class BlobObjects:
             ) from None
 
     def put(self, content: bytes) -> str:
-        """As `BlobStore.put`."""
         digest = hashlib.sha256(content).hexdigest()
         with _translated("written"):
             try:
@@ -72,7 +71,6 @@ class BlobObjects:
         return digest
 
     def read(self, digest: str) -> bytes:
-        """As `BlobStore.read`."""
         key = _key(digest)
         try:
             with _translated("read"):
@@ -85,7 +83,6 @@ class BlobObjects:
         return content
 
     def contains(self, digest: str) -> bool:
-        """As `BlobStore.contains`."""
         try:
             with _translated("looked up"):
                 obstore.head(self._store, _key(digest))
@@ -94,7 +91,7 @@ class BlobObjects:
         return True
 
     def is_intact(self, digest: str) -> bool:
-        """As `BlobStore.is_intact`; a service that does not answer is no damage."""
+        """Whether the object is there with the right content; a silent service is no damage."""
         try:
             self.read(digest)
         except CorruptArtifactError:
@@ -102,7 +99,6 @@ class BlobObjects:
         return True
 
     def list(self) -> Iterator[Blob]:
-        """As `BlobStore.list`."""
         with _translated("listed"):
             for page in obstore.list(self._store):
                 for found in page:
@@ -110,18 +106,17 @@ class BlobObjects:
                         yield Blob(found["path"], found["size"], found["last_modified"])
 
     def remove(self, digest: str) -> None:
-        """As `BlobStore.remove`."""
         with suppress(FileNotFoundError), _translated("removed"):
             obstore.delete(self._store, _key(digest))
 
     def quarantine(self, digest: str) -> None:
-        """As `BlobStore.quarantine`; under the prefix `quarantine`."""
+        """Move a damaged object under the prefix `quarantine`."""
         key = _key(digest)
         with suppress(FileNotFoundError), _translated("moved"):
             obstore.rename(self._store, key, f"{_QUARANTINE}/{key}")
 
     def sweep(self, *, dry_run: bool = False) -> int:
-        """As `BlobStore.sweep`: an object is created at once, so dead writers leave nothing."""
+        """Remove nothing: an object is created at once, so dead writers leave nothing."""
         del dry_run
         return 0
 

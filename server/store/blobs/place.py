@@ -1,4 +1,4 @@
-"""Where the tensors are kept, by the address in the settings."""
+"""Opens the store of tensors at the address in the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs as their callers see them: asked for, listed, cancelled, resumed."""
+"""Jobs as their callers see them: created, listed, cancelled, resumed, pruned."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ class JobStore:
     """Jobs by id. Thread-safe. What runs them uses `JobRuns`."""
 
     def __init__(self, database: Database, audit: AuditStore, clock: WallClock) -> None:
-        """Args: database: shared with the other stores; clock: UTC now."""
         self._database = database
         self._audit = audit
         self._clock = clock
@@ -60,7 +59,7 @@ class JobStore:
             return JobRecord.from_row(find_job(session, job_id))
 
     def request(self, job_id: str) -> Mapping[str, Any]:
-        """What the caller of a job sent.
+        """The document that the caller of a job sent.
 
         Raises:
             JobNotFoundError: There is none.
@@ -161,7 +160,7 @@ class JobStore:
         return prune_jobs(self._database, self._audit, ended_before, dry_run=dry_run)
 
     def num_queued(self) -> int:
-        """Jobs that wait."""
+        """Number of jobs that wait."""
         with self._database.reading() as session:
             return _num_queued(session)
 

@@ -25,11 +25,11 @@ _ENDED: Final = tuple(sorted(status.value for status in FINAL_STATUSES))
 
 @dataclass(frozen=True, slots=True)
 class PrunedJobs:
-    """What `JobStore.prune` removed, or would.
+    """The jobs that `JobStore.prune` removed, or would have removed in a dry run.
 
     Attributes:
         removed: Ids of jobs, with their requests, results, events and what they remembered.
-        num_spared: Jobs as old that a direction came from.
+        num_spared: Number of jobs as old that stay because a direction came from them.
     """
 
     removed: tuple[str, ...]

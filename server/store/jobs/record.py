@@ -1,4 +1,4 @@
-"""What the store knows of a job."""
+"""Records of jobs: the request, the state at one moment, the events of its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FINAL_STATUSES", "ClaimedJob", "JobEvent", "JobRecord", "JobSpec", "
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life."""
+    """The stage of a job's life."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -37,11 +37,11 @@ FINAL_STATUSES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What a job is asked to do; never changes.
+    """The request for a job; never changes.
 
     Attributes:
         kind: Name of its kind.
-        request: As the caller sent it, without `kind`.
+        request: The caller's document, without `kind`.
         model_fingerprint: Model it was checked against; only servers of that model run it.
         requires: Permissions a key must hold to start it; its outputs require them too.
         rerun_of: Id of the job whose request it repeats.
@@ -62,20 +62,20 @@ class JobRecord:
         id: `job-` and 32 hexadecimal digits.
         kind: Name of its kind.
         name: What the request calls its output, or None.
-        model_fingerprint: As in `JobSpec`.
-        requires: As in `JobSpec`.
-        rerun_of: As in `JobSpec`.
-        status: Where it is.
-        fraction: Progress of 1 in the present attempt.
-        message: What it does now, or how it ended.
-        result: Of its kind; None until it succeeded.
+        model_fingerprint: Fingerprint of the model it was checked against.
+        requires: Permissions a key must hold to start it; its outputs require them too.
+        rerun_of: Id of the job whose request it repeats, or None.
+        status: Its stage.
+        fraction: Progress of the present attempt, from 0 to 1.
+        message: Its present activity, or how it ended.
+        result: Result document of its kind; None until it succeeded.
         error: Body of the error it failed with, or None.
-        attempts: Times it was begun.
+        attempts: Number of times it was begun.
         num_events: Number of its last event.
         owner: Id of the server that runs it; None while none does.
         created_at: UTC.
         created_by: Id of the key that asked for it.
-        started_at: Of the present attempt, UTC.
+        started_at: UTC, beginning of the present attempt.
         finished_at: UTC.
     """
 
@@ -128,8 +128,8 @@ class ClaimedJob:
     """A job that a server begins.
 
     Attributes:
-        job: As it is now.
-        request: As the caller sent it.
+        job: The job as it is now.
+        request: The caller's document, without `kind`.
     """
 
     job: JobRecord
@@ -141,11 +141,11 @@ class JobEvent:
     """One step of a job's progress.
 
     Attributes:
-        number: From 1, without gaps.
+        number: Number of the event in its job, from 1, without gaps.
         at: UTC.
-        status: Of the job from then on.
-        fraction: Progress of 1.
-        message: For people.
+        status: The job's stage from then on.
+        fraction: Progress of the present attempt, from 0 to 1.
+        message: Text for people.
     """
 
     number: int

@@ -11,13 +11,12 @@ from sqlalchemy.orm import Session
 
 from server.auth.key_token import KeyToken
 from server.auth.permissions import (
-    LOCAL_USER,
     AuthenticationError,
     Permission,
     PermissionDeniedError,
     Principal,
 )
-from server.store.audit import SYSTEM, Actor, AuditStore
+from server.store.audit import Actor, AuditStore
 from server.store.clock import WallClock
 from server.store.database import Database
 from server.store.errors import KeyNotFoundError
@@ -29,14 +28,12 @@ from .record import KeyRecord, KeySpec, MintedKey
 __all__ = ["KeyStore"]
 
 _DUMMY_DIGEST: Final = bytes(32)
-_BOOTSTRAP_PERMISSIONS: Final = frozenset(Permission) - {Permission.RESTRICTED}
 
 
 class KeyStore:
     """API keys. Thread-safe."""
 
     def __init__(self, database: Database, audit: AuditStore, clock: WallClock) -> None:
-        """Args: database, audit: of the same store; clock: UTC now, for expiry."""
         self._database = database
         self._audit = audit
         self._clock = clock
@@ -52,13 +49,6 @@ class KeyStore:
         token = KeyToken.mint()
         record = self._database.write(lambda session: self._insert(session, spec, token, by))
         return MintedKey(record, token.text)
-
-    def create_first(self, name: str = "admin") -> MintedKey | None:
-        """A new server's first key, with all permissions but `restricted`; None if one exists."""
-        if self.exist():
-            return None
-        spec = KeySpec(name, _BOOTSTRAP_PERMISSIONS)
-        return self.create(spec, minter=LOCAL_USER, by=SYSTEM)
 
     def exist(self) -> bool:
         """Whether a key was ever made; revoking the last one does not open the server."""

@@ -1,4 +1,4 @@
-"""What the store knows of an API key."""
+"""Records of API keys: what a new key may do, a stored key, and a new key with its secret."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_REQUESTS_PER_MINUTE: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What a new key may do.
+    """The permissions and limits of a new key.
 
     Attributes:
-        name: For people; need not be unique.
+        name: Name for people; need not be unique.
         permissions: At least one; `scopes` on the wire and in the database.
         profiles_allow: Profiles and aliases it may name; None means any.
         default_profile: Used when a request names none.
@@ -87,7 +87,7 @@ class KeyRecord:
 
     @property
     def principal(self) -> Principal:
-        """Its holder."""
+        """The caller who holds it."""
         spec = self.spec
         return Principal(
             key_id=self.id,

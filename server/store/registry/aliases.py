@@ -30,12 +30,12 @@ __all__ = ["AliasRecord", "AliasStore"]
 
 @dataclass(frozen=True, slots=True)
 class AliasRecord:
-    """Where an alias points.
+    """An alias and its target.
 
     Attributes:
         name: The alias.
-        profile_name: A profile, never another alias.
-        profile_version: One version; None follows the newest published one.
+        profile_name: Name of a profile, never of another alias.
+        profile_version: Version of the profile; None follows the newest published one.
         created_at: UTC.
         updated_at: UTC, of the last move.
         updated_by: Id of the key that moved it.
@@ -62,7 +62,6 @@ class AliasStore:
     def __init__(
         self, database: Database, profiles: ProfileStore, audit: AuditStore, clock: WallClock
     ) -> None:
-        """Args: database, profiles, audit: of the same store; clock: UTC now."""
         self._database = database
         self._profiles = profiles
         self._audit = audit

@@ -25,14 +25,14 @@ DEFAULT_GRACE: Final = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class ArtifactCheck:
-    """What `Artifacts.check` found.
+    """The findings of `Artifacts.check`.
 
     Attributes:
-        num_blobs: Files that rows name, each read and hashed.
+        num_blobs: Number of files that rows name, each read and hashed.
         damaged: Digests of files with other content, and the directions they hold.
         missing: Digests of files that are not there, and the directions they held.
         orphans: Files that no row names, of any age.
-        num_temporary: Files that dead writers left.
+        num_temporary: Number of files that dead writers left.
     """
 
     num_blobs: int
@@ -49,12 +49,12 @@ class ArtifactCheck:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What `Artifacts.collect` removed, or would.
+    """The files that `Artifacts.collect` removed, or would have removed in a dry run.
 
     Attributes:
         orphans: Files that no row names.
-        num_temporary: Files that dead writers left.
-        num_spared: Orphans too young to be removed.
+        num_temporary: Number of files that dead writers left.
+        num_spared: Number of orphans too young to be removed.
     """
 
     orphans: tuple[Blob, ...]
@@ -66,7 +66,6 @@ class Artifacts:
     """Finds files that are damaged or that nobody needs. Safe beside running servers."""
 
     def __init__(self, database: Database, blobs: BlobStore, clock: WallClock) -> None:
-        """Args: database, blobs: of the same store; clock: UTC now."""
         self._database = database
         self._blobs = blobs
         self._clock = clock

@@ -34,7 +34,7 @@ _MAX_TAG_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """What one call of `put` wants stored."""
+    """The arguments of one call of `put`, checked."""
 
     direction: Direction
     identity: str
@@ -54,7 +54,7 @@ class DirectionStore:
         clock: WallClock,
         load: DirectionLoader | None = None,
     ) -> None:
-        """Args: load: needed by `load` only."""
+        """Keep rows in a database and tensors in `blobs`; the method `load` needs a loader."""
         self._database = database
         self._blobs = blobs
         self._audit = audit
@@ -76,7 +76,7 @@ class DirectionStore:
         Args:
             direction: Its `version` is ignored.
             blob: The file to give back byte by byte; it must hold `direction`.
-            by: For the audit log.
+            by: Recorded in the audit log.
             expected: The name's etag, `"*"` for any; None for no condition.
 
         Raises:
@@ -312,7 +312,7 @@ def _require_unused(session: Session, name: str, rows: Sequence[DirectionRow]) -
 
 
 def _identity(direction: Direction) -> str:
-    """What makes two uploads the same version: the bytes' meaning and who may use them where."""
+    """Digest of what makes two uploads one version: the tensors, their model, who may use them."""
     requires = sorted(set(direction.requires))
     return json_digest([direction.digest, direction.model_fingerprint, requires])
 

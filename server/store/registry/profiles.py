@@ -36,7 +36,7 @@ _OF_STATUS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What one call of `save` wants stored."""
+    """The arguments of one call of `save`, checked."""
 
     profile: Profile
     by: Actor
@@ -50,7 +50,6 @@ class ProfileStore:
     """Profiles by name and version. Thread-safe."""
 
     def __init__(self, database: Database, audit: AuditStore, clock: WallClock) -> None:
-        """Args: database and audit: shared with the other stores; clock: UTC now."""
         self._database = database
         self._audit = audit
         self._clock = clock
@@ -76,7 +75,7 @@ class ProfileStore:
 
         Args:
             profile: Its `version` is ignored; unversioned directions mean their newest version.
-            by: For the audit log.
+            by: Recorded in the audit log.
             model_fingerprint: Model it was checked against.
             resid_norms: Norms of the points where `resid` interventions act; frozen with it.
             needed: Permissions to ask of keys beside the profile's own and those that its

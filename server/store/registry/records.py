@@ -1,4 +1,4 @@
-"""What the store knows of versions of directions and profiles."""
+"""Records of stored directions and profiles, a value for each version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class SaveResult(Generic[_T]):
-    """What is stored now, and whether this call stored it.
+    """The result of saving something that may be stored already.
 
     Attributes:
         record: The version that holds what was given.
@@ -44,14 +44,14 @@ class DirectionRecord:
 
     Attributes:
         name: Registry name.
-        version: From 1, without gaps, archived versions included.
-        kind: What the tensors mean.
-        site: Where they belong.
+        version: Version number from 1, without gaps, archived versions included.
+        kind: Kind of the direction, which says what its tensors mean.
+        site: Site at which it is stored.
         layers: Layers they were stored for.
-        width: Width of the tensors.
+        width: Width of the tensors, the length of their last dimension.
         norms: L2 (Frobenius) norm of each tensor as stored, by tensor name.
-        sha256: Of the file that holds the tensors.
-        size_bytes: Of that file.
+        sha256: SHA-256 of the file that holds the tensors, in hexadecimal.
+        size_bytes: Size of that file.
         digest: `Direction.digest`.
         model_fingerprint: Model it was made for; None means any of this width.
         requires: Permissions a key must hold to use it.
@@ -133,7 +133,7 @@ class ProfileRecord:
 
     Attributes:
         name: Registry name.
-        version: From 1, without gaps, archived versions included.
+        version: Version number from 1, without gaps, archived versions included.
         profile: With every direction pinned to `name@version`.
         status: Draft or published; publishing is for good.
         fingerprint: Hash of what changes numbers: interventions, monitors, the pinned directions'
@@ -202,7 +202,7 @@ class ProfileRecord:
 
 
 def write_norms(norms: Mapping[SitePoint, float]) -> dict[str, float]:
-    """As JSON: `{"resid_post.2": 13.7}`."""
+    """Norms by point as JSON, like `{"resid_post.2": 13.7}`."""
     return {f"{point.site.value}.{point.layer}": float(norm) for point, norm in norms.items()}
 
 

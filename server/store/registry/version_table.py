@@ -30,7 +30,15 @@ class VersionTable(Generic[_Row, _Record]):
         record: Callable[[_Row, int], _Record],
         related: InstrumentedAttribute[Any],
     ) -> None:
-        """Args: record: of a row and its name's revision; related: what it reads besides."""
+        """Read rows of `row`.
+
+        Args:
+            database: Shared with the other stores.
+            noun: What the names stand for.
+            row: The class of the versions' rows.
+            record: Makes a record of a row and the revision of its name.
+            related: The relationship that `record` reads besides the row.
+        """
         self._database = database
         self._noun = noun
         self._row = row
