@@ -25,7 +25,6 @@ from .prompts import Prompt, check_token_ids, encode_text, render_chat
 from .steering_choice import resolve_steering
 
 __all__ = [
-    "OpenChat",
     "choose_analysed_steering",
     "read_conversation",
     "read_readouts",
@@ -34,7 +33,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class OpenChat:
+class _OpenChat:
     """A chat as it stood while an assistant was writing, or was about to."""
 
     messages: Sequence[Message]
@@ -58,7 +57,7 @@ def read_conversation(services: Services, body: Conversation) -> Prompt:
     """
     info, tokenizer = services.engine.info(), services.engine.tokenizer
     if body.messages is not None:
-        return render_chat(tokenizer, OpenChat(body.messages), info.max_model_len)
+        return render_chat(tokenizer, _OpenChat(body.messages), info.max_model_len)
     if isinstance(body.prompt, str):
         return encode_text(tokenizer, body.prompt, info.max_model_len)
     ids = body.prompt or []

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from server.engine.text import Tokenizer
 
 __all__ = [
-    "ASSISTANT_TURN",
     "BOUNDARY_HEADER",
     "EngineRequests",
     "chat_sampling",
@@ -43,7 +42,7 @@ request says that the boundary is after what opens the last turn of an assistant
 chat template writes it.
 """
 
-ASSISTANT_TURN: Final = "assistant-turn"
+_ASSISTANT_TURN: Final = "assistant-turn"
 """The one value of that header."""
 
 _DEFAULT_COMPLETION_TOKENS: Final = 16  # OpenAI's
@@ -226,9 +225,9 @@ def with_boundaries(
     """
     if header is None:
         return steering
-    if header != ASSISTANT_TURN:
+    if header != _ASSISTANT_TURN:
         raise InvalidParameterError(
-            f"{BOUNDARY_HEADER} is {header!r}; expected {ASSISTANT_TURN!r}", param=BOUNDARY_HEADER
+            f"{BOUNDARY_HEADER} is {header!r}; expected {_ASSISTANT_TURN!r}", param=BOUNDARY_HEADER
         )
     if steering.prompt_tokens:
         raise SteeringConflictError(
@@ -256,7 +255,7 @@ def _boundary(token_ids: Sequence[int], opening: tuple[int, ...]) -> int:
         if tuple(token_ids[start : start + width]) == opening:
             return start + width
     raise InvalidFieldError(
-        f"a prompt has no turn of an assistant, which {BOUNDARY_HEADER}: {ASSISTANT_TURN} needs; "
+        f"a prompt has no turn of an assistant, which {BOUNDARY_HEADER}: {_ASSISTANT_TURN} needs; "
         "send token ids with the chat template applied, or steering.prompt_tokens",
         param=BOUNDARY_HEADER,
     )
