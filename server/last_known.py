@@ -20,12 +20,12 @@ _V = TypeVar("_V")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long an answer stands; seconds.
+    """How long an answer of the store may be given again, in seconds.
 
     Attributes:
-        fresh: It is given without asking again.
-        patience: A caller waits for a new one, before it is given the old.
-        stale: It is given at all while the store does not answer.
+        fresh: Age up to which it is given without asking again.
+        patience: Time a caller waits for a new answer, before it is given the old one.
+        stale: Age up to which it is given while the store does not answer.
     """
 
     fresh: float = 2.0
@@ -51,10 +51,10 @@ class LastKnown(Generic[_K, _V]):
     answer until it is stale. An error of any other sort is an answer: the old one is gone.
 
     Args:
-        pool: Where the store is asked.
-        terms: How long an answer stands.
-        limit: Most answers kept; those unused for longest go.
-        clock: Seconds, monotonic.
+        pool: The threads that ask the store.
+        terms: How long an answer may be given again.
+        limit: Most answers kept; the least recently used is dropped first.
+        clock: Gives the time in seconds; monotonic.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Threads for what would hold up the event loop, in pools of which none can fill another."""
+"""Threads for work that would block the event loop, in pools of which none can fill another."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Pool:
 
     Args:
         name: Name of the threads; also says in the message where there is no room.
-        num_threads: Calls that run at once.
-        max_waiting: Calls that wait for a thread; more are refused at once.
-        max_wait_seconds: A call that has waited so long is refused, and never runs.
-        full: Raised where a call is refused.
+        num_threads: Number of calls that run at once.
+        max_waiting: Most calls that wait for a thread; more are refused at once.
+        max_wait_seconds: Longest wait; after it a call is refused, and never runs.
+        full: Makes the error raised where a call is refused.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StartError(ValueError):
-    """Settings that are each as they should be, but cannot be served with here and now."""
+    """Settings that are valid, but that this machine cannot serve with now."""
 
 
 @dataclass(frozen=True, slots=True)

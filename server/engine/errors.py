@@ -12,7 +12,7 @@ EngineError
 |   |-- NonFiniteOutputError      NaN or infinity in this request's logits
 |   |-- SlowClientError           the reader did not keep up with its stream
 |   `-- RequestAbortedError       cancelled before it finished
-`-- EngineDeadError               a fault nobody owns; the engine rebuilds or stops
+`-- EngineDeadError               a fault of no single request; the engine rebuilds or stops
 """
 
 from __future__ import annotations
@@ -117,6 +117,6 @@ class RequestAbortedError(GenerationError):
 
 
 class EngineDeadError(EngineError):
-    """A fault nobody owns ended the step; the request may be sent again."""
+    """A fault that belongs to no single request ended the step; it may be sent again."""
 
     code = "engine_dead"

@@ -13,7 +13,7 @@ from .outputs import StepSeconds
 __all__ = ["MAX_FAILED_STEPS", "StepLog"]
 
 MAX_FAILED_STEPS: Final = 3
-"""Failures within `_WINDOW_SECONDS` that end the engine: a supervisor then starts a fresh one."""
+"""Number of failures within a minute that end the engine; a supervisor then starts a new one."""
 
 _WINDOW_SECONDS: Final = 60.0
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -23,7 +23,7 @@ class StepLog:
     """Written by the engine's thread, read from any.
 
     Args:
-        clock: Seconds, monotonic.
+        clock: Gives the time in seconds; monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class StepLog:
         self._beat_at = clock()
 
     def beat(self) -> None:
-        """The engine's thread got somewhere: a site of a layer, a tile of attention, a command.
+        """Note progress of the engine's thread: a site of a layer, a tile of attention, a command.
 
         Costs a tenth of a microsecond, asks no device and records nothing, so it may stand in a
         forward pass. On an accelerator a beat within the forward says that work was enqueued, not
@@ -44,13 +44,13 @@ class StepLog:
         self._beat_at = self._clock()
 
     def completed(self, seconds: float) -> None:
-        """A step ended well after `seconds`."""
+        """Record a step that completed, in `seconds`."""
         self._counts[bisect_left(_BOUNDS, seconds)] += 1
         self._total += seconds
         self.beat()
 
     def failed(self) -> None:
-        """A step failed as a whole."""
+        """Record a step that failed as a whole."""
         self.beat()
         self._failed_at.append(self._beat_at)
 
@@ -67,5 +67,5 @@ class StepLog:
 
     @property
     def step_seconds(self) -> StepSeconds:
-        """How long completed steps took."""
+        """Durations of the steps that completed."""
         return StepSeconds(_BOUNDS, tuple(self._counts), self._total)

@@ -42,11 +42,11 @@ class BlockPool:
 
     @property
     def num_free(self) -> int:
-        """Blocks nobody holds, cached ones included."""
+        """Number of blocks that nobody holds, cached ones included."""
         return self.num_blocks - self._num_held
 
     def ref_count(self, block: int) -> int:
-        """How many sequences hold the block."""
+        """Number of sequences that hold the block."""
         return self._ref_counts[block]
 
     def find(self, block_hash: bytes) -> int | None:

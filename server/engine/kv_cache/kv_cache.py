@@ -56,7 +56,7 @@ class KVCacheManager:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens all blocks together hold."""
+        """Number of tokens that all blocks hold."""
         return self.pool.num_blocks * self.block_size
 
     @property
@@ -65,7 +65,7 @@ class KVCacheManager:
         return 1.0 - self.pool.num_free / self.pool.num_blocks
 
     def num_blocks_for(self, num_tokens: int) -> int:
-        """Blocks that hold so many tokens."""
+        """Number of blocks that hold so many tokens."""
         return -(-num_tokens // self.block_size)
 
     def admit(
@@ -104,7 +104,7 @@ class KVCacheManager:
         return True
 
     def grow(self, request: Request, num_tokens: int) -> bool:
-        """Give a request blocks for positions [0, num_tokens); without room False and no change."""
+        """Give a request blocks for positions [0, num_tokens); False and no change without room."""
         num_new = self.num_blocks_for(num_tokens) - len(request.block_table)
         if num_new > self.pool.num_free:
             return False

@@ -62,7 +62,7 @@ _ALTERING: Final = re.compile(
 _REPORTER: Final = logging.getLogger("transformers.modeling_utils")
 _REPORT: Final = "LOAD REPORT"
 _UNCONVERTED: Final = re.compile(r"destined for ([\w.]+\w)")
-_SHOWN: Final = 5
+_MAX_NAMES: Final = 5
 
 
 def read_config(path: Path) -> Any:
@@ -219,5 +219,5 @@ def _refuse(model: str, complaint: str, names: Iterable[str]) -> None:
 
 def _names(names: Iterable[str]) -> str:
     names = sorted(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES])}{more}"

@@ -17,7 +17,7 @@ Message = Mapping[str, str]
 
 _DEFAULT: Final = "default"
 _PROBE: Final = "7301946528"
-_MAX_SHOWN: Final = 300
+_MAX_CHARS: Final = 300
 
 
 class ChatTemplate:
@@ -63,7 +63,7 @@ class ChatTemplate:
             verb = "refuses" if type(error) is TemplateError else "fails on"
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise RequestRejectedError(
-                f"the model's chat template {verb} these messages: {kind}{error!s:.{_MAX_SHOWN}}",
+                f"the model's chat template {verb} these messages: {kind}{error!s:.{_MAX_CHARS}}",
                 param="messages",
             ) from error
 
@@ -90,7 +90,7 @@ class ChatTemplate:
     def _shows_probe(self, *, as_parts: bool) -> bool:
         messages = [{"role": "user", "content": _PROBE}]
         try:
-            shown = self._render(messages, True, as_parts=as_parts)
+            rendered = self._render(messages, True, as_parts=as_parts)
         except TemplateSyntaxError as error:
             raise ValueError(
                 f"the chat template is no valid Jinja: line {error.lineno}: {error.message}"
@@ -98,7 +98,7 @@ class ChatTemplate:
         except Exception:  # it may ask for other messages than these, or for content of one form
             return False
         # A list may be written down as it is, which is not to read its text.
-        return _PROBE in shown and not any(quoted in shown for quoted in ("'type'", '"type"'))
+        return _PROBE in rendered and not any(quoted in rendered for quoted in ("'type'", '"type"'))
 
 
 def read_legacy_template(path: Path) -> str | None:

@@ -28,8 +28,8 @@ class ProtectedTokens:
         self._aliases = {text: f"\ue000{secret}#{i}\ue001" for i, text in enumerate(ordered)}
         self._hidden = {text: f"\ue002{secret}#{i}\ue003" for i, text in enumerate(ordered)}
         self._spelling = _any_of(ordered)
-        self._shown = {hidden: text for text, hidden in self._hidden.items()}
-        self._hidden_spelling = _any_of(self._shown)
+        self._spelling_of = {hidden: text for text, hidden in self._hidden.items()}
+        self._hidden_spelling = _any_of(self._spelling_of)
 
     def hide(self, content: str, *, allowed: frozenset[str] = frozenset()) -> str:
         """Content in which no protected spelling is left, but those allowed."""
@@ -40,7 +40,7 @@ class ProtectedTokens:
     def reveal(self, rendered: str) -> str:
         """A rendered template for the protected tokenizer: aliases, then content as it was."""
         aliased = self._spelling.sub(lambda match: self._aliases[match[0]], rendered)
-        return self._hidden_spelling.sub(lambda match: self._shown[match[0]], aliased)
+        return self._hidden_spelling.sub(lambda match: self._spelling_of[match[0]], aliased)
 
     def tokenizer(self, backend: Backend) -> Backend:
         """A copy of a tokenizer that knows protected tokens by their aliases; never truncates."""

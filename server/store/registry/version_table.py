@@ -71,7 +71,7 @@ class VersionTable(Generic[_Row, _Record]):
     ) -> Page[_Record]:
         """The newest listed version of each name, by name.
 
-        `among` narrows the versions of which the newest is taken, `where` what is shown of those.
+        `among` narrows the versions of which the newest is taken, and `where` then filters those.
 
         Raises:
             InvalidCursorError: `listing` did not give out the cursor.
