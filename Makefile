@@ -63,7 +63,7 @@ evals: $(VENV)/.dev ## the suites of lab/evals/ on the embedded model, into buil
 experiments: $(VENV)/.dev ## measurements of docs/experiments.md, compared with what is shipped
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.experiments --out build/experiments $(ARGS)
 
-reference: $(VENV)/.dev ## write docs/reference.md from the code
+reference: $(VENV)/.dev ## write docs/reference.md and docs/openapi.json from the code
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.reference
 
 transcripts: $(VENV)/.dev ## run the README's examples against a real server and write what it answers

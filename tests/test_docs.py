@@ -32,6 +32,7 @@ def _rows(path: Path) -> set[str]:
 def test_the_reference_is_up_to_date() -> None:
     """`make reference` writes it again."""
     assert reference.PATH.read_text() == reference.render()
+    assert reference.OPENAPI_PATH.read_text() == reference.render_openapi()
 
 
 @pytest.mark.parametrize("kind", [Site, DirectionKind, Operation])

@@ -1,10 +1,13 @@
-"""Write docs/reference.md: settings, commands, routes, errors and metrics, from the code.
+"""Write docs/reference.md and docs/openapi.json from the code.
+
+The reference lists settings, commands, routes, errors and metrics.
 
 python -m tools.reference
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,21 @@ from server.settings import ENV_PREFIX, Settings
 from server.store.errors import StoreError
 from steering.errors import SteeringError
 
-__all__ = ["PATH", "commands", "error_codes", "metrics", "render", "routes", "settings"]
+__all__ = [
+    "OPENAPI_PATH",
+    "PATH",
+    "commands",
+    "error_codes",
+    "metrics",
+    "render",
+    "render_openapi",
+    "routes",
+    "settings",
+]
 
-PATH = Path(__file__).parent.parent / "docs" / "reference.md"
+_DOCS = Path(__file__).parent.parent / "docs"
+PATH = _DOCS / "reference.md"
+OPENAPI_PATH = _DOCS / "openapi.json"
 _HEADER = """# Reference
 
 <!-- Written by `make reference` from the code; a test fails where it is out of date. -->
@@ -162,5 +177,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
+def render_openapi() -> str:
+    """The OpenAPI document of every route, as the server answers it at `/openapi.json`."""
+    written = openapi.document(openapi.new_app())
+    return json.dumps(written, indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     PATH.write_text(render())
+    OPENAPI_PATH.write_text(render_openapi())

@@ -6,6 +6,7 @@ routes read through `RequestBody`, of the answers they declare, and of the event
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any, Final, Literal
@@ -43,6 +44,12 @@ _REF: Final = "#/components/schemas/"
 _JSON: Final = "application/json"
 _STREAM: Final = "text/event-stream"
 _KEY: Final = "api_key"
+_PAGE: Final = re.compile(r"Page\[_?(\w+)\]")
+_DONE: Final = {
+    "200": "What was asked for.",
+    "201": "What was made; 200 where it was there already.",
+    "202": "What waits to be done.",
+}
 
 _Mode = Literal["validation", "serialization"]
 _Schema = dict[str, Any]
@@ -92,7 +99,7 @@ class _Generator(GenerateJsonSchema):
     """Names schemas by their classes, private ones too, and members by nothing but their keys."""
 
     def normalize_name(self, name: str) -> str:
-        return super().normalize_name(name).lstrip("_")
+        return super().normalize_name(_PAGE.sub(r"\1Page", name)).lstrip("_")
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         del schema
@@ -155,17 +162,18 @@ class _Writer:
         [(status, answer)] = [
             (code, found) for code, found in described["responses"].items() if code[0] == "2"
         ]
-        answer["description"] = "Done." if status == "200" else "Made, or taken on."
+        answer["description"] = _DONE[status]
         sent = answer.setdefault("content", {})
         if _answers_with_model(route):
             sent[_JSON] = self._media(route.response_model, "serialization")
         if path in _EVENTS:
             sent[_STREAM] = self._media(_EVENTS[path], "serialization")
-            answer["description"] += " As events, each of them one chunk of it."
+        for media in sent.values():
+            media.setdefault("example", _example(media.get("schema", {}), self._schemas))
         failure = self._media(Failure, "serialization")
         described["responses"] = {
             status: answer,
-            "default": {"description": "It failed.", "content": {_JSON: failure}},
+            "default": {"description": "What is wrong.", "content": {_JSON: failure}},
         }
 
     def _media(self, model: Any, mode: _Mode, *, is_form: bool = False) -> dict[str, Any]:
@@ -200,10 +208,12 @@ def _dependencies(route: APIRoute) -> list[object]:
 
 
 def _example(schema: _Schema, schemas: dict[str, _Schema]) -> Any:
-    """The example of a schema, or one that is put together from those of its parts."""
+    """The example of a schema, completed or put together from those of its parts."""
     if "$ref" in schema:
         schema = schemas[schema["$ref"].removeprefix(_REF)]
-    for name in ("example", "const", "default"):
+    if "examples" in schema:
+        return schema["examples"][0]
+    for name in ("const", "default"):
         if name in schema:
             return schema[name]
     if "enum" in schema:
@@ -212,15 +222,17 @@ def _example(schema: _Schema, schemas: dict[str, _Schema]) -> Any:
         return _example(schema["anyOf"][0], schemas)
     match schema.get("type"):
         case "object":
-            required = schema.get("required", ())
+            given = schema.get("example", {})
             members: dict[str, _Schema] = schema.get("properties", {})
-            return {name: _example(members[name], schemas) for name in required}
+            missing = [name for name in schema.get("required", ()) if name not in given]
+            return given | {name: _example(members[name], schemas) for name in missing}
         case "array":
             return [_example(schema["items"], schemas)]
-        case "string":
-            return "text"
-        case "boolean":
-            return True
         case "integer" | "number":
             return schema.get("minimum", 1)
-    return None
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return "text"

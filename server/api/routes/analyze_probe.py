@@ -44,7 +44,31 @@ _MAX_RUNS: Final = 8192  # prompts x heads of one request; more goes through a j
 
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
-_CliffAsked = tuple[SteeringFields, CliffQuery]
+
+def _read_cliff(document: dict[str, Any]) -> tuple[SteeringFields, CliffQuery]:
+    fields = _steering(document.pop("steering", None))
+    given = {key: value for key, value in document.items() if value is not None}
+    return fields, CliffQuery.from_document(given, most=_MAX_CONVERSATIONS)
+
+
+def _steering(given: Any) -> SteeringFields:
+    if given is None:
+        return SteeringFields()
+    if not isinstance(given, dict):
+        raise InvalidParameterError("steering: expected an object", param="steering")
+    return read(SteeringFields, given, under="steering")
+
+
+def _read_heads(document: dict[str, Any]) -> HeadsQuery:
+    given = {key: value for key, value in document.items() if value is not None}
+    return HeadsQuery.from_document(given, most=_MAX_PROMPTS)
+
+
+_CliffAsked = Annotated[
+    tuple[SteeringFields, CliffQuery],
+    Depends(JsonBody(CliffBody, Document.OWN, take=_read_cliff)),
+]
+_HeadsAsked = Annotated[HeadsQuery, Depends(JsonBody(HeadsBody, Document.OWN, take=_read_heads))]
 
 
 @router.post(
@@ -54,7 +78,7 @@ _CliffAsked = tuple[SteeringFields, CliffQuery]
     openapi_extra=operation(Permission.ADMIN, PROFILE_HEADER, is_queued=True),
 )
 async def cliff(
-    asked: Annotated[_CliffAsked, Depends(JsonBody(CliffBody, Document.OWN, take=_read_cliff))],
+    asked: _CliffAsked,
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
@@ -84,20 +108,6 @@ async def cliff(
     return {**identity.document("steering.analysis.cliff"), **answer}
 
 
-def _read_cliff(document: dict[str, Any]) -> tuple[SteeringFields, CliffQuery]:
-    fields = _steering(document.pop("steering", None))
-    given = {key: value for key, value in document.items() if value is not None}
-    return fields, CliffQuery.from_document(given, most=_MAX_CONVERSATIONS)
-
-
-def _steering(given: Any) -> SteeringFields:
-    if given is None:
-        return SteeringFields()
-    if not isinstance(given, dict):
-        raise InvalidParameterError("steering: expected an object", param="steering")
-    return read(SteeringFields, given, under="steering")
-
-
 def _check_effect(
     services: Services,
     caller: Principal,
@@ -119,7 +129,7 @@ def _check_effect(
     openapi_extra=operation(Permission.ADMIN, is_queued=True),
 )
 async def heads(
-    query: Annotated[HeadsQuery, Depends(JsonBody(HeadsBody, Document.OWN, take=_read_heads))],
+    query: _HeadsAsked,
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
@@ -152,11 +162,6 @@ async def heads(
             _save, services, query.profile, report, caller, actor
         )
     return answer
-
-
-def _read_heads(document: dict[str, Any]) -> HeadsQuery:
-    given = {key: value for key, value in document.items() if value is not None}
-    return HeadsQuery.from_document(given, most=_MAX_PROMPTS)
 
 
 def _check_runs(query: HeadsQuery, num_heads: int) -> None:

@@ -165,15 +165,17 @@ class HeadsBody(Wire):
 
 class _TracedToken(BaseModel):
     id: int
-    text: str
+    text: str = Field(examples=["How"])
     scope: Literal["prompt", "generated"]
-    regions: list[str] = Field(description="Whose words it is part of, then thinking or answer.")
+    regions: list[str] = Field(
+        description="Whose words it is part of, then thinking or answer.", examples=[["user"]]
+    )
 
 
 class _Readout(BaseModel):
-    direction: str
+    direction: str = Field(examples=["cheerful@1"])
     layer: int
-    site: Site
+    site: Site = Field(examples=[Site.RESID_POST])
     bias: float
     scores: list[float | None] = Field(
         description="By token; null for the last generated one, which the model never reads."
@@ -181,7 +183,9 @@ class _Readout(BaseModel):
 
 
 class _TracedSteering(SteeringReport):
-    steered_tokens: dict[Literal["prompt", "generated"], int]
+    steered_tokens: dict[Literal["prompt", "generated"], int] = Field(
+        examples=[{"prompt": 3, "generated": 1}]
+    )
 
 
 class Trace(Generated):
@@ -197,7 +201,7 @@ class Trace(Generated):
 class _ScoredToken(BaseModel):
     position: int
     id: int
-    text: str
+    text: str = Field(examples=["How"])
     logprob: float = Field(description="Under the steering, in nats.")
     unsteered_logprob: float
     kl: float | None = Field(description="KL(unsteered || steered) in nats; null without steering.")
@@ -216,14 +220,16 @@ class Score(Generated):
 
 
 class _ReadProbe(BaseModel):
-    direction: str
+    direction: str = Field(examples=["cheerful@1"])
     layer: int
-    site: Site
+    site: Site = Field(examples=[Site.RESID_POST])
 
 
 class _RolloutCliff(BaseModel):
     num_tokens: int
-    thought: list[int] = Field(description="Its first token, and one past its last.")
+    thought: list[int] = Field(
+        description="Its first token, and one past its last.", examples=[[4, 9]]
+    )
     plateau: float | None
     final: float
     cliff: float | None = Field(description="plateau - final.")
@@ -246,7 +252,10 @@ class Cliffs(Generated):
     probe: _ReadProbe
     conversations: list[_RolloutCliff]
     average: _AverageCliff
-    ranking: dict[str, list[int]]
+    ranking: dict[str, list[int]] = Field(
+        description="Places of the conversations by rule: largest `cliff`, smallest `final`.",
+        examples=[{"cliff": [0], "final": [0]}],
+    )
 
 
 class _RankedHead(BaseModel):
@@ -265,8 +274,12 @@ class Heads(Generated):
     method: Literal["attribution", "causal"]
     is_folded: bool
     heads: list[_RankedHead]
-    selected: list[list[int]] = Field(description="Layer and head of the first few per cent.")
-    random: list[list[int]] = Field(description="As many others, drawn by the seed.")
-    probability: dict[str, float] | None
+    selected: list[list[int]] = Field(
+        description="Layer and head of the first few per cent.", examples=[[[2, 0]]]
+    )
+    random: list[list[int]] = Field(
+        description="As many others, drawn by the seed.", examples=[[[1, 3]]]
+    )
+    probability: dict[str, float] | None = Field(examples=[{"base": 0.9, "selected": 0.2}])
     direction: str | None = None
     profile: str | None = None

@@ -36,11 +36,13 @@ class Generated(BaseModel):
     default may be absent.
     """
 
-    id: str
+    id: str = Field(examples=["chatcmpl-0123456789abcdef0123456789abcdef"])
     object: str
-    created: int = Field(description="Unix seconds.")
-    model: str
-    system_fingerprint: str = Field(description="Of the model's weights.")
+    created: int = Field(description="Unix seconds.", examples=[1764442800])
+    model: str = Field(examples=["coxswain-chat"])
+    system_fingerprint: str = Field(
+        description="Of the model's weights.", examples=["fp_d85b9df794c9313c"]
+    )
 
 
 def _seconds(value: Any) -> Any:
@@ -63,15 +65,12 @@ Moment = Annotated[
 class Page(Answer, Generic[_A]):
     """A page of a listing."""
 
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
-        """`DirectionPage`: as the OpenAPI document names it."""
-        return f"{params[0].__name__}Page"
-
     object: Literal["list"] = "list"
     data: list[_A]
-    has_more: bool
-    next_cursor: str | None = Field(description="Gets the next page, as `cursor`; null at the end.")
+    has_more: bool = Field(examples=[False])
+    next_cursor: str | None = Field(
+        description="Gets the next page, as `cursor`; null at the end.", examples=[None]
+    )
 
     @classmethod
     def listing(cls, found: Found[_R], write: Callable[[_R], _A]) -> Self:

@@ -175,16 +175,18 @@ class _ChatLogprobs(BaseModel):
 
 class _AnswerMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
+    content: str = Field(examples=["Give them sun and water."])
     refusal: None
 
 
 class _ChatChoice(BaseModel):
     index: int
     message: _AnswerMessage
-    logprobs: _ChatLogprobs | None
+    logprobs: _ChatLogprobs | None = Field(examples=[None])
     finish_reason: Literal["stop", "length"]
-    stop_reason: int | str | None = Field(description="The stop string or token id, if any.")
+    stop_reason: int | str | None = Field(
+        description="The stop string or token id, if any.", examples=[None]
+    )
     token_ids: list[int] | None = None
 
 
@@ -214,9 +216,9 @@ class _Delta(BaseModel):
 
 class _ChatChunkChoice(BaseModel):
     index: int
-    delta: _Delta
-    logprobs: _ChatLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    delta: _Delta = Field(examples=[{"content": "Give"}])
+    logprobs: _ChatLogprobs | None = Field(examples=[None])
+    finish_reason: Literal["stop", "length"] | None = Field(examples=[None])
     stop_reason: int | str | None = None
     token_ids: list[int] | None = None
 

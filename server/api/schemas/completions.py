@@ -103,17 +103,17 @@ class _CompletionLogprobs(BaseModel):
 
 class _CompletionChunkChoice(BaseModel):
     index: int
-    text: str
-    logprobs: _CompletionLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    text: str = Field(examples=[" begin with the wheel."])
+    logprobs: _CompletionLogprobs | None = Field(examples=[None])
+    finish_reason: Literal["stop", "length"] | None = Field(examples=[None])
     stop_reason: int | str | None = None
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] | None = None
 
 
 class _CompletionChoice(_CompletionChunkChoice):
-    finish_reason: Literal["stop", "length"]
-    stop_reason: int | str | None
+    finish_reason: Literal["stop", "length"] = Field(examples=["stop"])
+    stop_reason: int | str | None = Field(examples=[None])
     prompt_logprobs: PromptLogprobs | None = None
 
 

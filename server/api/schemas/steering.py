@@ -69,14 +69,14 @@ class _AppliedGate(BaseModel):
 class AppliedIntervention(BaseModel):
     """What one intervention did, or would do."""
 
-    path: str = Field(description="Where it was asked for, such as `steering.interventions[0]`.")
+    path: str = Field(description="Where it was asked for.", examples=["steering.interventions[0]"])
     operation: Operation
-    direction: str = Field(description="`name@version`.")
-    layers: list[int]
-    site: Site
+    direction: str = Field(examples=["cheerful@1"])
+    layers: list[int] = Field(examples=[[2]])
+    site: Site = Field(examples=[Site.RESID_POST])
     strength: float
     unit: StrengthUnit
-    scope: dict[str, Any]
+    scope: dict[str, Any] = Field(examples=[{"tokens": "all"}])
     rank: int
     gate: _AppliedGate | None = None
 
@@ -84,9 +84,12 @@ class AppliedIntervention(BaseModel):
 class SteeringReport(BaseModel):
     """Which steering an analysis happened under."""
 
-    profile: str | None
+    profile: str | None = Field(examples=["cheerful"])
     version: int | None
-    fingerprint: str | None = Field(description="Of the compiled steering; null without any.")
+    fingerprint: str | None = Field(
+        description="Of the compiled steering; null without any.",
+        examples=["732e4f7ba0ad2eddbcf235b1ea3513e9"],
+    )
     applied: list[AppliedIntervention]
 
 
@@ -104,4 +107,4 @@ class AppliedSteering(SteeringReport):
     """What was done to an answer."""
 
     steered_tokens: _SteeredTokens
-    monitors: dict[str, list[_Reading]] = Field(description="By direction.")
+    monitors: dict[str, list[_Reading]] = Field(description="By direction.", examples=[{}])
