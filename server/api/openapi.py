@@ -209,17 +209,18 @@ def _dependencies(route: APIRoute) -> list[object]:
 
 def _example(schema: _Schema, schemas: dict[str, _Schema]) -> Any:
     """The example of a schema, completed or put together from those of its parts."""
-    if "$ref" in schema:
-        schema = schemas[schema["$ref"].removeprefix(_REF)]
     if "examples" in schema:
         return schema["examples"][0]
+    if "$ref" in schema:
+        return _example(schemas[schema["$ref"].removeprefix(_REF)], schemas)
     for name in ("const", "default"):
         if name in schema:
             return schema[name]
     if "enum" in schema:
         return schema["enum"][0]
-    if "anyOf" in schema:
-        return _example(schema["anyOf"][0], schemas)
+    for union in ("anyOf", "oneOf"):
+        if union in schema:
+            return _example(schema[union][0], schemas)
     match schema.get("type"):
         case "object":
             given = schema.get("example", {})

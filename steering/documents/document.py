@@ -61,7 +61,12 @@ class Document(BaseModel):
         null_is_absent: Whether members that are null are dropped before reading.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_mode_override="validation",  # one schema: what is written is what is read
+    )
 
     noun: ClassVar[str] = "a document"
     subject: ClassVar[str] = ""

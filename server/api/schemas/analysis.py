@@ -12,7 +12,7 @@ from steering.sites import Site
 from .answers import Generated
 from .chat import MessageField
 from .fields import Count, Wire
-from .steering import SteeringFields, SteeringReport
+from .steering import SteeringFields, SteeringReport, WrittenMonitor
 
 __all__ = [
     "CliffBody",
@@ -74,7 +74,7 @@ class TraceBody(Conversation):
         }
     )
 
-    readouts: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=_MAX_READOUTS)]
+    readouts: Annotated[list[WrittenMonitor], Field(min_length=1, max_length=_MAX_READOUTS)]
     max_tokens: Count = 0
 
 
@@ -100,7 +100,7 @@ class _Turn(Wire):
 
 
 _Example = str | list[_Turn]
-_Probe = str | dict[str, Any]
+_Probe = str | WrittenMonitor
 
 
 class CliffBody(Wire):

@@ -51,11 +51,18 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+class _TextPart(Wire):
+    """A part of a content."""
+
+    type: Literal["text"]
+    text: str
+
+
 class Message(Wire):
     """One turn. `developer` is another name of `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text)]
+    content: Annotated[str, BeforeValidator(_text, json_schema_input_type=str | list[_TextPart])]
     name: Refused = None
     refusal: Refused = None
     audio: Refused = None

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from server.api.http.errors import InvalidParameterError
 
@@ -71,8 +63,9 @@ class CompletionRequest(GenerationFields):
 
     prompt: Annotated[
         Any,
-        BeforeValidator(_prompts),
-        WithJsonSchema(TypeAdapter(str | list[str] | list[int] | list[list[int]]).json_schema()),
+        BeforeValidator(
+            _prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+        ),
     ]
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

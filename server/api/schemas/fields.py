@@ -6,7 +6,16 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from server.api.http.errors import (
     InvalidParameterError,
@@ -16,7 +25,7 @@ from server.api.http.errors import (
     UnsupportedParameterError,
 )
 
-__all__ = ["UNSUPPORTED", "Count", "Wire", "read"]
+__all__ = ["UNSUPPORTED", "Count", "Wire", "WrittenAs", "read"]
 
 UNSUPPORTED: Final = "unsupported_parameter"
 """Type of a validator's error that becomes `UnsupportedParameterError`."""
@@ -25,6 +34,20 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """A number of tokens."""
 
 _M = TypeVar("_M", bound="Wire")
+
+
+class WrittenAs:
+    """Shows a member in schemas as a document that is read elsewhere."""
+
+    def __init__(self, document: Any) -> None:
+        """Args: document: a model, or a union of some."""
+        self._document = document
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        del schema
+        return handler(TypeAdapter(self._document).core_schema)
 
 
 class Wire(BaseModel):

@@ -8,11 +8,12 @@ from pydantic import ConfigDict, Field
 
 from server.store import AliasRecord, ProfileRecord, ProfileStatus
 from steering.directions import DirectionKind
+from steering.documents import AnyIntervention, Monitor
 from steering.sites import Site
 
 from .answers import Answer, Seconds
-from .fields import Wire
-from .steering import AppliedIntervention
+from .fields import Wire, WrittenAs
+from .steering import AppliedIntervention, WrittenIntervention, WrittenMonitor
 
 __all__ = [
     "Alias",
@@ -181,8 +182,8 @@ class ProfileDraft(Wire):
 
     name: _Name
     description: str = ""
-    interventions: list[Any] = Field(default_factory=list)
-    monitors: list[Any] = Field(default_factory=list)
+    interventions: list[Annotated[Any, WrittenAs(AnyIntervention)]] = Field(default_factory=list)
+    monitors: list[Annotated[Any, WrittenAs(Monitor)]] = Field(default_factory=list)
     requires: list[str] = Field(default_factory=list)
     max_strength: float | None = None
     publish: bool = False
@@ -236,8 +237,8 @@ class Profile(Answer):
     reference: str
     status: ProfileStatus
     description: str
-    interventions: list[dict[str, Any]]
-    monitors: list[dict[str, Any]]
+    interventions: list[WrittenIntervention]
+    monitors: list[WrittenMonitor]
     requires: list[str]
     max_strength: float
     directions: list[str] = Field(description="Versions it was saved with.")

@@ -45,6 +45,11 @@ Refused = Annotated[None, only()]
 """A known parameter that is not offered; null counts as absent."""
 
 
+def _told(**bounds: float) -> Any:
+    """Bounds that the schema tells and `SamplingParams` checks, for whoever else makes one."""
+    return Field(json_schema_extra=dict(bounds))
+
+
 class StreamOptions(Wire):
     """What a stream carries beside its text."""
 
@@ -58,16 +63,20 @@ class GenerationFields(Wire):
 
     model: Annotated[str, Field(max_length=512)]
     max_tokens: Count | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] = Field(default_factory=dict)
+    temperature: Annotated[float, _told(minimum=0, maximum=2)] = 1.0
+    top_p: Annotated[float, _told(exclusiveMinimum=0, maximum=1)] = 1.0
+    top_k: Annotated[int, _told(minimum=-1)] = Field(default=0, description="-1 and 0: no limit.")
+    min_p: Annotated[float, _told(minimum=0, maximum=1)] = 0.0
+    presence_penalty: Annotated[float, _told(minimum=-2, maximum=2)] = 0.0
+    frequency_penalty: Annotated[float, _told(minimum=-2, maximum=2)] = 0.0
+    repetition_penalty: Annotated[float, _told(exclusiveMinimum=0, maximum=2)] = 1.0
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] = Field(
+        default_factory=dict, description="-100 to 100, by token id."
+    )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[str], BeforeValidator(_stops)] = Field(default_factory=list)
+    stop: Annotated[list[str], BeforeValidator(_stops, json_schema_input_type=str | list[str])] = (
+        Field(default_factory=list)
+    )
     stop_token_ids: Annotated[list[Count], Field(max_length=256)] = Field(default_factory=list)
     ignore_eos: bool = False
     min_tokens: Count = 0

@@ -6,37 +6,58 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from steering.documents import Operation, StrengthUnit
+from steering.documents import AnyIntervention, Monitor, Operation, Scope, StrengthUnit
 from steering.sites import Site
 
-from .fields import Count, Wire
+from .fields import Count, Wire, WrittenAs
 
-__all__ = ["AppliedIntervention", "AppliedSteering", "SteeringFields", "SteeringReport"]
+__all__ = [
+    "AppliedIntervention",
+    "AppliedSteering",
+    "SteeringFields",
+    "SteeringReport",
+    "WrittenIntervention",
+    "WrittenMonitor",
+]
 
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_Boundaries = Annotated[list[Count], Field(max_length=256), BeforeValidator(_one_or_many)]
-_Documents = Annotated[list[dict[str, Any]], Field(max_length=64)]
+_Boundaries = Annotated[
+    list[Count],
+    Field(max_length=256),
+    BeforeValidator(_one_or_many, json_schema_input_type=int | list[int]),
+]
+WrittenIntervention = Annotated[dict[str, Any], WrittenAs(AnyIntervention)]
+"""An intervention as it stands in JSON."""
+
+WrittenMonitor = Annotated[dict[str, Any], WrittenAs(Monitor)]
+"""A monitor as it stands in JSON."""
 
 
 class SteeringFields(Wire):
     """How an answer is to be steered.
 
-    Interventions and monitors are the objects that profiles hold; `steering.interventions` reads
-    them, so that there is one definition of each. `prompt_tokens` is one number, or one for each
-    prompt.
+    Interventions and monitors are the documents that profiles hold, and are read as these are.
     """
 
     profile: Annotated[str, Field(max_length=160)] | None = None
-    strength: float | None = None
-    interventions: _Documents = Field(default_factory=list)
-    monitors: _Documents = Field(default_factory=list)
-    compose: Literal["replace", "add"] = "replace"
-    compare: bool = False
-    prompt_tokens: _Boundaries = Field(default_factory=list)
+    strength: float | None = Field(
+        default=None, description="Multiplies the strengths of the profile, up to its maximum."
+    )
+    interventions: list[WrittenIntervention] = Field(default_factory=list, max_length=64)
+    monitors: list[WrittenMonitor] = Field(default_factory=list, max_length=64)
+    compose: Literal["replace", "add"] = Field(
+        default="replace",
+        description="Whether it stands instead of the default profile, or acts after it.",
+    )
+    compare: bool = Field(default=False, description="Answer without steering as well.")
+    prompt_tokens: _Boundaries = Field(
+        default_factory=list,
+        description="Where the prompt ends for scopes: one number, or one for each prompt.",
+    )
 
 
 class _SteeredTokens(BaseModel):
@@ -76,7 +97,7 @@ class AppliedIntervention(BaseModel):
     site: Site = Field(examples=[Site.RESID_POST])
     strength: float
     unit: StrengthUnit
-    scope: dict[str, Any] = Field(examples=[{"tokens": "all"}])
+    scope: Annotated[dict[str, Any], WrittenAs(Scope)] = Field(examples=[{"tokens": "all"}])
     rank: int
     gate: _AppliedGate | None = None
 

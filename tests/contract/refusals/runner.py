@@ -32,7 +32,16 @@ from tests.server.api.echo_engine import EchoEngine
 from .spoil import VALUES, spoiled, write_place
 from .stored import STORED, Case
 
-__all__ = ["ACCEPTED", "TABLE", "Answer", "Rows", "answers_of", "read_table", "write_table"]
+__all__ = [
+    "ACCEPTED",
+    "TABLE",
+    "Answer",
+    "Rows",
+    "answers_of",
+    "application",
+    "read_table",
+    "write_table",
+]
 
 TABLE: Final = Path(__file__).with_name("table.jsonl")
 ACCEPTED: Final = "accepted"
@@ -84,7 +93,7 @@ class _Engine(EchoEngine):
 async def answers_of(case: Case, folder: Path) -> Rows:
     """What an application of its own answers to each spoiled copy of a case's document."""
     rows: Rows = {}
-    async with _application(folder) as app:
+    async with application(folder) as app:
         whole = json.dumps(case.document)
         rows["", "as it stands"] = await _ask(app, case, whole)
         for path, what, text in _bodies(case):
@@ -118,7 +127,7 @@ def _bodies(case: Case) -> Iterator[tuple[str, str, str]]:
 
 
 @asynccontextmanager
-async def _application(folder: Path) -> AsyncIterator[FastAPI]:
+async def application(folder: Path) -> AsyncIterator[FastAPI]:
     store = Store.open(folder, load=load_direction_blob, low_water_bytes=0)
     settings = Settings(data_dir=folder, max_queued_jobs=10**6)
     try:

@@ -18,6 +18,7 @@ from server.resolver.library import load_direction_blob
 from server.settings import Settings
 from server.store import SYSTEM, KeySpec, Store
 
+from .documented import check_documented
 from .echo_engine import EchoEngine
 
 
@@ -99,9 +100,15 @@ async def shared(shared_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def connect(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:
+    """A client whose every answer is held against the OpenAPI document."""
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
+    return httpx.AsyncClient(
+        transport=transport,
+        base_url="http://127.0.0.1",
+        headers=headers,
+        event_hooks={"response": [check_documented]},
+    )
 
 
 def make_key(store: Store, *permissions: Permission, **limits: Any) -> str:
