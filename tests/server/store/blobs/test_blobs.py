@@ -11,7 +11,8 @@ import pytest
 from obstore import delete, put
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
-from server.store import BlobDirectory, BlobStore
+from server.store.blobs.blobs import BlobStore
+from server.store.blobs.directory import BlobDirectory
 from server.store.blobs.objects import BlobObjects
 from server.store.errors import CorruptArtifactError
 

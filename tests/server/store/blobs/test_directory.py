@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server.store import BlobDirectory, Store
+from server.store import Store
+from server.store.blobs.directory import BlobDirectory
 from server.store.errors import InsufficientStorageError, StoreUnavailableError
 from tests.server.store.samples import direction, put
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from server.api.http.error_table import reply_to
-from server.store import BlobDirectory, BlobStore, Store
+from server.store import Store
+from server.store.blobs.blobs import BlobStore
+from server.store.blobs.directory import BlobDirectory
 from server.store.blobs.place import open_blobs
 from server.store.errors import InsufficientStorageError, StoreError, StoreUnavailableError
 from tests.server.store import samples

@@ -17,8 +17,9 @@ from server.auth.permissions import (
     PermissionDeniedError,
     Principal,
 )
-from server.store import SYSTEM, KeySpec, MintedKey, Store
+from server.store import SYSTEM, KeySpec, Store
 from server.store.errors import KeyNotFoundError
+from server.store.keys.record import MintedKey
 from steering.errors import InvalidFieldError
 from tests.server.store.conftest import Clock
 
