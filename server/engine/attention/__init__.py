@@ -6,4 +6,3 @@ from .schedule import ScheduledSequence
 from .spec import AttentionSpec
 
 __all__ = ["AttentionSpec", "PagedAttention", "ScheduledSequence", "inspect_attention"]
-
