@@ -132,6 +132,7 @@ class TilePlanner:
     ) -> Iterator[list[_Placed]]:
         """Sequences of equal token count and similar context, as many as fit at once."""
         placed = _place(sequences, window, self._block_size)
+        # Longest first within a token count: the first of a group then sets what the others pad to.
         placed.sort(key=lambda p: (p.num_queries, -len(p.blocks)))
         group: list[_Placed] = []
         for candidate in placed:
@@ -143,6 +144,8 @@ class TilePlanner:
             yield group
 
     def _fits(self, candidate: _Placed, group: list[_Placed]) -> bool:
+        # Padding is gathered and multiplied for nothing: a quarter of the keys at most, or two blocks,
+        # and no more elements at once than stay in the cache (see _CPU_ELEMENTS).
         longest = group[0]
         padding = len(longest.blocks) - len(candidate.blocks)
         num_keys = (len(group) + 1) * len(longest.blocks) * self._block_size
@@ -183,6 +186,8 @@ class TilePlanner:
         if stop - first > 1:
             k_start = 0 if window is None else max(lowest - window + 1, 0)
             k_stop = highest + 1
+        # Keys that all queries of the span see need no mask. Those are the keys up to the lowest query,
+        # unless the window hides some of them from the highest one.
         is_cut = window is not None and highest - window >= k_start
         hidden_start = k_start if is_cut else min(lowest + 1, k_stop)
         keys = np.arange(hidden_start, k_stop)

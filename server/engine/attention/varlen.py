@@ -85,6 +85,7 @@ class VarlenPlanner:
         return pages
 
     def _tensor(self, array: NDArray[np.int32] | NDArray[np.int64]) -> torch.Tensor:
+        # From pinned memory, as a copy from pageable memory would wait for the device.
         return torch.from_numpy(array).pin_memory().to(self._device, non_blocking=True)
 
 

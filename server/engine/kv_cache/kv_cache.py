@@ -13,7 +13,7 @@ from .block_pool import BlockPool
 
 __all__ = ["KVCacheManager"]
 
-_MAX_HEADROOM_TOKENS: Final = 512
+_MAX_HEADROOM_TOKENS: Final = 512  # Of an answer's length, how much room is reserved ahead.
 _HASH_BYTES: Final = 32
 
 
@@ -159,6 +159,7 @@ class KVCacheManager:
         matched: list[int] = []
         if not self.enable_prefix_cache:
             return matched
+        # The last token is always computed, because its logits are wanted.
         for index in range((request.num_ready_tokens - 1) // self.block_size):
             block = self.pool.find(self._block_hash(request, sequence, index))
             if block is None:
@@ -184,6 +185,8 @@ class KVCacheManager:
     def _extend(self, request: Request, sequence: _Sequence, num_new: int) -> None:
         table, pool = request.block_table, self.pool
         stop = len(table) + num_new
+        # Onto the neighbour while that is free; else a new run, with room reserved behind it for
+        # the rest of the answer, so that the next calls find their neighbour free.
         while len(table) < stop:
             if table and pool.is_adjacent_free(table[-1] + 1, sequence.reserved[1]):
                 table.append(pool.take(table[-1] + 1))

@@ -92,12 +92,14 @@ def draw_filtered(
         probabilities: [R, V] float32; rows need not sum to 1.
         uniforms: [R] float64 in (0, 1).
         top_ks: [R] int64 from 1 to V.
-        top_ps: [R] float32 in (0, 1], of what the `top_k` largest hold together.
+        top_ps: [R] float32 in (0, 1], of the sum of the `top_k` largest.
         max_top_k: Largest of `top_ks`; bounds the sort.
 
     Returns:
         [R] int64. A row with NaN gives some index in range.
     """
+    # Sorting a vocabulary on the CPU is slow, and the largest few entries nearly always decide: rows
+    # that they do not decide are tried again with more.
     tries = _TRIES if probabilities.device.type == "cpu" else ()
     drawn = torch.empty(len(probabilities), dtype=torch.int64, device=probabilities.device)
     rows = torch.arange(len(probabilities), device=probabilities.device)
