@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from .audit import SYSTEM, AuditStore
 from .blobs.blobs import BlobStore
 from .blobs.directory import DEFAULT_LOW_WATER_BYTES
-from .blobs.place import open_blobs
+from .blobs.location import open_blobs
 from .clock import WallClock, utc_now
 from .database import Database, upgrade
 from .errors import AuditTamperedError

@@ -144,8 +144,8 @@ class TilePlanner:
             yield group
 
     def _fits(self, candidate: _Placed, group: list[_Placed]) -> bool:
-        # Padding is gathered and multiplied for nothing: a quarter of the keys at most, or two blocks,
-        # and no more elements at once than stay in the cache (see _CPU_ELEMENTS).
+        # Padding is gathered and multiplied for nothing: a quarter of the keys at most, or two
+        # blocks. What is computed at once stays in the cache (see _CPU_ELEMENTS).
         longest = group[0]
         padding = len(longest.blocks) - len(candidate.blocks)
         num_keys = (len(group) + 1) * len(longest.blocks) * self._block_size
@@ -186,8 +186,8 @@ class TilePlanner:
         if stop - first > 1:
             k_start = 0 if window is None else max(lowest - window + 1, 0)
             k_stop = highest + 1
-        # Keys that all queries of the span see need no mask. Those are the keys up to the lowest query,
-        # unless the window hides some of them from the highest one.
+        # Keys that all queries of the span see need no mask: those up to the lowest query, unless
+        # the window hides some of them from the highest one.
         is_cut = window is not None and highest - window >= k_start
         hidden_start = k_start if is_cut else min(lowest + 1, k_stop)
         keys = np.arange(hidden_start, k_stop)

@@ -98,8 +98,8 @@ def draw_filtered(
     Returns:
         [R] int64. A row with NaN gives some index in range.
     """
-    # Sorting a vocabulary on the CPU is slow, and the largest few entries nearly always decide: rows
-    # that they do not decide are tried again with more.
+    # Sorting a vocabulary on the CPU is slow, and the largest few entries nearly always decide.
+    # Rows that they do not decide are tried again with more.
     tries = _TRIES if probabilities.device.type == "cpu" else ()
     drawn = torch.empty(len(probabilities), dtype=torch.int64, device=probabilities.device)
     rows = torch.arange(len(probabilities), device=probabilities.device)

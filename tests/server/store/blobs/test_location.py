@@ -13,7 +13,7 @@ from server.api.http.error_table import reply_to
 from server.store import Store
 from server.store.blobs.blobs import BlobStore
 from server.store.blobs.directory import BlobDirectory
-from server.store.blobs.place import open_blobs
+from server.store.blobs.location import open_blobs
 from server.store.errors import InsufficientStorageError, StoreError, StoreUnavailableError
 from tests.server.store import samples
 from tests.server.store.samples import direction, put
