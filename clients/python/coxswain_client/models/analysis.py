@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from .record import Record
+from .record import Generated, Record
 from .steering import AppliedSteering
 
 __all__ = [
@@ -44,7 +44,7 @@ class ScoredToken(Record):
     kl: float | None = None
 
 
-class Score(Record):
+class Score(Generated):
     """Known text, token by token.
 
     Attributes:
@@ -102,7 +102,7 @@ class Readout(Record):
     scores: list[float | None]
 
 
-class Trace(Record):
+class Trace(Generated):
     """Tokens, and the scores of every readout at each."""
 
     tokens: list[TracedToken]
@@ -147,9 +147,10 @@ class AverageCliff(Record):
     cliff: float | None
 
 
-class Cliffs(Record):
+class Cliffs(Generated):
     """A set of rollouts; `ranking` orders them by `cliff` (largest first) and `final`."""
 
+    probe: dict[str, Any] = Field(default_factory=dict)
     conversations: list[RolloutCliff]
     average: AverageCliff
     ranking: dict[str, list[int]]
@@ -165,7 +166,7 @@ class RankedHead(Record):
     folded: float | None = None
 
 
-class Heads(Record):
+class Heads(Generated):
     """Heads against a probe, the strongest suppressor first.
 
     Attributes:
@@ -177,7 +178,9 @@ class Heads(Record):
         direction: Name and version of the direction by which the draft scales heads.
     """
 
+    probe: dict[str, Any] = Field(default_factory=dict)
     method: str
+    is_folded: bool = False
     heads: list[RankedHead]
     selected: list[list[int]]
     random: list[list[int]] = Field(default_factory=list)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from .record import Record
+from pydantic import Field
+
+from .record import Generated, Record
 from .steering import AppliedSteering
 
 __all__ = [
@@ -33,6 +35,7 @@ class Message(Record):
 
     role: str
     content: str
+    refusal: str | None = None
 
 
 class Usage(Record):
@@ -41,6 +44,7 @@ class Usage(Record):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: dict[str, int] = Field(default_factory=dict)
 
 
 class Choice(Record):
@@ -50,9 +54,10 @@ class Choice(Record):
     message: Message
     finish_reason: str
     logprobs: dict[str, Any] | None = None
+    stop_reason: int | str | None = None
 
 
-class ChatCompletion(Record):
+class ChatCompletion(Generated):
     """A chat's continuation."""
 
     id: str
@@ -88,9 +93,11 @@ class ChunkChoice(Record):
     index: int
     delta: Delta
     finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+    stop_reason: int | str | None = None
 
 
-class ChatChunk(Record):
+class ChatChunk(Generated):
     """One event of a streamed chat; `usage` and `steering` come with the last."""
 
     id: str
@@ -111,9 +118,10 @@ class CompletionChoice(Record):
     text: str
     finish_reason: str
     logprobs: dict[str, Any] | None = None
+    stop_reason: int | str | None = None
 
 
-class Completion(Record):
+class Completion(Generated):
     """Continuations of prompts."""
 
     id: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from .record import Record
 
 __all__ = ["Job", "JobEvent"]
@@ -38,7 +40,10 @@ class Job(Record):
     num_events: int = 0
     request: dict[str, Any] | None = None
     rerun_of: str | None = None
+    requires: list[str] = Field(default_factory=list)
+    model_fingerprint: str | None = None
     created_at: int | None = None
+    created_by: str | None = None
     started_at: int | None = None
     finished_at: int | None = None
 

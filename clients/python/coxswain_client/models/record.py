@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Page", "Record"]
+__all__ = ["Generated", "Page", "Record"]
 
 _T = TypeVar("_T")
 
@@ -17,8 +17,18 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+class Generated(Record):
+    """What an answer of the model begins with; `created` in Unix seconds."""
+
+    id: str | None = None
+    created: int | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+
+
 class Page(Record, Generic[_T]):
     """Part of a listing; `next_cursor` gets the next part, None at the end."""
 
     data: list[_T]
+    has_more: bool = False
     next_cursor: str | None = None

@@ -22,10 +22,17 @@ class Direction(Record):
     width: int
     norms: dict[str, float]
     sha256: str
+    reference: str | None = None
+    size_bytes: int | None = None
+    digest: str | None = None
+    is_available: bool = True
     model_fingerprint: str | None = None
     requires: list[str] = Field(default_factory=list)
     tags: list[str] = Field(default_factory=list)
     provenance: dict[str, Any] = Field(default_factory=dict)
+    created_at: int | None = None
+    created_by: str | None = None
+    archived_at: int | None = None
 
 
 class Profile(Record):
@@ -39,6 +46,16 @@ class Profile(Record):
     monitors: list[dict[str, Any]] = Field(default_factory=list)
     requires: list[str] = Field(default_factory=list)
     max_strength: float
+    reference: str | None = None
+    directions: list[str] = Field(default_factory=list)
+    unavailable: list[str] = Field(default_factory=list)
+    fingerprint: str | None = None
+    model_fingerprint: str | None = None
+    resid_norms: dict[str, float] = Field(default_factory=dict)
+    created_at: int | None = None
+    created_by: str | None = None
+    published_at: int | None = None
+    archived_at: int | None = None
 
 
 class PlanReport(Record):
@@ -47,6 +64,9 @@ class PlanReport(Record):
     is_valid: bool
     fingerprint: str
     interventions: list[dict[str, Any]]
+    name: str | None = None
+    model_fingerprint: str | None = None
+    monitors: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class Alias(Record):
@@ -54,6 +74,9 @@ class Alias(Record):
 
     alias: str
     profile: str
+    created_at: int | None = None
+    updated_at: int | None = None
+    updated_by: str | None = None
 
 
 class Archived(Record):

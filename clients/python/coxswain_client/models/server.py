@@ -16,6 +16,8 @@ class Model(Record):
     max_model_len: int | None = None
     root: str | None = None
     parent: str | None = None
+    created: int | None = None
+    owned_by: str | None = None
 
 
 class Tokens(Record):
@@ -23,6 +25,7 @@ class Tokens(Record):
 
     tokens: list[int]
     count: int
+    max_model_len: int | None = None
 
 
 class Key(Record):
@@ -35,7 +38,10 @@ class Key(Record):
     default_profile: str | None = None
     requests_per_minute: int | None = None
     expires_at: int | None = None
+    created_at: int | None = None
+    created_by: str | None = None
     revoked_at: int | None = None
+    last_used_at: int | None = None
 
 
 class NewKey(Key):
@@ -53,3 +59,9 @@ class AuditEvent(Record):
     action: str
     subject: str
     detail: dict[str, Any]
+    request_id: str | None = None
+    address: str | None = None
+    before: str | None = None
+    after: str | None = None
+    previous_hash: str | None = None
+    hash: str | None = None
