@@ -244,6 +244,11 @@ def test_scheduling_loads_no_torch() -> None:
     assert not loaded & (_WEB | {"torch", "transformers"})
 
 
+def test_permissions_load_no_torch() -> None:
+    names = [m.name for m in _within("server.auth")]
+    assert "torch" not in _loaded_by(*names)
+
+
 def test_steering_loads_no_transformers() -> None:
     loaded = _loaded_by(*(m.name for m in modules("steering")))
     assert not loaded & (_WEB | {"server", "transformers"})

@@ -13,10 +13,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from steering.errors import CoxswainError
-from steering.requirements import Weakening
+
+if TYPE_CHECKING:
+    from steering.requirements import Weakening
 
 __all__ = [
     "LOCAL_USER",
