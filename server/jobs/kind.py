@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
-from steering.fields import str_list
+from steering.documents import Texts, read_at
 
 from .context import JobContext
 
 __all__ = ["JobKind", "declared_requires"]
 
 _Parsed = TypeVar("_Parsed")
+_TEXTS: Final[TypeAdapter[Sequence[str]]] = TypeAdapter(Texts)
 
 
 def declared_requires(request: Mapping[str, Any]) -> Sequence[str]:
@@ -23,7 +26,8 @@ def declared_requires(request: Mapping[str, Any]) -> Sequence[str]:
     Raises:
         InvalidFieldError: The field is not a list of strings.
     """
-    return str_list(request.get("requires"), "requires")
+    given = request.get("requires")
+    return () if given is None else read_at(_TEXTS, given, "requires")
 
 
 @dataclass(frozen=True, slots=True)

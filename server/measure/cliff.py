@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
 
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
@@ -23,79 +24,70 @@ from steering.analysis import (
     resample,
     sigmoid,
 )
-from steering.documents import Monitor
+from steering.documents import Document, Integer, Number
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, integer, member, number
 from steering.plan import PlannedMonitor, SteeringPlan
 
-from .examples.example import Example, read_examples
+from .examples.example import Example, example_list, place_examples
 from .instrument import Instrument
-from .probe import probe_document, read_probe
+from .probe import Probe, YesOrNo, probe_document
 from .rollout import Rollout, read_rollout
 
-__all__ = ["CliffQuery", "RolloutCurve", "cliff_document", "measure_rollouts"]
+__all__ = ["MAX_CONVERSATIONS", "CliffQuery", "RolloutCurve", "cliff_document", "measure_rollouts"]
 
-_FIELDS: Final = frozenset(
-    {"conversations", "probe", "thinking_portion", "trim", "points", "padding", "curves"}
-)
 _MAX_POINTS: Final = 1000
 
+MAX_CONVERSATIONS: Final = 256
+"""Most rollouts of one request; more go through a job."""
 
-@dataclass(frozen=True, slots=True)
-class CliffQuery:
-    """A checked request for cliffs.
 
-    Attributes:
-        conversations: Rollouts, each ending with the assistant's thought (and answer).
-        probe: What is read, and where.
-        thinking_portion: Share of each thought that is kept, from its start.
-        trim: Tokens at a thought's end that do not count towards its plateau.
-        points: Of the average curve.
-        padding: Before curves shorter than the longest.
-        curves: Whether the curve of each rollout is returned.
-    """
+class CliffQuery(Document):
+    """What is asked about the cliffs of a set of rollouts."""
 
-    conversations: tuple[Example, ...]
-    probe: Monitor
-    thinking_portion: float = 1.0
-    trim: int = PLATEAU_TRIM
-    points: int = NUM_POINTS
-    padding: Padding = Padding.NONE
-    curves: bool = True
+    noun: ClassVar[str] = "a cliff request"
+    subject: ClassVar[str] = "the request"
 
+    conversations: Annotated[tuple[Example, ...], example_list(MAX_CONVERSATIONS)] = Field(
+        description="Rollouts, each ending with the assistant's thought (and answer).",
+        json_schema_extra={"minItems": 1, "maxItems": MAX_CONVERSATIONS},
+    )
+    probe: Probe = Field(description="What is read, and where.")
+    thinking_portion: Number = Field(
+        default=1.0,
+        description="Share of each thought that is kept, from its start.",
+        json_schema_extra={"minimum": 0, "maximum": 1},
+    )
+    trim: Integer = Field(
+        default=PLATEAU_TRIM,
+        description="Tokens at a thought's end that do not count towards its plateau.",
+        json_schema_extra={"minimum": 0},
+    )
+    points: Integer = Field(
+        default=NUM_POINTS,
+        description="Of the average curve.",
+        json_schema_extra={"minimum": 2, "maximum": _MAX_POINTS},
+    )
+    padding: Padding = Field(
+        default=Padding.NONE, description="Before curves shorter than the longest."
+    )
+    curves: YesOrNo = Field(
+        default=True, description="Whether the curve of each rollout is returned."
+    )
+
+    @field_validator("conversations")
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], *, most: int, curves: bool = True) -> Self:
-        """Read `{"conversations": [[...messages]], "probe": "refusal-probe@1", ...}`.
+    def _place(cls, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+        return place_examples(examples, "conversations")
 
-        Args:
-            document: The request.
-            most: Largest number of conversations.
-            curves: Default of that field.
-
-        Raises:
-            SteeringError: With `param` naming the field.
-        """
-        check_keys(document, _FIELDS, noun="a cliff request")
-        points = integer(document.get("points", NUM_POINTS), "points")
-        trim = integer(document.get("trim", PLATEAU_TRIM), "trim")
-        if not 2 <= points <= _MAX_POINTS or trim < 0:
-            param = "trim" if trim < 0 else "points"
+    @model_validator(mode="after")
+    def _has_points(self) -> Self:
+        if not 2 <= self.points <= _MAX_POINTS or self.trim < 0:
             raise InvalidFieldError(
-                f"points is {points}, trim {trim}; expected 2 to {_MAX_POINTS}, and 0 or more",
-                param=param,
+                f"points is {self.points}, trim {self.trim}; expected 2 to {_MAX_POINTS}, and 0 or "
+                "more",
+                param="trim" if self.trim < 0 else "points",
             )
-        wants_curves = document.get("curves", curves)
-        if not isinstance(wants_curves, bool):
-            raise InvalidFieldError("curves is not true or false", param="curves")
-        return cls(
-            conversations=read_examples(document, "conversations", most=most),
-            probe=read_probe(document),
-            thinking_portion=number(document.get("thinking_portion", 1.0), "thinking_portion"),
-            trim=trim,
-            points=points,
-            padding=member(Padding, document.get("padding", Padding.NONE), "padding"),
-            curves=wants_curves,
-        )
+        return self
 
     def rollouts(self, tokenizer: Any, max_tokens: int) -> list[Rollout]:
         """The conversations in tokens.

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, field_validator
 
 from server.engine.engine import Engine
 from server.engine.text import Tokenizer
-from server.store.names import check_name
+from server.store.names import RegistryName
 from steering.analysis import Head, HeadScore, head_count, heads_direction, random_heads, rank_heads
 from steering.directions import Direction
-from steering.documents import Monitor
+from steering.documents import Document, Number, Seed, Texts, Within, refused
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, member, number, seed_number, str_list
 from steering.model_spec import ModelSpec
 from steering.plan import PlannedMonitor
 from steering.sites import Site
 
-from .examples.example import Example, read_examples
+from .examples.example import Example, example_list, place_examples
 from .head_scores import (
     Attribution,
     ablation_document,
@@ -34,17 +34,20 @@ from .head_scores import (
     scaled_plan,
 )
 from .instrument import Instrument, OnProgress, Prompts
-from .probe import probe_document, read_probe
+from .probe import Probe, YesOrNo, probe_document
 from .rollout import read_ending
 
-__all__ = ["HeadMethod", "HeadsQuery", "HeadsReport", "check_heads", "rank_on_engine"]
+__all__ = [
+    "MAX_PROMPTS",
+    "HeadMethod",
+    "HeadsQuery",
+    "HeadsReport",
+    "check_heads",
+    "rank_on_engine",
+]
 
-_FIELDS: Final = frozenset(
-    {
-        *("prompts", "probe", "method", "fold", "factor", "percent", "gamma", "seed", "check"),
-        *("profile", "requires"),
-    }
-)
+MAX_PROMPTS: Final = 256
+"""Most prompts of one request; more go through a job."""
 
 
 class HeadMethod(StrEnum):
@@ -58,66 +61,60 @@ class HeadMethod(StrEnum):
     CAUSAL = "causal"
 
 
-@dataclass(frozen=True, slots=True)
-class HeadsQuery:
-    """A checked request for heads.
+def _profile_name(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise refused("is not a name")
+    return value
 
-    Attributes:
-        prompts: Chats or texts; a chat may end with the assistant's thought.
-        probe: What heads are scored against, and where it is read.
-        method: How.
-        fold: Whether attribution ranks by the probe folded through the final norm; None: where the
-            probe is read after that norm.
-        factor: What the causal method scales a head by.
-        percent: Share of the heads that is selected.
-        gamma: What selected heads are scaled by in the profile.
-        seed: Of the random control.
-        check: Whether the probe is read again without the selected and without the random heads.
-        profile: Name under which the selected heads are saved as a draft profile, or None.
-        requires: Permissions that profile and direction are to require.
-    """
 
-    prompts: tuple[Example, ...]
-    probe: Monitor
-    method: HeadMethod = HeadMethod.ATTRIBUTION
-    fold: bool | None = None
-    factor: float = 0.001
-    percent: float = 3.0
-    gamma: float = 0.0
-    seed: int = 0
-    check: bool = True
-    profile: str | None = None
-    requires: tuple[str, ...] = ()
+def _from_0_to(high: float) -> tuple[object, ...]:
+    return Field(ge=0, le=high), Within(f"0 to {high:g}")
 
+
+class HeadsQuery(Document):
+    """What is asked about attention heads and a probe."""
+
+    noun: ClassVar[str] = "a heads request"
+    subject: ClassVar[str] = "the request"
+
+    prompts: Annotated[tuple[Example, ...], example_list(MAX_PROMPTS)] = Field(
+        description="Chats or texts; a chat may end with the assistant's thought.",
+        json_schema_extra={"minItems": 1, "maxItems": MAX_PROMPTS},
+    )
+    probe: Probe = Field(description="What heads are scored against, and where it is read.")
+    method: HeadMethod = Field(default=HeadMethod.ATTRIBUTION, description="How.")
+    fold: YesOrNo | None = Field(
+        default=None,
+        description="Whether attribution ranks by the probe folded through the final norm; by "
+        "default where the probe is read after that norm.",
+    )
+    factor: Annotated[Number, *_from_0_to(1.0)] = Field(
+        default=0.001, description="What the causal method scales a head by."
+    )
+    percent: Annotated[Number, *_from_0_to(100.0)] = Field(
+        default=3.0, description="Share of the heads that is selected, in per cent."
+    )
+    gamma: Annotated[Number, *_from_0_to(1.0)] = Field(
+        default=0.0, description="What selected heads are scaled by in the profile."
+    )
+    seed: Seed = Field(default=0, description="Of the random control.")
+    check: YesOrNo = Field(
+        default=True,
+        description="Whether the probe is read again without the selected and without the random "
+        "heads.",
+    )
+    profile: Annotated[RegistryName, BeforeValidator(_profile_name)] | None = Field(
+        default=None,
+        description="Name under which the selected heads are saved as a draft profile.",
+    )
+    requires: Texts = Field(
+        default=(), description="Permissions that profile and direction are to require."
+    )
+
+    @field_validator("prompts")
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], *, most: int) -> Self:
-        """Read `{"prompts": [...], "probe": "refusal-probe@1", "method": "causal", ...}`.
-
-        Raises:
-            SteeringError, NameReservedError: With `param` naming the field.
-        """
-        check_keys(document, _FIELDS, noun="a heads request")
-        for key in ("fold", "check"):
-            if not isinstance(document.get(key, True), bool):
-                raise InvalidFieldError(f"{key} is not true or false", param=key)
-        profile = document.get("profile")
-        if profile is not None and not isinstance(profile, str):
-            raise InvalidFieldError("profile is not a name", param="profile")
-        if profile is not None:
-            check_name(profile, param="profile")
-        return cls(
-            prompts=read_examples(document, "prompts", most=most),
-            probe=read_probe(document),
-            method=member(HeadMethod, document.get("method", "attribution"), "method"),
-            fold=document.get("fold"),
-            factor=_between(document, "factor", 0.001, 0.0, 1.0),
-            percent=_between(document, "percent", 3.0, 0.0, 100.0),
-            gamma=_between(document, "gamma", 0.0, 0.0, 1.0),
-            seed=seed_number(document.get("seed", 0), "seed"),
-            check=document.get("check", True),
-            profile=profile,
-            requires=tuple(str_list(document.get("requires"), "requires")),
-        )
+    def _place(cls, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+        return place_examples(examples, "prompts")
 
     def endings(self, tokenizer: Tokenizer, max_tokens: int) -> list[tuple[int, ...]]:
         """The prompts in tokens, each up to where its answer would begin.
@@ -126,15 +123,6 @@ class HeadsQuery:
             InvalidFieldError, EngineError: As `read_ending`.
         """
         return [read_ending(tokenizer, example, max_tokens) for example in self.prompts]
-
-
-def _between(
-    document: Mapping[str, Any], key: str, default: float, low: float, high: float
-) -> float:
-    value = number(document.get(key, default), key)
-    if not low <= value <= high:
-        raise InvalidFieldError(f"{key} is {value:g}; expected {low:g} to {high:g}", param=key)
-    return value
 
 
 @dataclass(frozen=True, eq=False, slots=True)

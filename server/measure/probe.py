@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from steering.directions import Direction, DirectionKind
-from steering.documents import Monitor
-from steering.errors import IncompatibleOperationError, InvalidFieldError, SteeringError
-from steering.fields import require
+from steering.documents import Monitor, refused
+from steering.errors import IncompatibleOperationError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, PlannedMonitor, compile_plan
 
-__all__ = ["plan_probe", "probe_document", "read_probe"]
+__all__ = ["Probe", "YesOrNo", "plan_probe", "probe_document"]
 
 
-def read_probe(document: Mapping[str, Any]) -> Monitor:
-    """The field `probe`: `"name@1"`, or `{"direction", "layer", "site"}`.
+def _probe(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"direction": value}
+    if not isinstance(value, Mapping | Monitor):
+        raise refused("is neither a name nor an object")
+    return value
 
-    Raises:
-        SteeringError: With `param` below `probe`.
-    """
-    given = require(document, "probe", noun="the request")
-    if isinstance(given, str):
-        given = {"direction": given}
-    if not isinstance(given, Mapping):
-        raise InvalidFieldError("probe is neither a name nor an object", param="probe")
-    try:
-        return Monitor.from_dict(given)
-    except SteeringError as error:
-        raise error.under("probe") from None
+
+Probe = Annotated[
+    Monitor,
+    BeforeValidator(_probe),
+    Field(json_schema_extra={"examples": ["refusal-probe@1"]}),
+]
+"""The member `probe` of a request: `"name@1"`, or `{"direction", "layer", "site"}`."""
+
+
+def _flag(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise refused("is not true or false")
+    return value
+
+
+YesOrNo = Annotated[bool, BeforeValidator(_flag)]
 
 
 def plan_probe(monitor: Monitor, direction: Direction, spec: ModelSpec) -> PlannedMonitor:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import AfterValidator, Field, ValidationInfo
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.auth.permissions import Permission
-from steering.documents import NAME_PATTERN
+from steering.documents import NAME_PATTERN, Text, refused
 from steering.errors import InvalidFieldError
 from steering.requirements import WEAKEN, permission_of
 
 from .errors import NameReservedError, NameTakenError, PreconditionFailedError
 from .tables import NameRow
 
-__all__ = ["RESERVED_NAMES", "Noun", "check_name", "check_requires", "check_text", "claim"]
+__all__ = [
+    "RESERVED_NAMES",
+    "Noun",
+    "RegistryName",
+    "check_name",
+    "check_requires",
+    "check_text",
+    "claim",
+]
 
 RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 """Names with a meaning of their own where a profile is chosen."""
@@ -44,17 +53,35 @@ def check_name(name: str, *, param: str = "name") -> None:
         NameReservedError: The server keeps it for itself.
     """
     if not NAME_PATTERN.fullmatch(name):
-        raise InvalidFieldError(
-            f"{param} is {name[:80]!r}; expected 1 to 64 characters of a-z, 0-9, '.', '_' "
-            "and '-', the first a letter or digit",
-            param=param,
-        )
+        raise InvalidFieldError(f"{param} {_malformed(name)}", param=param)
     if name in RESERVED_NAMES:
         raise NameReservedError(
             f"{param} is {name!r}, which is reserved; choose a name other than "
             f"{', '.join(sorted(RESERVED_NAMES))}",
             param=param,
         )
+
+
+def _malformed(name: str) -> str:
+    return (
+        f"is {name[:80]!r}; expected 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a "
+        "letter or digit"
+    )
+
+
+def _registry_name(name: str, info: ValidationInfo) -> str:
+    if not NAME_PATTERN.fullmatch(name):
+        raise refused(_malformed(name))
+    check_name(name, param=info.field_name or "name")
+    return name
+
+
+RegistryName = Annotated[
+    Text,
+    AfterValidator(_registry_name),
+    Field(json_schema_extra={"pattern": f"^{NAME_PATTERN.pattern}$"}),
+]
+"""A member that names something to be stored; raises as `check_name`."""
 
 
 def check_text(value: str, *, param: str, max_length: int) -> None:

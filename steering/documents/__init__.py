@@ -1,6 +1,6 @@
 """The JSON documents that callers write, as frozen pydantic models: one file per idea."""
 
-from .document import Document, Variants, refused, unknown_field
+from .document import Document, UnplacedError, Variants, read_at, refused, unknown_field
 from .fields import (
     Flag,
     Integer,
@@ -115,10 +115,12 @@ __all__ = [
     "TokenGate",
     "Tokens",
     "Transport",
+    "UnplacedError",
     "Variants",
     "Within",
     "listed",
     "parse_layers",
+    "read_at",
     "read_numbers",
     "refused",
     "resolve_layers",

@@ -25,9 +25,11 @@ from steering.errors import InvalidFieldError, NonFiniteError, SteeringError, sh
 
 __all__ = [
     "Document",
+    "UnplacedError",
     "Variants",
     "members_of_variants",
     "read",
+    "read_at",
     "refusal",
     "refused",
     "tagged",
@@ -36,12 +38,10 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-_NOT_AN_OBJECT: Final = "not_an_object"
-_OBJECT_TYPES: Final = {_NOT_AN_OBJECT, "model_type", "model_attributes_type", "dict_type"}
+_OBJECT_TYPES: Final = {"model_type", "model_attributes_type", "dict_type"}
 # What a value of another type should have been: alone, and as an item of a list.
 _EXPECTED: Final = {
     "bool_type": ("true or false", "booleans"),
-    "float_type": ("a number", "numbers"),
     "int_type": ("an integer", "integers"),
     "string_type": ("a text", "strings"),
 }
@@ -58,7 +58,9 @@ class Document(BaseModel):
         noun: What a refusal calls the document.
         subject: What a refusal calls it where a member is missing; `noun` unless given.
         prefix: Stands before the names of members in messages, for a document within another.
+        form: What a refusal expects in place of a value that is no object.
         null_is_absent: Whether members that are null are dropped before reading.
+        names_place: Whether messages name a member by its whole path, for documents in lists.
     """
 
     model_config = ConfigDict(
@@ -71,7 +73,9 @@ class Document(BaseModel):
     noun: ClassVar[str] = "a document"
     subject: ClassVar[str] = ""
     prefix: ClassVar[str] = ""
+    form: ClassVar[str] = "an object"
     null_is_absent: ClassVar[bool] = True
+    names_place: ClassVar[bool] = False
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
@@ -121,11 +125,11 @@ class Document(BaseModel):
             absent = cls.known() if cls.null_is_absent else ()
             value = cls.prepare(without_nulls(value, absent))
         elif not isinstance(value, cls):
-            raise refused(f"is {shown(value)}; expected an object", _NOT_AN_OBJECT)
+            raise refused(f"is {shown(value)}; expected {cls.form}", at_item=True)
         try:
             return handler(value)
         except ValidationError as error:
-            raise refusal(error, cls) from None
+            raise (_fault if cls.names_place else refusal)(error, cls) from None
 
 
 def tagged(tag: str) -> ConfigDict:
@@ -209,6 +213,26 @@ def read(reader: TypeAdapter[_T], document: Any) -> _T:
         raise cause from None
 
 
+def read_at(reader: TypeAdapter[_T], value: Any, param: str) -> _T:
+    """What an item of a document reads that stands at `param` of the request.
+
+    Raises:
+        SteeringError: The first problem; message and `param` name its whole place.
+    """
+    try:
+        return reader.validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        items = "".join(f"[{part}]" for part in found["loc"] if isinstance(part, int))
+        context = found.get("ctx", {})
+        cause = context.get("error")
+        if isinstance(cause, UnplacedError):
+            raise cause.within(param + items).placed("") from None
+        error_class, predicate = _predicate(found, is_item=bool(items))
+        place = param + items if context.get("at_item") else param
+        raise error_class(f"{place} {predicate}", param=place) from None
+
+
 def _cause(error: ValidationError) -> SteeringError | None:
     """The refusal that a reader within has raised; None where the value is no object."""
     cause = error.errors(include_url=False)[0].get("ctx", {}).get("error")
@@ -220,25 +244,61 @@ def without_nulls(document: Mapping[str, Any], known: Collection[str]) -> dict[s
     return {k: v for k, v in document.items() if v is not None or k not in known}
 
 
-def refused(predicate: str, code: str = InvalidFieldError.code) -> PydanticCustomError:
+def refused(
+    predicate: str, code: str = InvalidFieldError.code, *, at_item: bool = False
+) -> PydanticCustomError:
     """For a validator to raise: a refusal whose message is the member's name and `predicate`.
 
-    `code` is that of the `SteeringError` it becomes.
+    `code` is that of the `SteeringError` it becomes. The member is a whole list, also where one of
+    its items is at fault, unless `at_item`.
     """
-    return PydanticCustomError(code, "{predicate}", {"predicate": predicate})
+    return PydanticCustomError(code, "{predicate}", {"predicate": predicate, "at_item": at_item})
+
+
+class UnplacedError(ValueError):
+    """A refusal within a list, whose message names the member by its whole path.
+
+    Attributes:
+        error: The class of the refusal.
+        before: What its message says before the name.
+        name: The path, as far as it is known.
+        after: What its message says after the name.
+    """
+
+    def __init__(self, error: type[SteeringError], before: str, name: str, after: str) -> None:
+        super().__init__(before + name + after)
+        self.error, self.before, self.name, self.after = error, before, name, after
+
+    def within(self, path: str) -> UnplacedError:
+        """The refusal with the path put below another."""
+        joint = "" if self.name.startswith("[") or not path or not self.name else "."
+        return UnplacedError(self.error, self.before, f"{path}{joint}{self.name}", self.after)
+
+    def placed(self, prefix: str) -> SteeringError:
+        """The refusal, named from the document on."""
+        return self.error(f"{self.before}{prefix}{self.name}{self.after}", param=self.name)
 
 
 def unknown_field(key: object, known: Collection[str], noun: str, prefix: str) -> SteeringError:
     """The refusal of a member that no such document has."""
-    name = f"{key!s:.60}"
-    name = name if name.isprintable() else shown(name)
+    name, members = _printable(key), ", ".join(sorted(known))
     return InvalidFieldError(
-        f"unknown field {prefix}{name} of {noun}; expected {', '.join(sorted(known))}", param=name
+        f"unknown field {prefix}{name} of {noun}; expected {members}", param=name
     )
+
+
+def _printable(key: object) -> str:
+    name = f"{key!s:.60}"
+    return name if name.isprintable() else shown(name)
 
 
 def refusal(error: ValidationError, model: type[Document]) -> SteeringError:
     """The first problem of a document as Coxswain words it; members nobody knows come first."""
+    fault = _fault(error, model)
+    return fault if isinstance(fault, SteeringError) else fault.placed(model.prefix)
+
+
+def _fault(error: ValidationError, model: type[Document]) -> SteeringError | UnplacedError:
     known = model.known()
 
     def rank(found: ErrorDetails) -> int:
@@ -251,20 +311,25 @@ def refusal(error: ValidationError, model: type[Document]) -> SteeringError:
     path = _path(found["loc"])
     if isinstance(cause, SteeringError):
         return cause.under(path) if path else cause
+    if isinstance(cause, UnplacedError):
+        return cause.within(path)
     if kind == "extra_forbidden":
         key = found["loc"][0]
         if key in known:
             return model.misplaced(str(key))
+        if model.names_place:
+            after = f" of {model.noun}; expected {', '.join(sorted(known))}"
+            return UnplacedError(InvalidFieldError, "unknown field ", _printable(key), after)
         return model.unknown(key)
     if kind == "missing":
         return InvalidFieldError(f"{model.owner(path)} has no {path}; it is required", param=path)
     if kind in _OBJECT_TYPES:
-        return InvalidFieldError(
-            f"{model.prefix}{path or 'document'} is {shown(value)}; expected an object", param=path
-        )
+        after = f" is {shown(value)}; expected an object"
+        return UnplacedError(InvalidFieldError, "", path or "document", after)
     field, is_item = path.partition("[")[0], "[" in path
     error_class, predicate = _predicate(found, is_item=is_item)
-    return error_class(f"{model.prefix}{field} {predicate}", param=field)
+    at_item = found.get("ctx", {}).get("at_item", False)
+    return UnplacedError(error_class, "", path if at_item else field, f" {predicate}")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -287,6 +352,8 @@ def _predicate(found: ErrorDetails, *, is_item: bool) -> tuple[type[SteeringErro
             return InvalidFieldError, f"contains {shown(value)}; expected strings"
         members = ", ".join(re.findall(r"'([^']*)'", found["ctx"]["expected"]))
         return InvalidFieldError, f"{verb} {shown(value)}; expected one of {members}"
+    if kind == "float_type":
+        return InvalidFieldError, f"is {shown(value)}; expected a number"
     if kind in _EXPECTED:
         expected = _EXPECTED[kind][is_item]
         return InvalidFieldError, f"{verb} {shown(value)}; expected {expected}"

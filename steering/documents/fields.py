@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     AllowInfNan,
     BeforeValidator,
     Field,
@@ -140,5 +141,16 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
 Layers = Annotated[tuple[Integer, ...], BeforeValidator(listed)]
 """Layers (0-based), one or a list."""
 
-Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+
+def _seed(value: int) -> int:
+    if not 0 <= value < 2**63:
+        raise refused(f"is {shown(value)}; expected an integer from 0 to 2^63 - 1")
+    return value
+
+
+Seed = Annotated[
+    Integer,
+    AfterValidator(_seed),
+    Field(json_schema_extra={"minimum": 0, "exclusiveMaximum": 2**63}),
+]
 """The seed of a generator, which every library's takes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from functools import cached_property
@@ -150,6 +150,7 @@ class Selector(Document):
 
     noun: ClassVar[str] = "scope"
     prefix: ClassVar[str] = "exclude."
+    form: ClassVar[str] = "an object like scope's own"
 
     tokens: Annotated[
         tuple[Annotated[Tokens, BeforeValidator(_phase)], ...],
@@ -258,6 +259,7 @@ class Scope(Selector):
     """
 
     prefix: ClassVar[str] = ""
+    form: ClassVar[str] = "an object"
 
     exclude: Selector = Field(
         default_factory=Selector,
@@ -268,12 +270,6 @@ class Scope(Selector):
     @classmethod
     def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
         """A document that names no token of its own means all of them."""
-        excluded = document.get("exclude")
-        if "exclude" in document and not isinstance(excluded, Mapping | Selector):
-            raise InvalidFieldError(
-                f"exclude is {shown(excluded)}; expected an object like scope's own",
-                param="exclude",
-            )
         return document if set(document) - {"exclude"} else {"tokens": Tokens.ALL, **document}
 
     def mask(self, start: int, stop: int, context: PositionContext) -> _Mask:

@@ -12,9 +12,8 @@ from typing import Any, Final
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
-from steering.documents import Operation
+from steering.documents import Operation, unknown_field
 from steering.errors import FitError, InvalidFieldError, shown
-from steering.fields import check_keys, require
 from steering.sites import Site
 
 from .activations import SampleCounts
@@ -79,7 +78,10 @@ class Method:
         Raises:
             InvalidFieldError: An option it does not have, or of another type.
         """
-        check_keys(options, self.options, noun=f"method {self.name!r}", prefix="options.")
+        unknown = next((name for name in options if name not in self.options), None)
+        if unknown is not None:
+            noun = f"method {self.name!r}"
+            raise unknown_field(unknown, self.options, noun, "options.").under("options")
         given = {name: self.options[name].checked(value) for name, value in options.items()}
         return {name: option.default for name, option in self.options.items()} | given
 
@@ -148,7 +150,11 @@ class Method:
         settings = self.resolve(options)
         place: dict[str, Any] = {"name": name, "site": site, "model_fingerprint": model_fingerprint}
         if "num_heads" in inspect.signature(self.fitter).parameters:
-            place["num_heads"] = require({"num_heads": num_heads}, "num_heads", noun=self.name)
+            if num_heads is None:
+                raise InvalidFieldError(
+                    f"{self.name} has no num_heads; it is required", param="num_heads"
+                )
+            place["num_heads"] = num_heads
         if self.spans_layers:
             return self.fitter(positive, negative, **place, **settings)
         fitted = [

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from pydantic import AllowInfNan, TypeAdapter
 from torch import Tensor
 
+from steering.documents import Number, read_at
 from steering.errors import InvalidFieldError, shown
-from steering.fields import number
 
 from .number_range import NumberRange
 
@@ -20,6 +21,9 @@ __all__ = ["Option", "options_of"]
 # Where a direction belongs, and facts of the model: given by the caller, not chosen.
 _PLACE: Final = frozenset({"layer", "model_fingerprint", "name", "num_heads", "site"})
 _TYPES: Final = {bool: "boolean", float: "number", int: "integer", Tensor: "vector"}
+
+
+_NUMBER: Final[TypeAdapter[float]] = TypeAdapter(Annotated[Number, AllowInfNan(False)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Option:
         if value is None and self.is_nullable:
             return None
         if self.type == "number":
-            value = number(value, param)
+            value = read_at(_NUMBER, value, param)
         else:
             self._check_type(value, param)
         if self.range is not None:

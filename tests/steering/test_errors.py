@@ -2,15 +2,29 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
+
+import pytest
 
 from steering import errors
-from steering.errors import CoxswainError, SteeringError
+from steering.errors import CoxswainError, SteeringError, shown
 
 CLASSES = [
     member
     for _, member in inspect.getmembers(errors, inspect.isclass)
     if issubclass(member, CoxswainError)
 ]
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 10**6, list(range(10**6)), [[[[[[[1]]]]]]] * 50, b"\0" * 999]
+)
+def test_shown_is_short_whatever_is_sent(value: Any) -> None:
+    assert len(shown(value)) < 300
+
+
+def test_shown_keeps_short_values() -> None:
+    assert [shown(v) for v in ("a", 1.5, None, [1, "b"])] == ["'a'", "1.5", "None", "[1, 'b']"]
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

@@ -173,3 +173,14 @@ def test_bad_documents_name_the_field(document: dict[str, Any], param: str) -> N
     with pytest.raises(InvalidFieldError, match="expected") as caught:
         Scope.from_dict(document)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1, 2], [[1]], [[1, 2, 3]], [[2, 2]], [[3, 2]], [[-1, 2]], [[0, True]], 5, "ab", {"a": 1}],
+)
+def test_windows_are_half_open_pairs(value: Any) -> None:
+    assert Scope.from_dict({"windows": [[0, 1], (5, 9)]}).windows == ((0, 1), (5, 9))
+    with pytest.raises(InvalidFieldError, match=r"windows .* expected") as caught:
+        Scope.from_dict({"windows": value})
+    assert caught.value.param == "windows"

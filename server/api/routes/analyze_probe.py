@@ -38,8 +38,6 @@ from steering.requirements import permission_of, permissions_to_read
 
 __all__ = ["router"]
 
-_MAX_CONVERSATIONS: Final = 256
-_MAX_PROMPTS: Final = 256
 _MAX_RUNS: Final = 8192  # prompts x heads of one request; more goes through a job
 
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
@@ -48,7 +46,7 @@ router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 def _read_cliff(document: dict[str, Any]) -> tuple[SteeringFields, CliffQuery]:
     fields = _steering(document.pop("steering", None))
     given = {key: value for key, value in document.items() if value is not None}
-    return fields, CliffQuery.from_document(given, most=_MAX_CONVERSATIONS)
+    return fields, CliffQuery.from_dict(given)
 
 
 def _steering(given: Any) -> SteeringFields:
@@ -61,7 +59,7 @@ def _steering(given: Any) -> SteeringFields:
 
 def _read_heads(document: dict[str, Any]) -> HeadsQuery:
     given = {key: value for key, value in document.items() if value is not None}
-    return HeadsQuery.from_document(given, most=_MAX_PROMPTS)
+    return HeadsQuery.from_dict(given)
 
 
 _CliffAsked = Annotated[
@@ -143,7 +141,7 @@ async def heads(
         # Scaling heads may weaken what the probe reads, so all that its direction asks for counts.
         inherited = sorted({*query.requires, *map(permission_of, stored.requires)})
         caller.require(*inherited, param="probe")
-        query = replace(query, requires=tuple(inherited))
+        query = query.model_copy(update={"requires": tuple(inherited)})
     engine, info = services.engine, services.engine.info()
     check_heads(engine, query, probe)
     _check_runs(query, info.spec.num_layers * info.spec.num_heads)

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.cliff import CliffQuery, cliff_document, measure_rollouts
 from server.measure.directions import RequestDirections
+from server.measure.examples.example import Example, example_list
 from server.measure.instrument import Instrument
-from server.measure.probe import plan_probe
+from server.measure.probe import YesOrNo, plan_probe
 from server.measure.rollout import Rollout
 from steering.plan import PlannedMonitor, SteeringPlan
 
-__all__ = ["CLIFF", "MAX_CONVERSATIONS"]
+__all__ = ["CLIFF", "MAX_CONVERSATIONS", "CliffJob"]
 
 MAX_CONVERSATIONS: Final = 20_000
+
+
+class CliffJob(CliffQuery):
+    """What is asked about the cliffs of many rollouts."""
+
+    conversations: Annotated[tuple[Example, ...], example_list(MAX_CONVERSATIONS)] = Field(
+        description="Rollouts, each ending with the assistant's thought (and answer).",
+        json_schema_extra={"minItems": 1, "maxItems": MAX_CONVERSATIONS},
+    )
+    curves: YesOrNo = Field(
+        default=False, description="Whether the curve of each rollout is returned."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +49,7 @@ class _Request:
         cls, request: Mapping[str, Any], engine: Engine, directions: RequestDirections
     ) -> Self:
         own = {key: value for key, value in request.items() if key != "requires"}
-        query = CliffQuery.from_document(own, most=MAX_CONVERSATIONS, curves=False)
+        query = CliffJob.from_dict(own)
         info = engine.info()
         direction = directions.read(query.probe.direction, "probe")
         probe = plan_probe(query.probe, direction, info.spec)

@@ -4,39 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Self
 
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
-from server.measure.examples.examples import SIDES, Examples
+from server.measure.examples.examples import ContrastData, Examples
 from server.measure.instrument import Instrument
 from server.measure.rollout import read_rollout
-from server.store.names import check_name
+from server.store.names import RegistryName
 from steering.directions import Direction
+from steering.documents import Document, Integer, Number, Seed, SiteName, Texts, Within, refused
 from steering.errors import InvalidFieldError
-from steering.fields import check_keys, integer, number, require, seed_number
 from steering.fit import POSITIVE
 from steering.fit.fitters.probe import fit_probe
 from steering.model_spec import ModelSpec
-from steering.sites import Site, SitePoint, parse_site
+from steering.sites import Site, SitePoint
 
-__all__ = ["CLIFF_PROBE", "CliffProbeQuery", "fit_cliff_probe"]
+__all__ = ["CLIFF_PROBE", "CliffProbeJob", "CliffProbeQuery", "fit_cliff_probe"]
 
-_FIELDS: Final = frozenset({"name", "data", "layer", "site", "l2", "seed", "requires"})
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise refused("is a text and data an object")
+    return value
+
+
+def _object(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise InvalidFieldError("name is a text and data an object")
+    return value
+
+
+class CliffProbeJob(Document):
+    """What is asked of a probe."""
+
+    noun: ClassVar[str] = "a cliff probe"
+
+    name: Annotated[RegistryName, BeforeValidator(_text)] = Field(description="Of the direction.")
+    data: Annotated[ContrastData, BeforeValidator(_object)] = Field(
+        description="Rollouts that refuse (positive) and that comply (negative)."
+    )
+    l2: Annotated[Number, Field(gt=0), Within(f"a number {POSITIVE}")] = Field(
+        default=1.0, description="Strength of the penalty on the squared weights."
+    )
+    seed: Seed = Field(default=0, description="Of the split.")
+    site: Annotated[SiteName, BeforeValidator(str)] = Field(
+        default=Site.FINAL, description="Where features are read."
+    )
+    layer: Integer | None = Field(
+        default=None, description="Layer (0-based) where they are read; by default the last."
+    )
+    requires: Texts = Field(
+        default=(), description="Permissions that using the direction is to take."
+    )
+
+    def point(self, spec: ModelSpec) -> SitePoint:
+        """Where features are read.
+
+        Raises:
+            SteeringError: The model has no such place.
+        """
+        last = spec.num_layers - 1
+        layer = last if self.layer is None else self.layer
+        spec.require_site(self.site, editable=False)
+        spec.require_layer(layer, param="layer")
+        if self.site is Site.FINAL and layer != last:
+            raise InvalidFieldError(
+                f"layer is {layer} for site 'final'; expected {last}", param="layer"
+            )
+        return SitePoint(layer, self.site)
 
 
 @dataclass(frozen=True, slots=True)
 class CliffProbeQuery:
-    """A checked request for a probe.
+    """A request for a probe, checked against the model.
 
     Attributes:
         name: Of the direction.
         examples: Rollouts that refuse (positive) and that comply (negative), split.
-        point: Where features are read; `final` of the last layer unless chosen otherwise.
+        point: Where features are read.
         l2: As in `fit_probe`.
         seed: Of the split.
     """
@@ -48,38 +99,15 @@ class CliffProbeQuery:
     seed: int
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], spec: ModelSpec) -> Self:
-        """Read `{"name", "data": {"positive", "negative", "validation"}, "layer", "site", ...}`.
+    def of(cls, asked: CliffProbeJob, spec: ModelSpec) -> Self:
+        """Split the rollouts.
 
         Raises:
-            SteeringError: With `param` naming the field.
+            SteeringError: Too few rollouts, or a place that the model does not have.
         """
-        check_keys(document, _FIELDS, noun="a cliff probe")
-        name = require(document, "name", noun="a cliff probe")
-        data = require(document, "data", noun="a cliff probe")
-        if not isinstance(name, str) or not isinstance(data, Mapping):
-            param = "data" if isinstance(name, str) else "name"
-            raise InvalidFieldError("name is a text and data an object", param=param)
-        check_keys(data, {*SIDES, "pairs", "validation"}, noun="data", prefix="data.")
-        check_name(name)
-        l2 = number(document.get("l2", 1.0), "l2")
-        POSITIVE.check(l2, "l2")
-        seed = seed_number(document.get("seed", 0), "seed")
-        site = parse_site(str(document.get("site", Site.FINAL.value)))
-        spec.require_site(site, editable=False)
-        layer = integer(document.get("layer", spec.num_layers - 1), "layer")
-        spec.require_layer(layer, param="layer")
-        if site is Site.FINAL and layer != spec.num_layers - 1:
-            raise InvalidFieldError(
-                f"layer is {layer} for site 'final'; expected {spec.num_layers - 1}", param="layer"
-            )
-        return cls(
-            name=name,
-            examples=Examples.parse(data, seed),
-            point=SitePoint(layer, site),
-            l2=l2,
-            seed=seed,
-        )
+        point = asked.point(spec)
+        examples = Examples.of(asked.data, asked.seed)
+        return cls(asked.name, examples, point, asked.l2, asked.seed)
 
 
 def fit_cliff_probe(
@@ -143,7 +171,7 @@ class _Request:
     ) -> Self:
         del directions  # it names none
         info = engine.info()
-        query = CliffProbeQuery.from_document(request, info.spec)
+        query = CliffProbeQuery.of(CliffProbeJob.from_dict(request), info.spec)
         train, validation = query.examples.train, query.examples.validation
         sets = (train.positive, train.negative, validation.positive, validation.negative)
         rollouts = tuple(
@@ -176,5 +204,5 @@ CLIFF_PROBE = JobKind(
     summary="Train the probe of the refusal cliff, where thoughts end and answers begin.",
     parse=_Request.parse,
     run=_run,
-    options={"fields": sorted(_FIELDS), "site": Site.FINAL.value, "l2": 1.0},
+    options={"fields": sorted(CliffProbeJob.known()), "site": Site.FINAL.value, "l2": 1.0},
 )

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
+from server.measure.examples.example import Example, example_list
 from server.measure.heads import HeadMethod, HeadsQuery, check_heads, rank_on_engine
 from server.measure.instrument import Instrument
 from server.measure.probe import plan_probe
 from steering.plan import PlannedMonitor
 
-__all__ = ["HEADS", "MAX_PROMPTS"]
+__all__ = ["HEADS", "MAX_PROMPTS", "HeadsJob"]
 
 MAX_PROMPTS: Final = 2048
+
+
+class HeadsJob(HeadsQuery):
+    """What is asked about attention heads and a probe, of many prompts."""
+
+    prompts: Annotated[tuple[Example, ...], example_list(MAX_PROMPTS)] = Field(
+        description="Chats or texts; a chat may end with the assistant's thought.",
+        json_schema_extra={"minItems": 1, "maxItems": MAX_PROMPTS},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +44,7 @@ class _Request:
     def parse(
         cls, request: Mapping[str, Any], engine: Engine, directions: RequestDirections
     ) -> Self:
-        query = HeadsQuery.from_document(request, most=MAX_PROMPTS)
+        query = HeadsJob.from_dict(request)
         # Scaling heads may weaken what the probe reads, so all that its direction asks for counts.
         find = directions.read if query.profile is None else directions.derive
         info = engine.info()

@@ -4,26 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
+
+from pydantic import BeforeValidator, Field
 
 from server.engine.engine import Engine
 from server.jobs.context import JobContext, Progress
 from server.jobs.kind import JobKind
 from server.measure.baseline import Baseline
 from server.measure.directions import RequestDirections
-from server.measure.examples.example import Example
-from server.measure.examples.prompts import ExamplePrompts, TokenChoice
+from server.measure.examples.example import Example, place_examples
+from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
 from server.measure.instrument import Instrument
 from server.measure.next_token import parse_behaviour_tokens
-from steering.documents import Intervention, PositionContext
-from steering.errors import InvalidFieldError, shown
-from steering.fields import check_keys, mapping, number, require
+from steering.documents import AnyIntervention, Document, Number, PositionContext, Texts, refused
+from steering.errors import shown
 from steering.plan import SteeringPlan, compile_plan
 
-__all__ = ["MAX_STRENGTHS", "SWEEP"]
+__all__ = ["MAX_STRENGTHS", "SWEEP", "SweepData", "SweepJob"]
 
 MAX_STRENGTHS: Final = 64
 _MAX_PROMPTS: Final = 1024
+
+
+def _counted(most: int, what: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not 0 < len(value) <= most:
+            raise refused(f"is {shown(value)}; expected a list of 1 to {most} {what}")
+        return value
+
+    return BeforeValidator(check)
+
+
+_Prompts = Annotated[
+    tuple[Example, ...],
+    _counted(_MAX_PROMPTS, "examples"),
+    Field(json_schema_extra={"minItems": 1, "maxItems": _MAX_PROMPTS}),
+]
+
+
+class SweepData(Document):
+    """On what an intervention is measured."""
+
+    noun: ClassVar[str] = "data"
+    prefix: ClassVar[str] = "data."
+
+    prompts: _Prompts = Field(description="Prompts whose answers are to change.")
+    neutral: _Prompts = Field(description="Prompts whose answers are not.")
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """What is absent is refused like what is null."""
+        return {"prompts": None, "neutral": None} | document
+
+
+class SweepJob(Document):
+    """What is asked of a sweep."""
+
+    noun: ClassVar[str] = "a sweep"
+
+    intervention: AnyIntervention = Field(description="What is done; its strength is replaced.")
+    data: SweepData = Field(description="On what it is measured.")
+    behaviour_tokens: Any = Field(
+        description="Tokens that begin an answer of the behaviour: ids, or texts of one token each."
+    )
+    strengths: Annotated[tuple[Number, ...], _counted(MAX_STRENGTHS, "numbers")] = Field(
+        description="Strengths to measure it at.",
+        json_schema_extra={"minItems": 1, "maxItems": MAX_STRENGTHS},
+    )
+    requires: Texts = Field(
+        default=(), description="Permissions that using what the job saves is to take."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +91,19 @@ class _Request:
     def parse(
         cls, request: Mapping[str, Any], engine: Engine, directions: RequestDirections
     ) -> Self:
-        fields = {"intervention", "strengths", "data", "behaviour_tokens", "requires"}
-        check_keys(request, fields, noun="a sweep")
-        document, data = (
-            mapping(require(request, name, noun="a sweep"), name)
-            for name in ("intervention", "data")
-        )
-        check_keys(data, {"prompts", "neutral"}, noun="data", prefix="data.")
-        try:
-            intervention = Intervention.from_dict(document)
-        except InvalidFieldError as error:
-            raise error.under("intervention") from None
+        asked = SweepJob.from_dict(request)
         tokens = parse_behaviour_tokens(
-            require(request, "behaviour_tokens", noun="a sweep"),
-            engine.tokenizer,
-            "behaviour_tokens",
+            asked.behaviour_tokens, engine.tokenizer, "behaviour_tokens"
         )
-        choice = TokenChoice.parse(None)
-        rendered = ExamplePrompts(engine.tokenizer, choice, None, engine.info().max_model_len - 1)
-        prompts, neutral = (_prompts(data, name, rendered) for name in ("prompts", "neutral"))
-        steers = directions.steer(intervention, _strengths(request), "intervention")
+        rendered = ExamplePrompts(
+            engine.tokenizer, TokenChoice(TokenKind.LAST), None, engine.info().max_model_len - 1
+        )
+        prompts, neutral = (
+            tuple(map(rendered.serve, place_examples(examples, f"data.{name}")))
+            for name, examples in (("prompts", asked.data.prompts), ("neutral", asked.data.neutral))
+        )
+        strengths = tuple(dict.fromkeys(asked.strengths))
+        steers = directions.steer(asked.intervention, strengths, "intervention")
         spec = engine.info().spec
         plans = {s.intervention.strength: compile_plan([s], [], spec) for s in steers}
         _check_effect(next(iter(plans.values())), prompts)
@@ -108,29 +152,6 @@ def _check_effect(plan: SteeringPlan, prompts: Sequence[tuple[int, ...]]) -> Non
     for prompt in () if plan.uses_regions else prompts:  # regions are refused by the engine
         context, length = PositionContext(len(prompt)), len(prompt)
         plan.check_effect(context, num_prompt_tokens=length, max_tokens=1)
-
-
-def _strengths(request: Mapping[str, Any]) -> tuple[float, ...]:
-    value = require(request, "strengths", noun="a sweep")
-    if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_STRENGTHS:
-        raise InvalidFieldError(
-            f"strengths is {shown(value)}; expected a list of 1 to {MAX_STRENGTHS} numbers",
-            param="strengths",
-        )
-    return tuple(dict.fromkeys(number(item, "strengths") for item in value))
-
-
-def _prompts(
-    data: Mapping[str, Any], name: str, rendered: ExamplePrompts
-) -> tuple[tuple[int, ...], ...]:
-    value = data.get(name)
-    if not isinstance(value, list | tuple) or not 0 < len(value) <= _MAX_PROMPTS:
-        raise InvalidFieldError(
-            f"data.{name} is {shown(value)}; expected a list of 1 to {_MAX_PROMPTS} examples",
-            param=f"data.{name}",
-        )
-    examples = (Example.parse(item, f"data.{name}[{i}]") for i, item in enumerate(value))
-    return tuple(rendered.serve(example) for example in examples)
 
 
 SWEEP = JobKind(

@@ -4,18 +4,57 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+
+from steering.documents import Document, UnplacedError, read_at, refused
 from steering.errors import InvalidFieldError, shown
-from steering.fields import check_keys, filled_text, require
 
-__all__ = ["Example", "read_examples"]
+__all__ = ["Example", "Message", "example_list", "place_examples"]
 
 _ROLES: Final = ("system", "user", "assistant")
 _WORD: Final = re.compile(r"\w+")
+
+
+def _filled(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise refused(f"is {shown(value)}; expected a text that is not empty", at_item=True)
+    return value
+
+
+def _wrong_role(value: Any) -> str:
+    return f"is {shown(value)}; expected 'user' or 'assistant', or 'system' for the first message"
+
+
+def _role(value: Any) -> Any:
+    if value not in _ROLES:
+        raise refused(_wrong_role(value))
+    return value
+
+
+class Message(Document):
+    """One turn of a chat."""
+
+    noun: ClassVar[str] = "a message"
+    form: ClassVar[str] = "an object with role and content"
+    names_place: ClassVar[bool] = True
+
+    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)] = Field(
+        description="Whose turn it is; `system` is the first one only."
+    )
+    content: Annotated[str, BeforeValidator(_filled)] = Field(
+        description="What is said.", min_length=1
+    )
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """What is absent is refused like what is null."""
+        return {"role": None, "content": None} | document
 
 
 @dataclass(frozen=True)
@@ -40,20 +79,25 @@ class Example:
             InvalidFieldError: Anything else, an empty text, an unknown role, or a system message
                 that is not the first.
         """
-        if isinstance(item, str):
-            return cls(param, (("user", filled_text(item, param)),), is_text=True)
-        if not isinstance(item, list | tuple) or not item:
-            raise InvalidFieldError(
-                f"{param} is {shown(item)}; expected a text or a list of messages", param=param
-            )
-        messages = tuple(
-            _message(message, f"{param}[{turn}]", turn) for turn, message in enumerate(item)
-        )
-        if "user" not in [role for role, _ in messages]:
-            raise InvalidFieldError(
-                f"{param} has no message of the user; expected at least one", param=param
-            )
-        return cls(param, messages, is_text=False)
+        example: Example = read_at(_EXAMPLE, item, param)
+        return cls(param, example.messages, is_text=example.is_text)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A text or a list of messages; the example has no place yet."""
+        messages = handler.generate_schema(list[Message])
+        return core_schema.no_info_wrap_validator_function(_read_example, messages)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """A text, or messages."""
+        return {"anyOf": [{"type": "string", "minLength": 1}, handler(schema) | {"minItems": 1}]}
+
+    def placed(self, param: str) -> Self:
+        """The example with its place in the request."""
+        return replace(self, param=param)
 
     @cached_property
     def canonical(self) -> str:
@@ -88,32 +132,38 @@ class Example:
         return [{"role": role, "content": content} for role, content in (*head, *turns)]
 
 
-def read_examples(document: Mapping[str, Any], key: str, *, most: int) -> tuple[Example, ...]:
-    """A list of chats or texts.
+def _read_example(value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Example:
+    if isinstance(value, Example):
+        return value
+    if isinstance(value, str):
+        return Example("", (("user", _filled(value)),), is_text=True)
+    if not isinstance(value, list | tuple) or not value:
+        raise refused(f"is {shown(value)}; expected a text or a list of messages", at_item=True)
+    messages: list[Message] = handler(value)
+    for turn, message in enumerate(messages[1:], start=1):
+        if message.role == "system":
+            after = f" {_wrong_role(message.role)}"
+            raise UnplacedError(InvalidFieldError, "", f"[{turn}].role", after)
+    if not any(message.role == "user" for message in messages):
+        raise refused("has no message of the user; expected at least one", at_item=True)
+    return Example("", tuple((item.role, item.content) for item in messages), is_text=False)
 
-    Raises:
-        InvalidFieldError: Not one, too many, or one that is malformed.
-    """
-    items = require(document, key, noun="the request")
-    if not isinstance(items, list) or not 0 < len(items) <= most:
-        size = f"has {len(items):,} entries" if isinstance(items, list) else "is not a list"
-        raise InvalidFieldError(
-            f"{key} {size}; expected 1 to {most:,}; larger sets go through a job", param=key
-        )
-    return tuple(Example.parse(item, f"{key}[{index}]") for index, item in enumerate(items))
+
+def place_examples(examples: Sequence[Example], param: str) -> tuple[Example, ...]:
+    """Examples of a list with the places they have in it, `param[0]` for the first."""
+    return tuple(example.placed(f"{param}[{index}]") for index, example in enumerate(examples))
 
 
-def _message(message: Any, param: str, turn: int) -> tuple[str, str]:
-    if not isinstance(message, dict):
-        raise InvalidFieldError(
-            f"{param} is {shown(message)}; expected an object with role and content", param=param
-        )
-    check_keys(message, {"role", "content"}, noun="a message", prefix=f"{param}.")
-    role = message.get("role")
-    if role not in _ROLES or (role == "system" and turn > 0):
-        raise InvalidFieldError(
-            f"{param}.role is {shown(role)}; expected 'user' or 'assistant', or 'system' for the "
-            "first message",
-            param=f"{param}.role",
-        )
-    return role, filled_text(message.get("content"), f"{param}.content")
+def example_list(most: int) -> BeforeValidator:
+    """Checks the length of a list of examples in a request that larger sets leave for a job."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and 0 < len(value) <= most:
+            return value
+        size = f"has {len(value):,} entries" if isinstance(value, list) else "is not a list"
+        raise refused(f"{size}; expected 1 to {most:,}; larger sets go through a job")
+
+    return BeforeValidator(check)
+
+
+_EXAMPLE: Final = TypeAdapter(Example)

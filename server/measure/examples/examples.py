@@ -6,12 +6,14 @@ import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from steering.errors import FitError, InvalidFieldError, shown
-from steering.fields import check_keys, number, require
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from .example import Example
+from steering.documents import Document, ListOf, Number, refused
+from steering.errors import FitError, InvalidFieldError
+
+from .example import Example, place_examples
 
 __all__ = [
     "DEFAULT_VALIDATION",
@@ -19,8 +21,11 @@ __all__ = [
     "MIN_TRAIN",
     "MIN_VALIDATION",
     "SIDES",
+    "ContrastData",
     "ContrastSets",
     "Examples",
+    "Pair",
+    "ValidationData",
 ]
 
 MAX_EXAMPLES: Final = 4096
@@ -40,6 +45,118 @@ MIN_VALIDATION: Final = 4
 DEFAULT_VALIDATION: Final = 0.2
 
 _MIN_SHARE: Final = MIN_VALIDATION / MAX_EXAMPLES  # less never holds out enough
+
+
+def _at_most(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) > MAX_EXAMPLES:
+        raise refused(f"has {len(value)} examples; expected at most {MAX_EXAMPLES}")
+    return value
+
+
+_Bounded = (
+    BeforeValidator(_at_most),
+    ListOf("examples"),
+    Field(json_schema_extra={"maxItems": MAX_EXAMPLES}),
+)
+
+
+class Pair(Document):
+    """Two examples that belong together."""
+
+    noun: ClassVar[str] = "a pair"
+    form: ClassVar[str] = "an object with positive and negative"
+    names_place: ClassVar[bool] = True
+
+    positive: Example = Field(description="Shows the behaviour.")
+    negative: Example = Field(description="Does not show it.")
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """What is absent is refused like what is null."""
+        return {"positive": None, "negative": None} | document
+
+
+class _Sides(Document):
+    """Two sets of examples, or pairs of them."""
+
+    null_is_absent: ClassVar[bool] = False
+
+    positive: Annotated[tuple[Example, ...] | None, *_Bounded] = Field(
+        default=None, description="Examples that show the behaviour."
+    )
+    negative: Annotated[tuple[Example, ...] | None, *_Bounded] = Field(
+        default=None, description="Examples that do not show it."
+    )
+    pairs: Annotated[tuple[Pair, ...] | None, *_Bounded] = Field(
+        default=None, description="In place of the two sets: examples that belong together."
+    )
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Refuse pairs beside sets, and one set alone."""
+        if set(document) - cls.known():
+            return document
+        path = cls.prefix.removesuffix(".")
+        for side in SIDES:
+            if "pairs" in document and side in document:
+                raise InvalidFieldError(
+                    f"{path}.{side} is given beside {path}.pairs; give one or the other",
+                    param=side,
+                )
+            if "pairs" not in document and document.get(side) is None:
+                raise InvalidFieldError(f"{path} has no {side}; it is required", param=side)
+        return document
+
+
+class ValidationData(_Sides):
+    """Examples to judge on, in the form of those to learn from."""
+
+    noun: ClassVar[str] = "data.validation"
+    prefix: ClassVar[str] = "data.validation."
+
+
+def _share(share: float) -> float:
+    if not _MIN_SHARE <= share <= 0.5:
+        raise refused(f"is {share:g}; expected a share from {_MIN_SHARE:g} to 0.5, or examples")
+    return share
+
+
+def _validation_form(value: Any) -> str:
+    return "examples" if isinstance(value, Mapping | ValidationData) else "share"
+
+
+class ContrastData(_Sides):
+    """What a direction is learnt from: examples of two behaviours, and how to judge it."""
+
+    noun: ClassVar[str] = "data"
+    prefix: ClassVar[str] = "data."
+
+    validation: Annotated[
+        Annotated[
+            Number,
+            AfterValidator(_share),
+            Field(json_schema_extra={"minimum": _MIN_SHARE, "maximum": 0.5}),
+            Tag("share"),
+        ]
+        | Annotated[ValidationData, Tag("examples")],
+        Discriminator(_validation_form),
+    ] = Field(
+        default=DEFAULT_VALIDATION,
+        description="Share of the examples that is held out, or examples of their own.",
+    )
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Refuse as for either part, and parts of different forms."""
+        document, own = super().prepare(document), document.get("validation")
+        if isinstance(own, Mapping) and ("pairs" in own) is not ("pairs" in document):
+            if unknown := next((key for key in own if key not in ValidationData.known()), None):
+                raise ValidationData.unknown(unknown).under("validation")
+            raise InvalidFieldError(
+                "data.validation and data are not both pairs; expected the same form",
+                param="validation",
+            )
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +196,16 @@ class Examples:
     leaked: tuple[str, ...]
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], seed: int) -> Self:
-        """Read `{positive, negative}` or `{pairs: [{positive, negative}]}`, and `validation`.
-
-        `validation` is a share of the examples, split off by `seed` alike for either side, or
-        examples of its own in the same form; training examples like those are dropped.
+    def of(cls, data: ContrastData, seed: int) -> Self:
+        """Split what a request gives, by `seed` alike for either side; leaks are dropped.
 
         Raises:
-            InvalidFieldError: Not of that form; names the example.
             FitError: Too few different examples.
         """
-        rows = _parse_rows(data, "data")
-        is_paired = "pairs" in data
-        held_out, share = _held_out(data)
+        rows, is_paired = _rows(data, "data"), data.pairs is not None
+        own = data.validation
+        share = own if isinstance(own, float) else 0.0
+        held_out = [] if isinstance(own, float) else _rows(own, "data.validation")
         kept, duplicates, ambiguous = _distinct(rows)
         others, more_duplicates, more_ambiguous = _distinct(held_out)
         if share:
@@ -118,31 +232,6 @@ class Examples:
                 f"dropped because the other side or validation has it: {_listed(self.leaked)}"
             )
         return tuple(said)
-
-
-def _held_out(data: Mapping[str, Any]) -> tuple[list[_Row], float]:
-    """Return validation examples given as such, or none and the share to split off."""
-    own = data.get("validation", DEFAULT_VALIDATION)
-    if not isinstance(own, Mapping):
-        return [], _share(own)
-    check_keys(own, {*SIDES, "pairs"}, noun="data.validation", prefix="data.validation.")
-    if ("pairs" in own) is not ("pairs" in data):
-        raise InvalidFieldError(
-            "data.validation and data are not both pairs; expected the same form",
-            param="data.validation",
-        )
-    return _parse_rows(own, "data.validation"), 0.0
-
-
-def _share(value: Any) -> float:
-    share = number(value, "data.validation")
-    if not _MIN_SHARE <= share <= 0.5:
-        raise InvalidFieldError(
-            f"data.validation is {share:g}; expected a share from {_MIN_SHARE:g} to 0.5, or "
-            "examples",
-            param="data.validation",
-        )
-    return share
 
 
 def _check_counts(examples: Examples, share: float) -> None:
@@ -181,55 +270,17 @@ def _listed(params: Sequence[str], most: int = 20) -> str:
     return ", ".join(params[:most]) + more
 
 
-def _parse_rows(data: Mapping[str, Any], path: str) -> list[_Row]:
-    """Read `{positive, negative}` or `{pairs: [{positive, negative}]}`.
-
-    Raises:
-        InvalidFieldError: Not of that form, or too many; names the example.
-    """
-    if "pairs" not in data:
-        rows: list[_Row] = [(example, None) for example in _side(data, "positive", path)]
-        return rows + [(None, example) for example in _side(data, "negative", path)]
-    for side in SIDES:
-        if side in data:
-            raise InvalidFieldError(
-                f"{path}.{side} is given beside {path}.pairs; give one or the other",
-                param=f"{path}.{side}",
-            )
-    pairs = _items(data["pairs"], f"{path}.pairs")
-    rows = []
-    for index, pair in enumerate(pairs):
-        param = f"{path}.pairs[{index}]"
-        if not isinstance(pair, Mapping):
-            raise InvalidFieldError(
-                f"{param} is {shown(pair)}; expected an object with positive and negative",
-                param=param,
-            )
-        check_keys(pair, SIDES, noun="a pair", prefix=f"{param}.")
-        positive, negative = (Example.parse(pair.get(s), f"{param}.{s}") for s in SIDES)
-        rows.append((positive, negative))
-    return rows
-
-
-def _side(data: Mapping[str, Any], side: str, path: str) -> list[Example]:
-    param = f"{path}.{side}"
-    try:
-        items = _items(require(data, side, noun=path), param)
-    except InvalidFieldError as error:
-        raise error.at(param) from None
-    return [Example.parse(item, f"{param}[{index}]") for index, item in enumerate(items)]
-
-
-def _items(value: Any, param: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise InvalidFieldError(
-            f"{param} is {shown(value)}; expected a list of examples", param=param
-        )
-    if len(value) > MAX_EXAMPLES:
-        raise InvalidFieldError(
-            f"{param} has {len(value)} examples; expected at most {MAX_EXAMPLES}", param=param
-        )
-    return value
+def _rows(data: _Sides, path: str) -> list[_Row]:
+    """The examples of two sets or of pairs, each with its place."""
+    if data.pairs is not None:
+        return [
+            (pair.positive.placed(f"{place}.positive"), pair.negative.placed(f"{place}.negative"))
+            for place, pair in ((f"{path}.pairs[{i}]", pair) for i, pair in enumerate(data.pairs))
+        ]
+    positive, negative = (
+        place_examples(getattr(data, side) or (), f"{path}.{side}") for side in SIDES
+    )
+    return [*((example, None) for example in positive), *((None, example) for example in negative)]
 
 
 def _distinct(rows: Sequence[_Row]) -> tuple[list[_Row], list[str], list[str]]:

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BeforeValidator, WithJsonSchema
 
 from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
-from steering.documents import Region
+from steering.documents import Region, refused
 from steering.errors import InvalidFieldError, shown
 
 from .example import Example
 
-__all__ = ["ExamplePrompts", "ReadPrompt", "TokenChoice", "TokenKind"]
+__all__ = ["ExamplePrompts", "ReadPrompt", "ReadToken", "TokenChoice", "TokenKind"]
+
 _PROBES: Final = ("a", "7", "?")  # contents that share no last character
 
 
@@ -53,16 +56,43 @@ class TokenChoice:
             return cls(TokenKind.INDEX, value)
         if value in (TokenKind.LAST, TokenKind.POST_INSTRUCTION, TokenKind.MEAN):
             return cls(TokenKind(value))
-        raise InvalidFieldError(
-            f"data.token is {shown(value)}; expected 'last', 'post_instruction', 'mean' or an "
-            "integer",
-            param="data.token",
-        )
+        raise InvalidFieldError(f"data.token {_wrong_token(value)}", param="data.token")
 
     @property
     def document(self) -> str | int:
         """What `parse` reads."""
         return self.index if self.kind is TokenKind.INDEX else self.kind.value
+
+
+def _wrong_token(value: Any) -> str:
+    return f"is {shown(value)}; expected 'last', 'post_instruction', 'mean' or an integer"
+
+
+def _token(value: Any) -> Any:
+    if isinstance(value, TokenChoice):
+        return value
+    try:
+        return TokenChoice.parse(value)
+    except InvalidFieldError:
+        raise refused(_wrong_token(value)) from None
+
+
+ReadToken = Annotated[
+    TokenChoice,
+    BeforeValidator(_token),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "enum": [k.value for k in TokenKind if k is not TokenKind.INDEX],
+                },
+                {"type": "integer"},
+            ]
+        }
+    ),
+]
+"""A member that says which tokens of an example are read: by name, or one by its position."""
 
 
 @dataclass(frozen=True, slots=True)

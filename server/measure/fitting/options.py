@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
+
+from pydantic import BeforeValidator, Field
 
 from server.engine.engine import Engine
 from server.engine.text import Tokenizer
 from server.measure.directions import RequestDirections
 from server.measure.next_token import parse_behaviour_tokens
 from steering.directions import Direction, DirectionKind
-from steering.documents import DirectionRef, Operation, Tokens
-from steering.errors import IncompatibleOperationError, InvalidFieldError, ShapeMismatchError, shown
-from steering.fields import check_keys, member, number
+from steering.documents import (
+    DirectionRef,
+    Document,
+    Flag,
+    Number,
+    Operation,
+    Tokens,
+    refused,
+    unknown_field,
+)
+from steering.errors import (
+    IncompatibleOperationError,
+    InvalidFieldError,
+    ShapeMismatchError,
+    SteeringError,
+    shown,
+)
 from steering.fit import Method
 from steering.fit.selection import MAX_KL
 from steering.sites import Site
 
-__all__ = ["JOB_OPTIONS", "FitOptions", "SelectionRule", "stored_vectors"]
-
-JOB_OPTIONS: Final = (
-    "behaviour_tokens",
-    "max_kl",
-    "min_induce",
-    "scope",
-    "selection",
-    "sequential",
-    "strength",
-)
+__all__ = ["JOB_OPTIONS", "FitOptions", "JobOptions", "SelectionRule", "stored_vectors"]
 
 
 class SelectionRule(StrEnum):
@@ -38,6 +44,48 @@ class SelectionRule(StrEnum):
     EFFECT = "effect"
     LOG_ODDS = "log_odds"
     SEPARATION = "separation"
+
+
+def _rule_name(value: Any) -> Any:
+    if value not in list(SelectionRule):
+        raise refused(f"is {shown(value)}; expected one of {', '.join(SelectionRule)}")
+    return value
+
+
+class JobOptions(Document):
+    """Options of a fit that are the job's own, beside those of the method."""
+
+    noun: ClassVar[str] = "options"
+    prefix: ClassVar[str] = "options."
+    null_is_absent: ClassVar[bool] = False
+
+    behaviour_tokens: Any = Field(
+        default=None,
+        description="Tokens that begin an answer of the positive behaviour: ids, or texts of one "
+        "token each; by default derived from the training prompts.",
+    )
+    max_kl: Number | None = Field(
+        default=None,
+        description="Largest mean KL divergence (nats) accepted of a candidate; null for no bound.",
+    )
+    min_induce: Number = Field(
+        default=0.0,
+        description="Smallest mean log-odds of the behaviour, direction added, accepted of one.",
+    )
+    scope: Tokens = Field(
+        default=Tokens.ALL,
+        description="Tokens on which edits act when they are measured; ablation acts on all.",
+    )
+    selection: Annotated[SelectionRule | None, BeforeValidator(_rule_name)] = Field(
+        default=None, description="How a candidate is chosen; by default the best for the method."
+    )
+    sequential: Flag = Field(
+        default=False, description="Whether a later layer is fitted with earlier ones active."
+    )
+    strength: Number = Field(default=1.0, description="With which edits are measured.")
+
+
+JOB_OPTIONS: Final = tuple(sorted(JobOptions.known()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +130,33 @@ class FitOptions:
             InvalidFieldError: One that neither the method nor the job has, or a wrong value.
             Exception: As `stored_vectors`.
         """
-        check_keys(
-            options,
-            {*method.options, *JOB_OPTIONS},
-            noun=f"a fit by {method.name!r}",
-            prefix="options.",
-        )
+        known = {*method.options, *JOB_OPTIONS}
+        unknown = next((name for name in options if name not in known), None)
+        if unknown is not None:
+            noun = f"a fit by {method.name!r}"
+            raise unknown_field(unknown, known, noun, "options.").under("options")
         own = {name: value for name, value in options.items() if name not in JOB_OPTIONS}
+        try:
+            job = JobOptions.from_dict({k: v for k, v in options.items() if k in JOB_OPTIONS})
+        except SteeringError as error:
+            raise error.under("options") from None
         stored = stored_vectors(own, method, engine.info().spec.width(site), directions)
         own |= {name: d.at(d.layers[0])["vector"] for name, d in stored.items()}
-        rule = _rule(options, method, site)
-        is_sequential = _sequential(options.get("sequential", False), method)
-        max_kl = options.get("max_kl", MAX_KL if rule is SelectionRule.EFFECT else None)
+        rule = _rule(job.selection, method, site)
+        _check_sequential(job.sequential, method)
+        reads_prompts = rule is not SelectionRule.SEPARATION or job.sequential
+        _check_scope(job.scope, reads_prompts=reads_prompts)
+        is_bounded = rule is SelectionRule.EFFECT and "max_kl" not in options
         return cls(
             method=method.resolve(own),
             vectors={name: direction.reference for name, direction in stored.items()},
             rule=rule,
-            behaviour_tokens=_tokens(options.get("behaviour_tokens"), engine.tokenizer),
-            max_kl=None if max_kl is None else number(max_kl, "options.max_kl"),
-            min_induce=number(options.get("min_induce", 0.0), "options.min_induce"),
-            scope=_scope(
-                options, reads_prompts=rule is not SelectionRule.SEPARATION or is_sequential
-            ),
-            strength=number(options.get("strength", 1.0), "options.strength"),
-            is_sequential=is_sequential,
+            behaviour_tokens=_tokens(job.behaviour_tokens, engine.tokenizer),
+            max_kl=MAX_KL if is_bounded else job.max_kl,
+            min_induce=job.min_induce,
+            scope=job.scope,
+            strength=job.strength,
+            is_sequential=job.sequential,
         )
 
     def document(self) -> dict[str, Any]:
@@ -123,7 +174,7 @@ class FitOptions:
         }
 
 
-def _rule(options: Mapping[str, Any], method: Method, site: Site) -> SelectionRule:
+def _rule(asked: SelectionRule | None, method: Method, site: Site) -> SelectionRule:
     has_effect = method.operation is Operation.ADD and site is not Site.HEADS
     possible = {SelectionRule.SEPARATION}
     if method.is_sequential:
@@ -131,7 +182,7 @@ def _rule(options: Mapping[str, Any], method: Method, site: Site) -> SelectionRu
     elif has_effect and not method.spans_layers:
         possible.add(SelectionRule.EFFECT)
     best = next(rule for rule in SelectionRule if rule in possible)
-    rule = member(SelectionRule, options.get("selection", best), "options.selection")
+    rule = asked or best
     if rule not in possible:
         raise InvalidFieldError(
             f"options.selection is {rule.value!r}, which {method.name!r} at {site.value!r} cannot "
@@ -147,30 +198,22 @@ def _tokens(value: Any, tokenizer: Tokenizer) -> tuple[int, ...] | None:
     return parse_behaviour_tokens(value, tokenizer, "options.behaviour_tokens")
 
 
-def _scope(options: Mapping[str, Any], *, reads_prompts: bool) -> Tokens:
-    scope = member(Tokens, options.get("scope", Tokens.ALL), "options.scope")
+def _check_scope(scope: Tokens, *, reads_prompts: bool) -> None:
     if scope is Tokens.GENERATED and reads_prompts:
         raise InvalidFieldError(
             "options.scope is 'generated', and the fit looks at what edits do to the last token of "
             "prompts; expected another, or selection 'separation' and not sequential",
             param="options.scope",
         )
-    return scope
 
 
-def _sequential(value: Any, method: Method) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidFieldError(
-            f"options.sequential is {shown(value)}; expected true or false",
-            param="options.sequential",
-        )
-    if value and (method.operation is None or method.spans_layers):
+def _check_sequential(is_sequential: bool, method: Method) -> None:
+    if is_sequential and (method.operation is None or method.spans_layers):
         raise InvalidFieldError(
             f"options.sequential is true, and {method.name!r} is not applied layer by layer; leave "
             "it out",
             param="options.sequential",
         )
-    return value
 
 
 def stored_vectors(

@@ -5,34 +5,119 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
-from server.measure.examples.example import Example
-from server.measure.examples.examples import MAX_EXAMPLES, Examples
-from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
-from server.store.names import check_name
-from steering.documents import STORED, parse_layers, resolve_layers
+from server.measure.examples.example import Example, place_examples
+from server.measure.examples.examples import MAX_EXAMPLES, ContrastData, Examples
+from server.measure.examples.prompts import ExamplePrompts, ReadToken, TokenChoice, TokenKind
+from server.store.names import RegistryName
+from steering.documents import (
+    STORED,
+    Document,
+    LayerRange,
+    Seed,
+    SiteName,
+    Text,
+    Texts,
+    parse_layers,
+    refused,
+    resolve_layers,
+    unknown_field,
+)
 from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError, shown
-from steering.fields import check_keys, filled_text, mapping, require, seed_number, str_list, text
-from steering.fit import Method, SampleCounts, find_method
+from steering.fit import METHODS, Method, SampleCounts, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.model_spec import ModelSpec
-from steering.sites import Site, parse_site, sole_layer
+from steering.sites import Site, sole_layer
 
 from .data import FitData
 from .options import FitOptions, SelectionRule
 
-__all__ = ["SELECT", "FitRequest"]
+__all__ = ["SELECT", "FitExamples", "FitJob", "FitRequest"]
 
 SELECT: Final = "select"
-_FIELDS: Final = frozenset(
-    {"name", "method", "site", "layers", "data", "options", "seed", "requires"}
-)
-_DATA_FIELDS: Final = frozenset(
-    {"negative", "neutral", "pairs", "positive", "system_prompt", "token", "validation"}
-)
+_LAYERS: Final = {"type": "array", "items": {"type": "integer"}, "minItems": 1, "uniqueItems": True}
+_RANGE: Final = LayerRange.model_json_schema()
+_ONE_OR_MORE: Final = [{"type": "integer"}, _LAYERS, _RANGE]
+_LAYERS_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"const": SELECT},
+        *_ONE_OR_MORE,
+        {
+            "type": "object",
+            "properties": {SELECT: {"anyOf": _ONE_OR_MORE}},
+            "required": [SELECT],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise refused(f"is {shown(value)}; expected a text")
+    return value
+
+
+def _filled(value: Any) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        raise refused(f"is {shown(value)}; expected a text that is not empty")
+    return value
+
+
+def _neutral(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_EXAMPLES:
+        raise refused(f"is {shown(value)}; expected a list of 1 to {MAX_EXAMPLES} examples")
+    return value
+
+
+class FitExamples(ContrastData):
+    """On what a direction is fitted, and what of each example is read."""
+
+    null_is_absent: ClassVar[bool] = True
+
+    neutral: Annotated[tuple[Example, ...], BeforeValidator(_neutral)] = Field(
+        default=(),
+        description="Prompts that should not change.",
+        json_schema_extra={"minItems": 1, "maxItems": MAX_EXAMPLES},
+    )
+    system_prompt: Annotated[str, BeforeValidator(_filled)] | None = Field(
+        default=None, description="Put before every example while it is read, and not kept."
+    )
+    token: ReadToken = Field(
+        default=TokenChoice(TokenKind.LAST), description="Which tokens of an example are read."
+    )
+
+
+class FitJob(Document):
+    """What is asked of a fit."""
+
+    noun: ClassVar[str] = "a fit"
+
+    name: RegistryName = Field(description="Of the direction.")
+    method: Annotated[Text, WithJsonSchema({"type": "string", "enum": list(METHODS)})] = Field(
+        default="mean_difference", description="By which method."
+    )
+    site: Annotated[SiteName, BeforeValidator(_text)] | None = Field(
+        default=None, description="At which site; by default the method's own, or `resid_post`."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Of the method and of the job, as `capabilities` lists them.",
+    )
+    seed: Seed = Field(default=0, description="Of the split and of resampling.")
+    data: FitExamples = Field(description="On what.")
+    layers: Annotated[Any, WithJsonSchema(_LAYERS_SCHEMA)] = Field(
+        default=SELECT,
+        description="Layers to fit, or those to select one from; `select` chooses them too.",
+    )
+    requires: Texts = Field(
+        default=(), description="Permissions that using the direction is to take."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +160,32 @@ class FitRequest:
             NameReservedError: A name the server keeps for itself.
             PermissionDeniedError, StoreError: A stored direction that cannot be used.
         """
-        check_keys(request, _FIELDS, noun="a fit")
+        asked = FitJob.from_dict(request)
         spec = engine.info().spec
-        name = require(request, "name", noun="a fit")
-        check_name(text(name, "name"))
-        method = find_method(text(request.get("method", "mean_difference"), "method"))
-        site = _site(request.get("site"), method, spec)
-        options = FitOptions.parse(
-            mapping(request.get("options", {}), "options"), method, site, engine, directions
-        )
-        seed = seed_number(request.get("seed", 0), "seed")
-        data = _given(mapping(require(request, "data", noun="a fit"), "data"))
-        asked = request.get("layers", SELECT)
-        candidates, is_selecting = _asked_layers(asked, method, site, options, spec)
+        method = find_method(asked.method)
+        site = _site(asked.site, method, spec)
+        options = FitOptions.parse(asked.options, method, site, engine, directions)
+        candidates, is_selecting = _asked_layers(asked.layers, method, site, options, spec)
         layers = _layers(candidates, method, site, options, spec, is_selecting=is_selecting)
-        fitted = _data(data, method, engine, seed)
+        fitted = _data(asked.data, method, engine, asked.seed)
         _check_samples(method, options, fitted, site, layers, spec)
         return cls(
-            name=name,
+            name=asked.name,
             method=method,
             site=site,
             layers=layers,
             is_selecting=is_selecting,
-            bounds_depth=asked == SELECT,
+            bounds_depth=asked.layers == SELECT,
             options=options,
             data=fitted,
-            seed=seed,
-            requires=str_list(request.get("requires"), "requires"),
+            seed=asked.seed,
+            requires=asked.requires,
         )
 
 
-def _site(value: Any, method: Method, spec: ModelSpec) -> Site:
+def _site(asked: Site | None, method: Method, spec: ModelSpec) -> Site:
     only = method.only_site
-    site = parse_site(text(value if value is not None else only or Site.RESID_POST, "site"))
+    site = asked or only or Site.RESID_POST
     if only is not None and site is not only:
         raise InvalidFieldError(
             f"site is {site.value!r}; {method.name!r} expects {only.value!r}, its default",
@@ -130,7 +208,9 @@ def _asked_layers(
     if value == SELECT:
         return _candidates(options.rule, method, site, spec), not method.spans_layers
     if isinstance(value, Mapping) and SELECT in value:
-        check_keys(value, {SELECT}, noun="layers", prefix="layers.")
+        unknown = next((key for key in value if key != SELECT), None)
+        if unknown is not None:
+            raise unknown_field(unknown, {SELECT}, "layers", "layers.").under("layers")
         if method.spans_layers:
             raise InvalidFieldError(
                 f"layers.select is given, and {method.name!r} looks at all layers together; give "
@@ -187,19 +267,15 @@ def _candidates(
     return list(range(spec.num_layers))
 
 
-def _data(data: Mapping[str, Any], method: Method, engine: Engine, seed: int) -> FitData:
-    check_keys(data, _DATA_FIELDS, noun="data", prefix="data.")
-    system = data.get("system_prompt")
-    if system is not None:
-        system = filled_text(system, "data.system_prompt")
-    choice = TokenChoice.parse(data.get("token"))
+def _data(data: FitExamples, method: Method, engine: Engine, seed: int) -> FitData:
+    system, choice = data.system_prompt, data.token
     if method.spans_layers and choice.kind is TokenKind.POST_INSTRUCTION:
         raise InvalidFieldError(
             f"data.token is 'post_instruction', and {method.name!r} looks at one token of all "
             "layers; expected 'last', 'mean' or an index",
             param="data.token",
         )
-    examples = Examples.parse(data, seed)
+    examples = Examples.of(data, seed)
     if method.is_paired and not examples.is_paired:
         raise InvalidFieldError(
             f"data has two sets, and {method.name!r} compares pairs; give data.pairs",
@@ -210,7 +286,7 @@ def _data(data: Mapping[str, Any], method: Method, engine: Engine, seed: int) ->
     return FitData.of(
         examples,
         prompts,
-        neutral=_neutral(data.get("neutral"), prompts),
+        neutral=tuple(map(prompts.serve, place_examples(data.neutral, "data.neutral"))),
         token=choice.document,
         system_sha256=None if system is None else hashlib.sha256(system.encode()).hexdigest(),
         seed=seed,
@@ -239,22 +315,3 @@ def _check_samples(
         method.check_options(options.method, samples)
     except SteeringError as error:
         raise error.under("options") from None
-
-
-def _neutral(value: Any, prompts: ExamplePrompts) -> tuple[tuple[int, ...], ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_EXAMPLES:
-        raise InvalidFieldError(
-            f"data.neutral is {shown(value)}; expected a list of 1 to {MAX_EXAMPLES} examples",
-            param="data.neutral",
-        )
-    return tuple(
-        prompts.serve(Example.parse(item, f"data.neutral[{index}]"))
-        for index, item in enumerate(value)
-    )
-
-
-def _given(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that are not null: null is the same as nothing."""
-    return {key: value for key, value in document.items() if value is not None}

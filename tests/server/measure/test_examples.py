@@ -9,15 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.measure.examples.example import Example
-from server.measure.examples.examples import MIN_TRAIN, MIN_VALIDATION, ContrastSets, Examples
+from server.measure.examples.examples import (
+    MIN_TRAIN,
+    MIN_VALIDATION,
+    ContrastData,
+    ContrastSets,
+    Examples,
+)
 from steering.errors import FitError, InvalidFieldError, SteeringError
 
 POSITIVE = [f"May I touch exhibit {i}?" for i in range(30)]
 NEGATIVE = [f"When was exhibit {i} made?" for i in range(30)]
 
 
+def read(data: dict[str, Any], seed: int = 0) -> Examples:
+    """What stands in the member `data` of a request."""
+    try:
+        return Examples.of(ContrastData.from_dict(data), seed)
+    except InvalidFieldError as error:
+        raise error.under("data") from None
+
+
 def parse(seed: int = 0, **data: Any) -> Examples:
-    return Examples.parse({"positive": POSITIVE, "negative": NEGATIVE, **data}, seed)
+    return read({"positive": POSITIVE, "negative": NEGATIVE, **data}, seed)
 
 
 def contents(sets: ContrastSets) -> list[str]:
@@ -71,7 +85,7 @@ def test_no_subject_is_on_both_sides_of_a_split(
         "validation": 0.3,
     }
     try:
-        examples = Examples.parse(data, seed)
+        examples = read(data, seed)
     except FitError:
         return  # too few different ones
     assert not subjects(examples.train) & subjects(examples.validation)
@@ -103,7 +117,7 @@ def test_training_examples_like_those_held_out_are_dropped() -> None:
 
 def test_pairs_stay_together() -> None:
     pairs = [{"positive": p, "negative": n} for p, n in zip(POSITIVE, NEGATIVE, strict=True)]
-    examples = Examples.parse({"pairs": [*pairs, pairs[2]], "validation": 0.3}, 5)
+    examples = read({"pairs": [*pairs, pairs[2]], "validation": 0.3}, 5)
     assert examples.is_paired
     assert examples.duplicates == ("data.pairs[30]",)
     for sets in (examples.train, examples.validation):
@@ -169,6 +183,6 @@ def test_the_counts_that_are_needed_are_told() -> None:
 @pytest.mark.parametrize("pair", [["a", "b"], {"positive": "a"}, {"positive": "a", "other": "b"}])
 def test_a_pair_has_two_sides(pair: Any) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        Examples.parse({"pairs": [pair]}, 0)
+        read({"pairs": [pair]})
     assert caught.value.param is not None
     assert caught.value.param.startswith("data.pairs[0]")
