@@ -8,11 +8,11 @@ and the number of values are checked first here, and only once the key was.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Request
 from pydantic import BaseModel
 
 from steering.errors import SteeringError
@@ -28,10 +28,10 @@ __all__ = [
     "IDEMPOTENCY_HEADER",
     "JsonBody",
     "OnceBody",
-    "PlaceDep",
     "QueuedBody",
     "RequestBody",
     "deferred",
+    "held_place",
     "read_sent",
 ]
 
@@ -144,28 +144,29 @@ async def read_sent(request: Request, services: Services, max_bytes: int) -> byt
     return data
 
 
-async def _place(services: ServicesDep) -> AsyncIterator[Place]:
-    place = services.room.place()
-    try:
-        yield place
-    finally:
-        place.leave()
-
-
-PlaceDep = Annotated[Place, Depends(_place)]
-"""A place in the engine's queue; the route leaves it once the engine has the sequences."""
-
-
 class QueuedBody(JsonBody):
-    """The same of a request for the engine, which holds a place in its queue once it has come."""
+    """The same of a request for the engine, which holds a place in its queue once it has come.
 
-    async def __call__(  # type: ignore[override]
-        self, request: Request, services: ServicesDep, place: PlaceDep
-    ) -> Any:
+    It is the last parameter of its route, which begins with `with held_place(request):`, so that
+    nothing can fail in between: a dependency that yields would cost as much as all others.
+    """
+
+    async def __call__(self, request: Request, services: ServicesDep) -> Any:
         """Read it.
 
         Raises:
             QueueFullError: The queue was filled while the body came.
             Exception: As `JsonBody`.
         """
-        return await self._read(request, services, place.hold)
+        place = request.state.place = services.room.place()
+        try:
+            return await self._read(request, services, place.hold)
+        except BaseException:
+            place.leave()
+            raise
+
+
+def held_place(request: Request) -> Place:
+    """The place that the body of a request holds."""
+    place: Place = request.state.place
+    return place

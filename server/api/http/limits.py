@@ -146,6 +146,12 @@ class Place:
         self._room.enter()
         self._is_held = True
 
+    def __enter__(self) -> None:
+        """Keep it until the end of a block."""
+
+    def __exit__(self, *failure: object) -> None:
+        self.leave()
+
     def leave(self) -> None:
         """Give it up, if it is held."""
         if self._is_held:

@@ -23,7 +23,7 @@ from server.api.generation.prompts import render_chat
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
 from server.api.http.body import Desk, Document
-from server.api.request_body import PlaceDep, QueuedBody
+from server.api.request_body import QueuedBody, held_place
 from server.api.schemas.chat import ChatCompletion, ChatRequest
 from server.auth.permissions import Permission, Principal
 from server.engine.outputs import RequestOutput
@@ -44,17 +44,16 @@ _Body = Annotated[
     openapi_extra=operation(Permission.CHAT, PROFILE_HEADER, is_queued=True),
 )
 async def create_chat_completion(
-    body: _Body,
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
     actor: ActorDep,
-    place: PlaceDep,
+    body: _Body,
 ) -> Response:
     """Continue a chat, steered as the request chooses."""
-    steering = await choose_steering(request, services, caller, actor, body)
-    run = await services.desk.run(request, _run, services, caller, body, steering)
-    place.leave()
+    with held_place(request):
+        steering = await choose_steering(request, services, caller, actor, body)
+        run = await services.desk.run(request, _run, services, caller, body, steering)
     answer, events = partial(_answer, body=body), partial(_events, body=body)
     return await respond(request, services, run, answer, events, is_stream=body.stream)
 

@@ -27,7 +27,7 @@ from server.api.generation.prompts import Prompt, read_prompts
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
 from server.api.http.body import Desk, Document
-from server.api.request_body import PlaceDep, QueuedBody
+from server.api.request_body import QueuedBody, held_place
 from server.api.schemas.completions import Completion, CompletionRequest
 from server.auth.permissions import Permission, Principal
 from server.engine.outputs import RequestOutput, TokenLogprobs
@@ -56,20 +56,19 @@ _Body = Annotated[
     openapi_extra=operation(Permission.CHAT, PROFILE_HEADER, _BOUNDARY, is_queued=True),
 )
 async def create_completion(
-    body: _Body,
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
     actor: ActorDep,
-    place: PlaceDep,
+    body: _Body,
 ) -> Response:
     """Continue one or more prompts, steered as the request chooses."""
     header = request.headers.get(BOUNDARY_HEADER)
-    steering = await choose_steering(
-        request, services, caller, actor, body, seeks_boundary=header is not None
-    )
-    run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
-    place.leave()
+    with held_place(request):
+        steering = await choose_steering(
+            request, services, caller, actor, body, seeks_boundary=header is not None
+        )
+        run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
     return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
 
 

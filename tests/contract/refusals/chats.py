@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from .spoil import Place
 from .stored import Case
 
 __all__ = ["ADD", "CHATS", "MONITOR"]
@@ -141,7 +142,7 @@ _CHAT_ONLY: Final[dict[str, Any]] = {
 
 def _steered(name: str, intervention: dict[str, Any], *inside: str, **options: Any) -> Case:
     document = {**_CHAT, "steering": {"interventions": [intervention]}}
-    place = ("steering", "interventions", 0, *inside)
+    place: Place = ("steering", "interventions", 0, *inside)
     return Case(f"chat: {name}", "/v1/chat/completions", document, below=place, **options)
 
 
