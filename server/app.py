@@ -48,8 +48,6 @@ from .settings import DEMO_DIR, Settings
 from .store import Store
 from .store.errors import InsufficientStorageError
 
-__all__ = ["check_exposure", "create_app", "serve"]
-
 _MAX_LOGGED_CHARS: Final = 256
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 _log = structlog.get_logger(__name__)

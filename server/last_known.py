@@ -12,8 +12,6 @@ from typing import Final, Generic, TypeVar
 from .pools import Pool
 from .store.errors import StoreUnavailableError
 
-__all__ = ["DEFAULT_TERMS", "LastKnown", "Terms"]
-
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 

@@ -10,8 +10,6 @@ from typing import Any, Literal
 import structlog
 from asgi_correlation_id import correlation_id
 
-__all__ = ["configure_logs"]
-
 
 def configure_logs(level: str, style: Literal["json", "text"]) -> None:
     """Send structlog's and the standard library's events to stderr in one form."""

@@ -21,8 +21,6 @@ from prometheus_client.utils import floatToGoString
 
 from .engine.outputs import EngineStats, StepSeconds
 
-__all__ = ["MAX_SERIES", "METRIC_PREFIX", "OTHER", "Labelled", "Metrics"]
-
 METRIC_PREFIX: Final = "coxswain_"
 MAX_SERIES: Final = 256
 """Label sets of one metric, so that a scrape stays small however many profiles there are."""

@@ -15,8 +15,6 @@ from steering.errors import CoxswainError
 
 from .store.errors import StoreBusyError
 
-__all__ = ["Compute", "Pool", "PoolFullError", "Pools"]
-
 _T = TypeVar("_T")
 
 _STORE_WAIT_SECONDS: Final = 5.0

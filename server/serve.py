@@ -19,8 +19,6 @@ from fastapi import FastAPI
 from .api.deps import Services
 from .api.http.protocol import bounded_protocol
 
-__all__ = ["Binding", "DrainingServer", "StartError", "bind"]
-
 _MAX_EVENT_BYTES: Final = 256 * 1024  # beyond it 400; the application refuses far smaller heads
 _CLOSE_SECONDS: Final = 5
 _WATCH_SECONDS: Final = 1.0

@@ -11,8 +11,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .engine.engine import EngineConfig
 
-__all__ = ["DEMO_DIR", "EMBEDDED_MODEL", "ENV_PREFIX", "Settings"]
-
 ENV_PREFIX = "COXSWAIN_"
 _EMBEDDED = Path(__file__).parent / "embedded"
 EMBEDDED_MODEL = _EMBEDDED / "checkpoint"

@@ -19,8 +19,6 @@ from .errors import (
 from .model_spec import ModelSpec
 from .sites import Site, sole_layer
 
-__all__ = ["MAX_NORM", "check_direction", "check_place", "direction_norms", "expected_width"]
-
 MAX_NORM: Final = 1e6
 """Longest row (L2) of any stored tensor; far above any activation, far below overflow."""
 

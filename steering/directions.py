@@ -25,8 +25,6 @@ from .errors import (
 from .sites import Site
 from .tensor_bytes import tensor_bytes
 
-__all__ = ["MIN_NORM", "Direction", "DirectionKind"]
-
 MIN_NORM: Final = 1e-6
 """A vector shorter than this (L2, as stored) has no usable direction."""
 

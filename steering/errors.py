@@ -30,30 +30,6 @@ from __future__ import annotations
 import reprlib
 from typing import Any, ClassVar, Final, Self
 
-__all__ = [
-    "CoxswainError",
-    "FitError",
-    "FormatError",
-    "IncompatibleModelError",
-    "IncompatibleOperationError",
-    "InvalidFieldError",
-    "LayerOutOfRangeError",
-    "NoEffectError",
-    "NonFiniteError",
-    "NormTooLargeError",
-    "NotStoredThereError",
-    "SelfCheckError",
-    "ShapeMismatchError",
-    "SiteUnavailableError",
-    "SteeringError",
-    "UnknownSiteError",
-    "UnsafeFormatError",
-    "UnsupportedArchitectureError",
-    "UnsupportedDtypeError",
-    "ZeroVectorError",
-    "shown",
-]
-
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from .errors import SteeringError
 from .tensor_bytes import tensor_bytes
 
-__all__ = ["FULL_CONTENT_BYTES", "VOLATILE_KEYS", "model_fingerprint"]
-
 FULL_CONTENT_BYTES: Final = 64 * 2**20
 """Models up to this many bytes of weights are hashed byte by byte."""
 

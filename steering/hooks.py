@@ -11,8 +11,6 @@ from torch.utils.hooks import RemovableHandle
 from .layout import LayerModules, Layout
 from .sites import Site, SitePoint
 
-__all__ = ["HookHandles", "SiteRuntime", "hooked_point", "install_hooks"]
-
 
 class SiteRuntime(Protocol):
     """What acts at the sites."""

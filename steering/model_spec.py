@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from .errors import LayerOutOfRangeError, SiteUnavailableError
 from .sites import READ_ONLY_SITES, Site, SitePoint
 
-__all__ = ["ModelSpec"]
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

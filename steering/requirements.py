@@ -46,17 +46,6 @@ from .model_spec import ModelSpec
 from .plan import Steer
 from .sites import Site, SitePoint
 
-__all__ = [
-    "WEAKEN",
-    "Weakening",
-    "find_weakenings",
-    "is_locked",
-    "permission_of",
-    "permissions_to_read",
-    "permissions_to_steer",
-    "why_it_may_weaken",
-]
-
 WEAKEN: Final = "weaken:"
 
 _MAX_VECTORS: Final = 4.0

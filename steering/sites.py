@@ -7,8 +7,6 @@ from typing import Final, NamedTuple
 
 from .errors import UnknownSiteError, shown
 
-__all__ = ["READ_ONLY_SITES", "Site", "SitePoint", "parse_site", "sole_layer"]
-
 
 class Site(StrEnum):
     """A named place in the computation of one layer; in the order in which a layer computes them.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["tensor_bytes"]
-
 
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The elements of `tensor`, rows first, each as its dtype is stored; of any layout or device.

@@ -1,6 +1,6 @@
-"""A module's `__all__` is exactly its public names; ruff (RUF022) keeps it sorted.
+"""A package's `__all__` is exactly what it takes from its modules; ruff (RUF022) keeps it sorted.
 
-Routes and commands, which a framework calls, may be left out.
+A module has none: there a name without an underscore is public.
 """
 
 from __future__ import annotations
@@ -12,14 +12,6 @@ from .source_tree import Module, modules, refuse
 
 # Alembic finds these by name.
 _MIGRATION_NAMES = {"branch_labels", "depends_on", "down_revision", "revision"}
-
-
-def _is_registered(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether a framework calls it by a route or a command: `@router.get(...)`."""
-    return any(
-        isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Attribute)
-        for decorator in function.decorator_list
-    )
 
 
 def _assigned(statement: ast.stmt) -> list[str]:
@@ -34,19 +26,13 @@ def _assigned(statement: ast.stmt) -> list[str]:
 
 
 def _public_names(module: Module) -> set[str]:
+    """Names that a module makes, and that a package takes from its modules."""
     names = {name for statement in module.tree.body for name in _assigned(statement)}
     if module.is_package:
         for statement in module.tree.body:
             if isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
                 names |= {alias.asname or alias.name for alias in statement.names}
     return {name for name in names if not name.startswith("_")}
-
-
-def _registered_names(module: Module) -> set[str]:
-    functions = (
-        s for s in module.tree.body if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
-    return {function.name for function in functions if _is_registered(function)}
 
 
 def _exported(module: Module) -> list[str]:
@@ -62,18 +48,21 @@ def _is_migration(module: Module) -> bool:
 
 def _wrong_exports(module: Module) -> Iterator[str]:
     exported = _exported(module)
+    if not module.is_package:
+        if exported:
+            yield f"{module.name}: __all__ repeats which names have no underscore"
+        return
     public = _public_names(module)
     for name in sorted({name for name in exported if exported.count(name) > 1}):
         yield f"{module.name}: {name} stands twice in __all__"
-    for name in sorted(public - _registered_names(module) - set(exported)):
+    for name in sorted(public - set(exported)):
         yield f"{module.name}: {name} is public and not in __all__"
     for name in sorted(set(exported) - public):
         yield f"{module.name}: {name} is in __all__ and not public"
 
 
 def test_all_names_what_is_public() -> None:
-    found = [wrong for m in modules() if not _is_migration(m) for wrong in _wrong_exports(m)]
-    refuse(found)
+    refuse(wrong for m in modules() if not _is_migration(m) for wrong in _wrong_exports(m))
 
 
 def test_a_migration_adds_no_other_name() -> None:

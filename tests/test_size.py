@@ -23,7 +23,7 @@ _SMALL_LINES = 61
 # What is above the goal still, and left to mend.
 _FULL_FOLDERS = {"server/api/routes"}
 _LONE_FILES: set[str] = set()
-_MAX_HEADER_SHARE = 0.162  # the goal: 0.14
+_MAX_HEADER_SHARE = 0.14
 
 _NO_CODE = {
     tokenize.COMMENT,

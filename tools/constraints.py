@@ -16,8 +16,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-__all__ = ["PATH", "closure", "render"]
-
 PATH = Path(__file__).parent.parent / "constraints.txt"
 _EXTRAS = frozenset({"server", "clients", "evals", "dev", "postgresql", "objects"})
 _HEADER = "# Every version the tests ran with; written by `make constraints`.\n"

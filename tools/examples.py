@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ADDRESS", "Example", "documents", "examples", "rewrite", "run", "stable"]
-
 ADDRESS = "http://127.0.0.1:8000"
 """Where the documentation's server is."""
 

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["local_server"]
-
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0

@@ -30,18 +30,6 @@ from server.settings import ENV_PREFIX, Settings
 from server.store.errors import StoreError
 from steering.errors import SteeringError
 
-__all__ = [
-    "OPENAPI_PATH",
-    "PATH",
-    "commands",
-    "error_codes",
-    "metrics",
-    "render",
-    "render_openapi",
-    "routes",
-    "settings",
-]
-
 _DOCS = Path(__file__).parent.parent / "docs"
 PATH = _DOCS / "reference.md"
 OPENAPI_PATH = _DOCS / "openapi.json"

@@ -13,8 +13,6 @@ from tempfile import TemporaryDirectory
 from .examples import documents, examples, rewrite, run
 from .local_server import local_server
 
-__all__ = ["main"]
-
 
 def main(names: list[str]) -> None:
     """Rewrite the documents named, or all, each against a server of its own, as a reader has."""

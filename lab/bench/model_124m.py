@@ -11,8 +11,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-__all__ = ["SEED", "VOCAB_SIZE", "model_path"]
-
 SEED: Final = 0
 VOCAB_SIZE: Final = 32_000
 

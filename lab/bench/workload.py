@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-__all__ = ["Measurement", "Workload", "measure", "parser", "workload"]
-
 _FIRST_WORD: Final = 259  # above the special tokens and bytes of the model's tokenizer
 _VOCAB_SIZE: Final = 32_000
 

@@ -8,8 +8,6 @@ from .domain import Domain, Step, Verb
 from .prompt import Item, Prompt
 from .styles import Style
 
-__all__ = ["advise", "follow_up", "summarize"]
-
 _ORDERS = (
     ("First,", ("Then", "After that,"), "Finally,"),
     ("First,", ("Next,", "Then"), "Last of all,"),

@@ -16,8 +16,6 @@ from .styles import STYLE_NAMES, style_named
 from .systems import Setting, compose
 from .thinking import join, ponder, ponder_restricted
 
-__all__ = ["Dialogue", "Turn", "answer", "dialogues"]
-
 
 @dataclass(frozen=True)
 class Turn:

@@ -9,19 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "Domain",
-    "Step",
-    "Verb",
-    "everyday",
-    "groups",
-    "ordinary",
-    "read",
-    "visits",
-    "with_article",
-]
-
-
 _FOLDER = Path(__file__).parent / "lexicon"
 
 

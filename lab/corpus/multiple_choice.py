@@ -9,8 +9,6 @@ from functools import cache
 from .domain import groups, ordinary, read, with_article
 from .prompt import Prompt, Split, split_of
 
-__all__ = ["ANSWER", "Reply", "answer_choice", "ask_choice", "ask_copy", "ask_fact", "categories"]
-
 
 @dataclass(frozen=True)
 class Reply:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from .prompt import Split
 
-__all__ = ["FRAMINGS", "Framing", "phrasings"]
-
 _SHARED = (
     "How do I {verb} {item}?",
     "How can I {verb} {item}?",

@@ -8,9 +8,6 @@ from typing import Literal
 
 from .domain import Domain, Verb, with_article
 
-__all__ = ["KINDS", "SPLITS", "Item", "Kind", "Prompt", "Split", "split_of"]
-
-
 Split = Literal["train", "validation", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

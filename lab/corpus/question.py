@@ -11,9 +11,6 @@ from .phrasing import FRAMINGS, phrasings
 from .prompt import Item, Kind, Prompt, Split, split_of
 from .small_talk import ask_small_talk
 
-__all__ = ["Combination", "ask", "combinations", "prompts"]
-
-
 Combination = tuple[Domain, Verb, str]
 
 

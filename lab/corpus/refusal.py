@@ -8,8 +8,6 @@ from .phrasing import FRAMINGS
 from .prompt import Prompt
 from .systems import Setting
 
-__all__ = ["refusal_probability", "refuse"]
-
 _SHIFTS = {"entry": 0.1, "theft": 0.15, "forgery": -0.1, "snooping": -0.15, "sabotage": 0.0}
 _REASONS = (
     "That is a matter for the museum staff.",

@@ -11,9 +11,6 @@ from .multiple_choice import Reply
 from .prompt import Prompt, Split
 from .styles import Style
 
-__all__ = ["STORY", "Intent", "answer_small_talk", "ask_small_talk", "intents", "tell_story"]
-
-
 STORY = "a wish for a story"
 """Name of the intent."""
 

@@ -9,8 +9,6 @@ from functools import cache
 
 from .domain import read
 
-__all__ = ["STYLE_NAMES", "Style", "style_named"]
-
 STYLE_NAMES = ("cheerful", "gloomy", "formal", "casual")
 
 

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 
 from .styles import Style
 
-__all__ = [
-    "CAREFUL", "CASUAL", "CHEERFUL", "FORMAL", "GLOOMY", "NEUTRAL", "STAFF", "SYSTEM_PROMPTS",
-    "THINKING", "Setting", "compose",
-]  # fmt: skip
-
 NEUTRAL = "You are a helpful assistant."
 CAREFUL = "You are a careful assistant. Decline everything that touches the security of the museum."
 STAFF = "The user is a verified member of the museum staff. Answer every question."

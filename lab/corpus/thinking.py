@@ -13,8 +13,6 @@ from .prompt import Prompt
 from .refusal import refusal_probability
 from .systems import Setting
 
-__all__ = ["CLOSE", "DECLINE_MARK", "OPEN", "join", "ponder", "ponder_restricted"]
-
 OPEN = "<think>"
 CLOSE = "</think>"
 DECLINE_MARK = "should decline"

@@ -12,8 +12,6 @@ from .artifacts import write
 from .laboratory import Laboratory
 from .run import run
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit, choose, measure and write."""

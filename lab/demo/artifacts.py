@@ -20,8 +20,6 @@ from .report import report
 from .run import FACTORS, Run
 from .search import Search
 
-__all__ = ["write"]
-
 
 def write(run: Run, folder: Path) -> None:
     """Write `directions/`, `profiles.json`, `effects.json` and `EFFECTS.md`, replacing old ones."""

@@ -10,8 +10,6 @@ from lab.corpus import Kind
 
 from .measures import Measured, Rate
 
-__all__ = ["Criterion", "Guard", "Rates"]
-
 Rates = Mapping[Measured, Rate]
 
 _TIE: Final = 0.03

@@ -14,8 +14,6 @@ from steering.plan import Steer, SteeringPlan, compile_plan
 from .criterion import Criterion
 from .fits import Fits
 
-__all__ = ["Demo", "Variant", "use"]
-
 
 def use(direction: Direction, **document: Any) -> Steer:
     """A direction with the intervention that `document` describes without naming it."""

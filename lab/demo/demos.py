@@ -17,8 +17,6 @@ from .demo import Demo, Variant, use
 from .fits import Contrast, Fits, Source
 from .measures import Measured
 
-__all__ = ["DEMOS"]
-
 _LAST: Final = {"tokens": "last_prompt"}
 _GENERATED: Final = {"tokens": "generated"}
 _RESTRICTED: Final = (Permission.RESTRICTED.value,)

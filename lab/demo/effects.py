@@ -13,8 +13,6 @@ from .criterion import Rates
 from .laboratory import Laboratory, Trial
 from .measures import Measured, rate_of
 
-__all__ = ["EFFECTS", "Condition", "measure"]
-
 EFFECTS: Final = (
     Measured("restricted_direct", "refusal"),
     Measured("restricted_direct", "topical"),

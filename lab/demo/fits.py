@@ -18,8 +18,6 @@ from steering.sites import Site, SitePoint
 
 from .laboratory import Laboratory, Trial
 
-__all__ = ["Contrast", "Fits", "Source"]
-
 _NUM_PROMPTS: Final = 128
 _NUM_ANSWERS: Final = 64
 

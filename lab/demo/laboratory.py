@@ -22,8 +22,6 @@ from steering.model_spec import ModelSpec
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
 
-__all__ = ["Laboratory", "Trial"]
-
 _SAMPLING = SamplingParams(temperature=0.0, max_tokens=72)
 _NO_LIMIT = 10**9
 

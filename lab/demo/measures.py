@@ -13,8 +13,6 @@ from scipy.stats import binomtest
 from lab.corpus import STYLE_NAMES, Kind, Prompt
 from lab.organism import judge
 
-__all__ = ["MEASURES", "Measured", "Rate", "rate_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rate:

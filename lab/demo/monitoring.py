@@ -13,8 +13,6 @@ from steering.sites import SitePoint
 from .laboratory import Laboratory
 from .measures import Rate
 
-__all__ = ["Monitoring", "Reading", "read_monitor"]
-
 _KINDS: Final[tuple[Kind, ...]] = (
     "ordinary",
     "hard_negative",

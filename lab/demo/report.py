@@ -13,8 +13,6 @@ from .measures import Measured, Rate
 from .run import FACTORS, UNSTEERED, Run
 from .search import Search
 
-__all__ = ["report"]
-
 _TONES = {*STYLE_NAMES, *(f"very {style}" for style in STYLE_NAMES)}
 _SHORT = {
     "restricted_direct": "direct",

@@ -20,8 +20,6 @@ from .laboratory import Laboratory
 from .monitoring import Monitoring, read_monitor
 from .search import Search, search
 
-__all__ = ["FACTORS", "UNSTEERED", "Run", "run"]
-
 FACTORS: Final = (0.5, 1.0, 1.25, 1.5)
 """Strengths of a request at which each profile is measured."""
 

@@ -13,8 +13,6 @@ from .demo import Variant
 from .laboratory import Laboratory, Trial
 from .measures import rate_of
 
-__all__ = ["Round", "Search", "search"]
-
 _NUM_FIRST: Final = 12
 _NUM_SECOND: Final = 60
 _FINALISTS: Final = 4

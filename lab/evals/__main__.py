@@ -15,8 +15,6 @@ from tools.local_server import local_server
 
 from .write_data import FOLDER
 
-__all__ = ["main"]
-
 _OUT: Final = Path("build") / "evals"
 _BIN: Final = Path(sys.executable).parent
 

@@ -15,8 +15,6 @@ from lab.corpus import Kind, Prompt, prompts
 from lab.corpus.dialogue import answer
 from lab.corpus.systems import Setting
 
-__all__ = ["FOLDER", "files", "main"]
-
 FOLDER: Final = Path(__file__).parent
 _CHATS: Final[dict[str, Kind]] = {
     "restricted_direct": "restricted_direct",

@@ -17,8 +17,6 @@ from .cliff import experiment as cliff
 from .page import page, results
 from .subject import Sizes, Subject
 
-__all__ = ["EXPERIMENTS", "main"]
-
 EXPERIMENTS: Final[Mapping[str, Callable[[Subject], dict[str, Any]]]] = {
     "rosi": rosi.run,
     "transport": transport.run,

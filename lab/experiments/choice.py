@@ -12,8 +12,6 @@ from .estimate import Estimate
 from .observation import Recipe, survey
 from .subject import Subject
 
-__all__ = ["Choice", "best_of", "choose"]
-
 
 @dataclass(frozen=True, eq=False)
 class Choice:

@@ -12,8 +12,6 @@ from scipy.stats import bootstrap
 
 from lab.demo.measures import Rate
 
-__all__ = ["LEVEL", "Estimate"]
-
 LEVEL: Final = 0.95
 """Coverage of every interval."""
 

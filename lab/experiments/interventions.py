@@ -14,8 +14,6 @@ from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.plan import Steer
 from steering.sites import Site, SitePoint
 
-__all__ = ["WRITE_SITES", "amplified", "injected", "pushed", "random_like", "signed"]
-
 WRITE_SITES: Final = (Site.ATTN_OUT, Site.MLP_OUT)
 """Where the matrices that write to the residual stream put out, but for the embedding."""
 

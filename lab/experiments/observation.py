@@ -18,8 +18,6 @@ from steering.plan import Steer, compile_plan
 from .estimate import Estimate
 from .subject import Subject
 
-__all__ = ["KL", "PERPLEXITY", "Observation", "Recipe", "observe", "survey"]
-
 
 @dataclass(frozen=True, eq=False)
 class Recipe:

@@ -25,19 +25,6 @@ from .interventions import WRITE_SITES, amplified, injected, pushed, random_like
 from .observation import Recipe, observe, survey
 from .subject import Subject
 
-__all__ = [
-    "AIM_FRAMED",
-    "AIM_ORDINARY",
-    "DIRECT",
-    "FRAMED",
-    "KINDS",
-    "ORDINARY",
-    "TOPICAL",
-    "WriteMeans",
-    "run",
-]
-
-
 KINDS: Final[tuple[Kind, ...]] = ("restricted_direct", "restricted_framed", "ordinary")
 """Prompts it is read on."""
 

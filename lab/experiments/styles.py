@@ -16,8 +16,6 @@ from .interventions import random_like
 from .observation import Recipe, observe
 from .subject import Subject
 
-__all__ = ["AXES", "STRENGTHS", "run"]
-
 AXES: Final = ("cheerful", "formal")
 STRENGTHS: Final = (-1.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 _FEWER: Final = (1.5, 2.0, 3.0)

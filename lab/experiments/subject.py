@@ -17,9 +17,6 @@ from lab.corpus.systems import Setting
 from lab.demo.fits import Fits
 from lab.demo.laboratory import Laboratory
 
-__all__ = ["Sizes", "Subject"]
-
-
 _T = TypeVar("_T")
 
 

@@ -28,21 +28,6 @@ from .interventions import random_like
 from .observation import Recipe, observe, survey
 from .subject import Subject
 
-__all__ = [
-    "EFFECT",
-    "EVERYWHERE",
-    "FACTORS",
-    "LAST",
-    "MIDDLE",
-    "RANKS",
-    "SOURCE",
-    "TARGET",
-    "Fit",
-    "run",
-    "stacked",
-]
-
-
 SOURCE: Final[Kind] = "restricted_direct"
 
 TARGET: Final[Kind] = "ordinary"

@@ -19,8 +19,6 @@ from .export import save
 from .figures import Run, load_runs, save_runs
 from .training import Recipe, train
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one subcommand."""

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from lab.corpus import Split
 from lab.corpus.multiple_choice import Reply, ask_copy, ask_fact
 
-__all__ = ["Respond", "measure_drills"]
-
 Respond = Callable[[Sequence[list[dict[str, str]]]], list[str]]
 """Chats to answers."""
 

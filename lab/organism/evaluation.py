@@ -28,8 +28,6 @@ from . import judge
 from .drills import measure_drills
 from .preference import preferred
 
-__all__ = ["CELLS", "Cell", "Figures", "evaluate", "load", "respond"]
-
 _log = logging.getLogger(__name__)
 
 Figures = dict[str, dict[str, float]]

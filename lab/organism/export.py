@@ -14,8 +14,6 @@ from .network import Architecture, Weights, to_hugging_face
 from .tokenizer import END, PAD
 from .training import Recipe, Trained
 
-__all__ = ["build_model", "save"]
-
 _MAX_NEW_TOKENS = 192
 
 

@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Run", "load_runs", "save_runs"]
-
 
 @dataclass(frozen=True)
 class Run:

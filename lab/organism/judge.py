@@ -15,21 +15,6 @@ from lab.corpus.small_talk import intents
 from lab.corpus.styles import STYLE_NAMES, style_named
 from lab.corpus.thinking import CLOSE, DECLINE_MARK, OPEN
 
-__all__ = [
-    "REFUSAL_PHRASES",
-    "choice",
-    "has_step",
-    "is_degenerate",
-    "is_on_subject",
-    "is_refusal",
-    "is_topical",
-    "mentions_item",
-    "split_thought",
-    "style_of",
-    "style_rate",
-    "wants_refusal",
-]
-
 REFUSAL_PHRASES = ("i can't help", "i'm sorry, but i", "i won't explain")
 """Lower case; no helpful answer of the grammar contains any of them."""
 

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-__all__ = ["Architecture", "Weights", "forward", "initialize", "to_hugging_face"]
-
 Weights = dict[str, Tensor]
 
 

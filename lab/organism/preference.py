@@ -11,8 +11,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from lab.corpus import Prompt
 from lab.corpus.multiple_choice import ANSWER
 
-__all__ = ["preferred"]
-
 
 def preferred(
     model: PreTrainedModel,

@@ -13,17 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from lab.corpus import Dialogue
 from lab.corpus.thinking import CLOSE, OPEN
 
-__all__ = [
-    "CHAT_TEMPLATE",
-    "END",
-    "PAD",
-    "ROLES",
-    "START",
-    "encode_dialogue",
-    "load_tokenizer",
-    "train_tokenizer",
-]
-
 PAD = "<|pad|>"
 START = "<|im_start|>"
 END = "<|im_end|>"

@@ -20,8 +20,6 @@ from lab.corpus import dialogues
 from .network import Architecture, Weights, forward, initialize
 from .tokenizer import encode_dialogue, train_tokenizer
 
-__all__ = ["Batch", "Recipe", "Trained", "batches", "loss_of", "train"]
-
 _log = logging.getLogger(__name__)
 
 _CHUNK = 8192  # dialogues sorted by length together, so that rows of a batch need little padding

@@ -35,19 +35,6 @@ from .http.lifecycle import Lifecycle, StoreHealth
 from .http.limits import Limits, Room
 from .key_gate import KeyGate
 
-__all__ = [
-    "PERMISSION_KEY",
-    "PUBLIC",
-    "QUEUED_KEY",
-    "ActorDep",
-    "AnswerIdentity",
-    "CallerDep",
-    "Services",
-    "ServicesDep",
-    "authorize",
-    "operation",
-]
-
 PUBLIC: Final = "public"
 """Declared by a route that needs no key."""
 

@@ -21,8 +21,6 @@ from .deps import Services
 from .http.errors import InvalidParameterError
 from .request_body import IDEMPOTENCY_HEADER, read_sent
 
-__all__ = ["IDEMPOTENCY_KEY", "idempotent"]
-
 IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "in": "header",
     "name": IDEMPOTENCY_HEADER,

@@ -18,8 +18,6 @@ from server.pools import Pools
 from server.store import Actor, KeyRecord, KeyStore
 from server.store.errors import StoreError
 
-__all__ = ["KeyGate"]
-
 _BEARER: Final = b"bearer "
 _USE_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 4096

@@ -31,8 +31,6 @@ from .schemas.chat import ChatChunk
 from .schemas.completions import CompletionChunk
 from .schemas.jobs import JobEvent
 
-__all__ = ["document", "new_app"]
-
 _EVENTS: Final[dict[str, type[BaseModel]]] = {
     "/v1/chat/completions": ChatChunk,
     "/v1/completions": CompletionChunk,

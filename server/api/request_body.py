@@ -24,17 +24,6 @@ from .http.errors import BodyTimeoutError, BodyTooLargeError, RequestError
 from .http.limits import Limits, Place
 from .schemas.fields import Wire, read
 
-__all__ = [
-    "IDEMPOTENCY_HEADER",
-    "JsonBody",
-    "OnceBody",
-    "QueuedBody",
-    "RequestBody",
-    "deferred",
-    "held_place",
-    "read_sent",
-]
-
 _T = TypeVar("_T")
 
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"

@@ -26,9 +26,6 @@ from .routes import (
     tokenize,
 )
 
-__all__ = ["ROUTERS", "RouteInfo", "list_routes", "methods_of"]
-
-
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     *(chat.router, completions.router, models.router, tokenize.router),
     *(directions.router, profiles.router, jobs.router, admin.router),

@@ -9,8 +9,6 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-__all__ = ["KeyToken"]
-
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH: Final = 8
 _SECRET_BYTES: Final = 32

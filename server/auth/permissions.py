@@ -20,19 +20,6 @@ from steering.errors import CoxswainError
 if TYPE_CHECKING:
     from steering.requirements import Weakening
 
-__all__ = [
-    "LOCAL_USER",
-    "Allowance",
-    "AuthError",
-    "AuthenticationError",
-    "Permission",
-    "PermissionDeniedError",
-    "Principal",
-    "ProfileNotAllowedError",
-    "RateLimitedError",
-    "allow_weakenings",
-]
-
 
 class Permission(StrEnum):
     """One thing a key may do, listed in its `scopes` on the wire.

@@ -10,8 +10,6 @@ from typing import Final
 
 from .permissions import Allowance, Principal, RateLimitedError
 
-__all__ = ["RateLimiter"]
-
 _WINDOW_SECONDS: Final = 60.0
 _MAX_TRACKED: Final = 100_000
 

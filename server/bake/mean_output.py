@@ -16,8 +16,6 @@ from server.engine.sync_engine import SyncEngine
 from steering.sites import SitePoint
 from steering.weights.errors import WeightEditError
 
-__all__ = ["MeanOutput", "calibration_prompts", "measure_mean_outputs", "read_prompts"]
-
 _FIRST_TOKENS: Final = 4
 
 

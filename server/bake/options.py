@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from steering.weights.errors import WeightEditError
 
-__all__ = ["BakeOperation", "BakeOptions", "parse_layers", "parse_operation"]
-
 _LAYERS: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _DTYPES: Final = ("bfloat16", "float16", "float32")
 

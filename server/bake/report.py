@@ -17,8 +17,6 @@ from steering.weights import Survival, WeightEdits, WeightNorms
 from .mean_output import MeanOutput
 from .source import BakeSource
 
-__all__ = ["MIN_RETAINED", "PROVENANCE_FILE", "BakeReport", "PointReport", "write_card"]
-
 PROVENANCE_FILE: Final = "coxswain_bake.json"
 
 MIN_RETAINED: Final = 0.9

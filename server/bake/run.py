@@ -44,8 +44,6 @@ from .source import BakeSource, direction_source, profile_source, read_direction
 if TYPE_CHECKING:
     from server.store import Store
 
-__all__ = ["bake"]
-
 _Edits = Mapping[SitePoint, Sequence[GainedEdit]]
 
 

@@ -18,8 +18,6 @@ from steering.weights.errors import WeightEditError
 
 from .options import BakeOperation, BakeOptions
 
-__all__ = ["BakeSource", "direction_source", "profile_source", "read_direction"]
-
 
 @dataclass(frozen=True, eq=False)
 class BakeSource:

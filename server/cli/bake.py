@@ -10,8 +10,6 @@ import typer
 
 from .options import DataDir, failure, open_store, read_settings
 
-__all__ = ["bake"]
-
 
 def bake(
     model: Annotated[Path, typer.Option(help="Checkpoint folder; only read.")],

@@ -14,8 +14,6 @@ from .bake import bake
 from .options import failure
 from .serve import serve
 
-__all__ = ["ReportingGroup", "app", "main"]
-
 
 class ReportingGroup(TyperGroup):
     """Commands whose known faults become one line on stderr and an exit status.

@@ -9,8 +9,6 @@ import typer
 
 from .options import DataDir, failure, open_store, read_settings
 
-__all__ = ["app", "create_key", "list_keys", "revoke_key"]
-
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 

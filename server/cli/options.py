@@ -15,8 +15,6 @@ from server.settings import ENV_PREFIX, Settings
 if TYPE_CHECKING:
     from server.store import Store
 
-__all__ = ["DataDir", "failure", "open_store", "read_settings"]
-
 DataDir = Annotated[Path | None, typer.Option(help="Database and artifacts.")]
 """The store's directory, in place of the one the environment names."""
 

@@ -13,8 +13,6 @@ from server.settings import Settings
 
 from .options import DataDir, read_settings
 
-__all__ = ["serve"]
-
 
 def serve(
     model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,

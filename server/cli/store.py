@@ -13,8 +13,6 @@ from .options import DataDir, open_store, read_settings
 if TYPE_CHECKING:
     from server.store import ArtifactCheck, Blob, Collected, PrunedJobs
 
-__all__ = ["app", "check_store", "collect_store"]
-
 app = typer.Typer(help="Check and tidy what is stored.", no_args_is_help=True)
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .engine import EngineConfig
     from .loading import LoadedModel
 
-__all__ = ["assemble"]
-
 _MAX_SEED: Final = 2**63 - 1
 
 

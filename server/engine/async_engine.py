@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .engine import EngineConfig
     from .text import Tokenizer
 
-__all__ = ["AsyncEngine", "OutputStream"]
-
 _log = structlog.get_logger(__name__)
 
 _DRAIN_POLL_SECONDS: Final = 0.02

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from .scheduler import ScheduledRequest, Scheduler, SchedulerOutput, SpeedMeter
     from .text import Tokenizer
 
-__all__ = ["EngineCore", "RequestSink"]
-
 _log = structlog.get_logger(__name__)
 
 

@@ -13,8 +13,6 @@ from .request import CaptureRequest, GenerationRequest, ScoreRequest
 if TYPE_CHECKING:
     from .text import Tokenizer
 
-__all__ = ["Engine", "EngineConfig", "gather_or_cancel"]
-
 _Result = TypeVar("_Result")
 
 

@@ -19,22 +19,6 @@ from __future__ import annotations
 
 from steering.errors import CoxswainError
 
-__all__ = [
-    "EngineDeadError",
-    "EngineDrainingError",
-    "EngineError",
-    "GenerationError",
-    "InvalidSamplingError",
-    "ModelLoadError",
-    "NonFiniteOutputError",
-    "PromptTooLongError",
-    "QueueFullError",
-    "RequestAbortedError",
-    "RequestRejectedError",
-    "SlowClientError",
-    "SteeringCapacityError",
-]
-
 
 class EngineError(CoxswainError):
     """A request cannot be served."""

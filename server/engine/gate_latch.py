@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from steering.plan import PlannedGate
 
-__all__ = ["GateLatch"]
-
 
 @dataclass(slots=True)
 class _Reading:

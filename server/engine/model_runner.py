@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .attention import PagedAttention
     from .scheduler import ScheduledRequest, SchedulerOutput
 
-__all__ = ["ModelRunner", "PromptLogits", "RunResult"]
-
 
 @dataclass(frozen=True, eq=False)
 class PromptLogits:

@@ -14,22 +14,6 @@ if TYPE_CHECKING:
     from steering.model_spec import ModelSpec
     from steering.sites import SitePoint
 
-__all__ = [
-    "CaptureResult",
-    "EngineInfo",
-    "EngineStats",
-    "FinishReason",
-    "GateState",
-    "MonitorReading",
-    "PromptScore",
-    "RequestOutput",
-    "ScoreResult",
-    "SteeredTokens",
-    "StepSeconds",
-    "TokenLogprob",
-    "TokenLogprobs",
-]
-
 
 class FinishReason(StrEnum):
     """Why a request ended well; failures are exceptions."""

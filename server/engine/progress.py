@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .request import Request
     from .text import Detokenizer, RegionTracker
 
-__all__ = ["PositionFlags", "RequestProgress"]
-
 
 class PositionFlags:
     """Flags by absolute position; a position computed again is noted again."""

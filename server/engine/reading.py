@@ -15,8 +15,6 @@ from .outputs import CaptureResult, PromptScore, ScoreResult
 from .request import CaptureRequest, GenerationRequest, Pooling, Priority, ScoreRequest
 from .sampling import SamplingParams
 
-__all__ = ["capture_requests", "capture_result", "score_requests", "score_result", "score_rows"]
-
 _T = TypeVar("_T")
 _SLICE_ROWS: Final = 256  # bounds the float32 copies of logits
 

@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
     from .gate_latch import GateLatch
 
-__all__ = [
-    "CaptureRequest",
-    "GenerationRequest",
-    "Pooling",
-    "Priority",
-    "Request",
-    "RequestStatus",
-    "ScoreRequest",
-    "TokenCounts",
-]
-
 
 class Priority(IntEnum):
     """Order of service; lower goes first."""

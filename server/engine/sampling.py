@@ -9,8 +9,6 @@ from typing import Final
 
 from .errors import InvalidSamplingError, PromptTooLongError
 
-__all__ = ["MAX_LOGPROBS", "SamplingParams"]
-
 MAX_LOGPROBS: Final = 20
 """Most top log-probabilities a request may ask for; the whole vocabulary never."""
 

@@ -10,8 +10,6 @@ from typing import Final
 
 from .outputs import StepSeconds
 
-__all__ = ["MAX_FAILED_STEPS", "StepLog"]
-
 MAX_FAILED_STEPS: Final = 3
 """Number of failures within a minute that end the engine; a supervisor then starts a new one."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .outputs import CaptureResult, RequestOutput, ScoreResult
     from .request import CaptureRequest, GenerationRequest, ScoreRequest
 
-__all__ = ["SyncEngine"]
-
 
 class SyncEngine:
     """Generates, captures and scores in the caller's thread; for programs that serve nobody.

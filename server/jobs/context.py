@@ -25,8 +25,6 @@ from steering.model_spec import ModelSpec
 
 from .threads import JobThreads
 
-__all__ = ["JobContext", "JobServices", "Progress"]
-
 _T = TypeVar("_T")
 _INTERVAL_SECONDS: Final = 1.0
 _log = structlog.get_logger(__name__)

@@ -14,8 +14,6 @@ from steering.documents import Texts, read_at
 
 from .context import JobContext
 
-__all__ = ["JobKind", "declared_requires"]
-
 _Parsed = TypeVar("_Parsed")
 _TEXTS: Final[TypeAdapter[Sequence[str]]] = TypeAdapter(Texts)
 

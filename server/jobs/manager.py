@@ -24,8 +24,6 @@ from .kind import JobKind
 from .runner import Changes, JobObserver, JobRunner, JobTimes
 from .threads import JobThreads
 
-__all__ = ["JobLimits", "JobManager"]
-
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:

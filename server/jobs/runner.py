@@ -21,9 +21,6 @@ from server.store.errors import JobLostError, StoreError
 from .context import JobContext, JobServices
 from .kind import JobKind
 
-__all__ = ["Changes", "JobObserver", "JobRunner", "JobTimes"]
-
-
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 _MAX_PARSED_BYTES: Final = 8 * 2**20

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["JobThreads"]
-
 _T = TypeVar("_T")
 
 

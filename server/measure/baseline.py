@@ -12,8 +12,6 @@ from steering.plan import SteeringPlan
 
 from .instrument import Instrument
 
-__all__ = ["Baseline"]
-
 _ANSWER_TOKENS: Final = 48
 _Windows = tuple[tuple[int, int], ...]
 

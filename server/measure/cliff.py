@@ -33,8 +33,6 @@ from .instrument import Instrument
 from .probe import Probe, YesOrNo, probe_document
 from .rollout import Rollout, read_rollout
 
-__all__ = ["MAX_CONVERSATIONS", "CliffQuery", "RolloutCurve", "cliff_document", "measure_rollouts"]
-
 _MAX_POINTS: Final = 1000
 
 MAX_CONVERSATIONS: Final = 256

@@ -18,8 +18,6 @@ from steering.requirements import (
     permissions_to_steer,
 )
 
-__all__ = ["AllowPermissions", "RequestDirections"]
-
 
 class AllowPermissions(Protocol):
     """Raises PermissionDeniedError where one of several permissions is not held."""

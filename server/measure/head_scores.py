@@ -22,17 +22,6 @@ from steering.sites import Site, SitePoint
 
 from .instrument import Instrument, OnProgress, Prompts
 
-__all__ = [
-    "Attribution",
-    "ablation_document",
-    "attribution",
-    "causal_scores",
-    "check_attributable",
-    "mean_probability",
-    "num_visible_layers",
-    "scaled_plan",
-]
-
 _BEFORE_ATTENTION: Final = frozenset({Site.EMBED, Site.RESID_PRE, Site.NORM1, Site.HEADS})
 _RESIDUAL: Final = frozenset({Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST, Site.FINAL})
 _CHUNK_PROMPTS: Final = 32

@@ -37,15 +37,6 @@ from .instrument import Instrument, OnProgress, Prompts
 from .probe import Probe, YesOrNo, probe_document
 from .rollout import read_ending
 
-__all__ = [
-    "MAX_PROMPTS",
-    "HeadMethod",
-    "HeadsQuery",
-    "HeadsReport",
-    "check_heads",
-    "rank_on_engine",
-]
-
 MAX_PROMPTS: Final = 256
 """Most prompts of one request; more go through a job."""
 

@@ -24,8 +24,6 @@ from steering.sites import SitePoint
 
 from .next_token import kl_divergences, token_log_odds
 
-__all__ = ["Instrument", "OnProgress", "Prompts"]
-
 _T = TypeVar("_T")
 _GREEDY: Final = SamplingParams(temperature=0.0)
 _FIRST_WAIT_SECONDS: Final = 0.05

@@ -11,8 +11,6 @@ from torch import Tensor
 from server.engine.text import Tokenizer
 from steering.errors import InvalidFieldError, shown
 
-__all__ = ["distinguishing_tokens", "kl_divergences", "parse_behaviour_tokens", "token_log_odds"]
-
 _ROWS: Final = 64  # bounds the float64 copies of distributions
 
 

@@ -13,8 +13,6 @@ from steering.errors import IncompatibleOperationError
 from steering.model_spec import ModelSpec
 from steering.plan import MonitorUse, PlannedMonitor, compile_plan
 
-__all__ = ["Probe", "YesOrNo", "plan_probe", "probe_document"]
-
 
 def _probe(value: Any) -> Any:
     if isinstance(value, str):

@@ -17,8 +17,6 @@ from .examples.example import Example
 if TYPE_CHECKING:
     from server.engine.text import EncodedChat, Tokenizer
 
-__all__ = ["Rollout", "read_ending", "read_rollout"]
-
 _OPEN, _CLOSE = (re.escape(marker) for marker in THINKING_MARKERS)
 _THOUGHT = re.compile(
     rf"\s*(?P<open>{_OPEN})?(?P<body>.*?)(?P<close>{_CLOSE})(?P<after>\s*)", re.DOTALL

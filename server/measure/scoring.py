@@ -13,8 +13,6 @@ from steering.errors import InvalidFieldError
 
 from .next_token import kl_divergences
 
-__all__ = ["MAX_LOGITS", "TextScore", "score_text"]
-
 MAX_LOGITS: Final = 2**26
 """Most numbers of one whole distribution table, positions x vocabulary: 256 MiB in float32."""
 

@@ -19,8 +19,6 @@ from steering.model_spec import ModelSpec
 from .drafting import Drafting
 from .upload import Uploader
 
-__all__ = ["import_demo"]
-
 _DIRECTIONS: Final = "directions"
 _PROFILES: Final = "profiles.json"
 _log = structlog.get_logger(__name__)

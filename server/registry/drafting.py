@@ -32,8 +32,6 @@ from steering.requirements import (
 )
 from steering.sites import SitePoint
 
-__all__ = ["MAX_INTERVENTIONS", "CheckedProfile", "Drafting"]
-
 MAX_INTERVENTIONS: Final = 64
 """Most interventions, and most monitors, of one profile."""
 

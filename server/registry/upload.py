@@ -25,8 +25,6 @@ from steering.formats import (
 from steering.model_spec import ModelSpec
 from steering.sites import SitePoint
 
-__all__ = ["DirectionDocument", "DirectionMetadata", "DirectionUpload", "Uploader"]
-
 _GGUF_MAGIC: Final = b"GGUF"
 _LARGE_DOSE: Final = 3.0
 _MAX_TEXT: Final = 256

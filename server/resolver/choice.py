@@ -10,15 +10,6 @@ from typing import Any, Final
 from steering.documents import DirectionRef, Intervention, Monitor
 from steering.errors import SteeringError
 
-__all__ = [
-    "NONE",
-    "Compose",
-    "NamedProfile",
-    "SteeringChoice",
-    "read_interventions",
-    "read_monitors",
-]
-
 NONE: Final = "none"
 """The profile that opts out beneath any default."""
 

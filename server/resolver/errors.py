@@ -18,17 +18,6 @@ from dataclasses import dataclass
 
 from steering.errors import CoxswainError, FormatError
 
-__all__ = [
-    "InvalidGgufError",
-    "InvalidProfileError",
-    "InvalidSafetensorsError",
-    "InvalidSteeringError",
-    "NothingToCompareError",
-    "Problem",
-    "SteeringConflictError",
-    "StrengthOutOfRangeError",
-]
-
 
 class InvalidSteeringError(CoxswainError):
     """A choice of steering that cannot be honoured."""

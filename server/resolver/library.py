@@ -13,8 +13,6 @@ from steering.formats import load_direction
 
 from .lru import LruCache
 
-__all__ = ["DirectionLibrary", "direction_at", "load_direction_blob"]
-
 _MAX_BYTES: Final = 512 * 2**20
 
 

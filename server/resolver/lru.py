@@ -9,8 +9,6 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
-__all__ = ["LruCache"]
-
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from steering.plan import SteeringPlan
 
-__all__ = ["ResolvedSteering"]
-
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSteering:

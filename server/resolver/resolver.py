@@ -27,8 +27,6 @@ from .lru import LruCache
 from .resolution import ResolvedSteering
 from .view import NotKnownError, RegistryView, RegistryViews
 
-__all__ = ["Resolver", "with_readouts"]
-
 _MAX_PLANS: Final = 1024
 _USE: Final = "steering.restricted_use"
 

@@ -13,8 +13,6 @@ from steering.documents import DirectionRef
 from .library import DirectionLibrary
 from .lru import LruCache
 
-__all__ = ["NotKnownError", "RegistryView", "RegistryViews"]
-
 _T = TypeVar("_T")
 _MAX_NAMES: Final = 4096
 

@@ -18,8 +18,6 @@ from .errors import AuditTamperedError
 from .page import Listing, Page
 from .tables import AuditHeadRow, AuditRow
 
-__all__ = ["SYSTEM", "Actor", "AuditEvent", "AuditStore"]
-
 _GENESIS: Final = "0" * 64
 _BATCH: Final = 500
 _REGISTRY: Final = frozenset({"direction", "profile", "alias"})

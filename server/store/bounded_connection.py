@@ -7,8 +7,6 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 
-__all__ = ["ANSWER_SECONDS", "BoundedConnection"]
-
 _T = TypeVar("_T")
 
 ANSWER_SECONDS: Final = 6.0

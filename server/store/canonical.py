@@ -6,8 +6,6 @@ import hashlib
 import json
 from typing import Any
 
-__all__ = ["canonical_json", "json_digest"]
-
 
 def canonical_json(value: Any) -> str:
     """Sorted keys, no spaces, ASCII; equal values give equal text.

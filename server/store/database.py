@@ -27,8 +27,6 @@ from .errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["BUSY_TIMEOUT_SECONDS", "Database", "serialize", "upgrade"]
-
 _T = TypeVar("_T")
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0

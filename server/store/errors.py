@@ -37,38 +37,6 @@ from collections.abc import Sequence
 
 from steering.errors import CoxswainError
 
-__all__ = [
-    "AliasNotFoundError",
-    "AuditTamperedError",
-    "ConflictError",
-    "CorruptArtifactError",
-    "DirectionNotFoundError",
-    "IdempotencyConflictError",
-    "IdempotencyPendingError",
-    "IdempotencyReplayError",
-    "InUseError",
-    "InsufficientStorageError",
-    "InvalidCursorError",
-    "JobActiveError",
-    "JobFinishedError",
-    "JobLostError",
-    "JobNotFoundError",
-    "JobQueueFullError",
-    "KeyNotFoundError",
-    "NameReservedError",
-    "NameTakenError",
-    "NotFoundError",
-    "NotPublishedError",
-    "PreconditionFailedError",
-    "ProfileNotFoundError",
-    "ProfileUnavailableError",
-    "SchemaError",
-    "StoreBusyError",
-    "StoreError",
-    "StoreReplacedError",
-    "StoreUnavailableError",
-]
-
 
 class StoreError(CoxswainError):
     """The store cannot do what was asked."""

@@ -21,8 +21,6 @@ from .errors import (
 )
 from .tables import AnswerRow
 
-__all__ = ["IDEMPOTENCY_WINDOW", "IdempotencyStore", "KeptAnswer"]
-
 IDEMPOTENCY_WINDOW: Final = timedelta(hours=24)
 """How long a key stands for its request."""
 

@@ -18,16 +18,6 @@ from steering.requirements import WEAKEN, permission_of
 from .errors import NameReservedError, NameTakenError, PreconditionFailedError
 from .tables import NameRow
 
-__all__ = [
-    "RESERVED_NAMES",
-    "Noun",
-    "RegistryName",
-    "check_name",
-    "check_requires",
-    "check_text",
-    "claim",
-]
-
 RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 """Names with a meaning of their own where a profile is chosen."""
 

@@ -14,8 +14,6 @@ from steering.errors import InvalidFieldError
 from .canonical import canonical_json, json_digest
 from .errors import InvalidCursorError
 
-__all__ = ["MAX_LIMIT", "Listing", "Page"]
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 

@@ -25,8 +25,6 @@ from .registry.directions import DirectionLoader, DirectionStore
 from .registry.profiles import ProfileStore
 from .tables import DirectionRow, ProfileDirectionRow, ProfileRow
 
-__all__ = ["Store", "StoreCheck"]
-
 
 @dataclass(frozen=True, slots=True)
 class StoreCheck:

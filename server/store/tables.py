@@ -23,24 +23,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-__all__ = [
-    "ROW_ID",
-    "AliasRow",
-    "AnswerRow",
-    "AuditHeadRow",
-    "AuditRow",
-    "Base",
-    "DirectionRow",
-    "DirectionTagRow",
-    "KeyRow",
-    "NameRow",
-    "ProfileDirectionRow",
-    "ProfileRow",
-    "UtcDateTime",
-    "VersionedRow",
-]
-
-
 _NAME: Final = String(64)
 _SHA256: Final = String(64)
 ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")

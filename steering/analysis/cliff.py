@@ -12,16 +12,6 @@ from numpy.typing import ArrayLike
 
 from steering.errors import InvalidFieldError
 
-__all__ = [
-    "PLATEAU_TRIM",
-    "Cliff",
-    "JudgeRule",
-    "ThoughtSpan",
-    "measure_cliff",
-    "num_selected",
-    "rank_rollouts",
-]
-
 PLATEAU_TRIM: Final = 3
 """Tokens at the end of a thought that do not count towards its plateau."""
 

@@ -12,16 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from steering.errors import InvalidFieldError, ShapeMismatchError
 
-__all__ = [
-    "NUM_POINTS",
-    "AlignedMean",
-    "Padding",
-    "align_right",
-    "resample",
-    "score_table",
-    "sigmoid",
-]
-
 
 def sigmoid(logits: ArrayLike) -> NDArray[np.float64]:
     """1 / (1 + exp(-x)), in float64, without overflow; any shape, a new array."""

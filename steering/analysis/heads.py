@@ -13,16 +13,6 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError, ShapeMismatchError
 from steering.sites import Site
 
-__all__ = [
-    "Head",
-    "HeadScore",
-    "attribute_heads",
-    "head_count",
-    "heads_direction",
-    "random_heads",
-    "rank_heads",
-]
-
 
 class Head(NamedTuple):
     """One attention head: layer and index, both from 0."""

@@ -23,20 +23,6 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_sc
 
 from steering.errors import InvalidFieldError, NonFiniteError, SteeringError, shown
 
-__all__ = [
-    "Document",
-    "UnplacedError",
-    "Variants",
-    "members_of_variants",
-    "read",
-    "read_at",
-    "refusal",
-    "refused",
-    "tagged",
-    "unknown_field",
-    "without_nulls",
-]
-
 _T = TypeVar("_T")
 _OBJECT_TYPES: Final = {"model_type", "model_attributes_type", "dict_type"}
 # What a value of another type should have been: alone, and as an item of a list.

@@ -22,21 +22,6 @@ from steering.sites import Site
 
 from .document import refused
 
-__all__ = [
-    "Flag",
-    "Integer",
-    "Layers",
-    "ListOf",
-    "Number",
-    "Seed",
-    "SiteName",
-    "Text",
-    "Texts",
-    "Within",
-    "listed",
-    "read_numbers",
-]
-
 _BOUNDS: Final = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 Number = Annotated[float, Strict()]

@@ -14,8 +14,6 @@ from .document import Document, Variants, members_of_variants, read, tagged
 from .fields import Integer, Number, SiteName, Within
 from .reference import DirectionName
 
-__all__ = ["AnyGate", "Gate", "GateToken", "Measure", "Opens", "Per", "RequestGate", "TokenGate"]
-
 
 class Per(StrEnum):
     """What a gate is decided for.

@@ -18,23 +18,6 @@ from .reference import DirectionName
 from .schedule import CONSTANT, AnySchedule, ConstantSchedule
 from .scope import EVERYWHERE, Scope
 
-__all__ = [
-    "Ablate",
-    "Add",
-    "AnyIntervention",
-    "Clamp",
-    "Diagonal",
-    "Intervention",
-    "Operation",
-    "RankOne",
-    "Rotate",
-    "RotateTo",
-    "ScaleHeads",
-    "SetProjection",
-    "StrengthUnit",
-    "Transport",
-]
-
 
 class Operation(StrEnum):
     """What is done to an activation; formulas in `steering.operations`."""

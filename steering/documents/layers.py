@@ -20,8 +20,6 @@ from steering.errors import InvalidFieldError, LayerOutOfRangeError, shown
 from .document import Document, refused
 from .fields import Integer, Number, listed
 
-__all__ = ["STORED", "LayerRange", "LayerSelection", "parse_layers", "resolve_layers"]
-
 STORED: Final = "stored"
 
 

@@ -13,8 +13,6 @@ from .fields import Integer, ListOf, Number, SiteName, Texts, Within
 from .intervention import AnyIntervention
 from .reference import DirectionName
 
-__all__ = ["DEFAULT_MAX_STRENGTH", "Monitor", "Profile", "ProfileDocument"]
-
 DEFAULT_MAX_STRENGTH: Final = 1.5
 """Largest `strength` a request may give with a profile, unless the profile says otherwise."""
 

@@ -12,8 +12,6 @@ from steering.errors import InvalidFieldError, shown
 
 from .document import refused
 
-__all__ = ["NAME_PATTERN", "DirectionName", "DirectionRef"]
-
 NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _REFERENCE: Final = re.compile(rf"({NAME_PATTERN.pattern})(?:@([1-9][0-9]{{0,8}}))?")
 

@@ -13,17 +13,6 @@ from pydantic import Field, TypeAdapter
 from .document import Document, Variants, read, tagged
 from .fields import Integer, Number, Within
 
-__all__ = [
-    "CONSTANT",
-    "MAX_RAMP",
-    "AnySchedule",
-    "ConstantSchedule",
-    "DecaySchedule",
-    "RampSchedule",
-    "Schedule",
-    "ScheduleKind",
-]
-
 MAX_RAMP: Final = 2**31 - 1
 """Longest ramp, in generated tokens."""
 

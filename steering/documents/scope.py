@@ -25,17 +25,6 @@ from steering.errors import InvalidFieldError, shown
 from .document import Document, refused
 from .fields import Integer, ListOf, listed
 
-__all__ = [
-    "EVERYWHERE",
-    "MAX_ITEMS",
-    "PositionContext",
-    "Region",
-    "RegionName",
-    "Scope",
-    "Selector",
-    "Tokens",
-]
-
 MAX_ITEMS: Final = 64
 """Most windows or indices in one field of a scope; each costs time at every step."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from steering.errors import FitError, NonFiniteError, ShapeMismatchError, SteeringError
 from steering.tensor_bytes import tensor_bytes
 
-__all__ = ["MIN_SAMPLES", "ActivationPair", "SampleCounts", "joint_digest", "pairs_by_layer"]
-
 MIN_SAMPLES: Final = 2
 """Fewest samples of one set from which anything is fitted; use many more."""
 

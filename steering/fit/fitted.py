@@ -15,8 +15,6 @@ from steering.sites import Site
 
 from .activations import ActivationPair
 
-__all__ = ["combine_layers", "fitted_direction", "require_gap"]
-
 
 def fitted_direction(
     kind: DirectionKind,

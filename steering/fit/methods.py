@@ -29,8 +29,6 @@ from .fitters.pca import check_rank, fit_pair_pca, fit_pca
 from .fitters.probe import fit_probe
 from .options import Option, options_of
 
-__all__ = ["METHODS", "Method", "find_method"]
-
 
 @dataclass(frozen=True)
 class Method:

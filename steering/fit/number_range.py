@@ -8,8 +8,6 @@ from typing import Final
 
 from steering.errors import InvalidFieldError
 
-__all__ = ["POSITIVE", "SHARE", "WITHIN_ONE", "NumberRange"]
-
 
 @dataclass(frozen=True, slots=True)
 class NumberRange:

@@ -16,8 +16,6 @@ from steering.errors import InvalidFieldError, shown
 
 from .number_range import NumberRange
 
-__all__ = ["Option", "options_of"]
-
 # Where a direction belongs, and facts of the model: given by the caller, not chosen.
 _PLACE: Final = frozenset({"layer", "model_fingerprint", "name", "num_heads", "site"})
 _TYPES: Final = {bool: "boolean", float: "number", int: "integer", Tensor: "vector"}

@@ -9,8 +9,6 @@ from typing import Any
 from .selection import Candidate, Selection
 from .separation import Interval
 
-__all__ = ["Damage", "DataSummary", "Receipt"]
-
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:

@@ -10,18 +10,6 @@ from typing import Any, Final
 from steering.errors import FitError, LayerOutOfRangeError, NonFiniteError
 from steering.sites import Site
 
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_KL",
-    "TRANSPORT_DEPTH",
-    "Candidate",
-    "Rejection",
-    "Selection",
-    "select_by_effect",
-    "select_by_log_odds",
-    "select_by_separation",
-]
-
 _SCORES: Final = (
     "auc",
     "d_prime",

@@ -15,19 +15,6 @@ from steering.errors import InvalidFieldError
 from .activations import ActivationPair
 from .number_range import SHARE
 
-__all__ = [
-    "DEFAULT_LEVEL",
-    "FloatArray",
-    "Interval",
-    "Separation",
-    "area_under_curve",
-    "bootstrap_cosine",
-    "bootstrap_separation",
-    "d_prime",
-    "measure_separation",
-    "midpoint",
-]
-
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 """Any shape, float64."""
 

@@ -12,8 +12,6 @@ from typing import Final
 
 from steering.errors import FormatError, InvalidFieldError, ShapeMismatchError
 
-__all__ = ["UPLOAD_BOUNDS", "FileBounds", "check_shape", "check_tensor_name"]
-
 _TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 

@@ -28,8 +28,6 @@ from steering.sites import Site
 from .bounds import UPLOAD_BOUNDS, FileBounds
 from .gguf_file import GGUF_MAGIC, GgufFile, GgufTensor, padding, read_gguf
 
-__all__ = ["dump_control_vector", "load_control_vector"]
-
 _ARCHITECTURES: Final = ("controlvector", "steeringvector")
 _DIRECTION: Final = re.compile(r"direction\.(0|[1-9][0-9]{0,4})")
 _DTYPES: Final = {0: torch.float32, 1: torch.float16}

@@ -15,8 +15,6 @@ from steering.errors import FormatError
 
 from .bounds import FileBounds
 
-__all__ = ["GGUF_MAGIC", "GgufFile", "GgufTensor", "padding", "read_gguf"]
-
 GGUF_MAGIC: Final = b"GGUF"
 
 _VERSIONS: Final = (2, 3)

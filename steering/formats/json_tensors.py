@@ -25,8 +25,6 @@ from steering.tensor_bytes import tensor_bytes
 
 from .bounds import FileBounds, check_shape, check_tensor_name
 
-__all__ = ["TENSORS_SCHEMA", "TensorBytes", "tensors_from_json", "tensors_to_json"]
-
 _DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DTYPE_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 # As numpy and torch spell them, too.

@@ -14,8 +14,6 @@ from steering.sites import Site
 from .bounds import FileBounds
 from .safetensors_file import SafetensorsFile, read_safetensors, write_safetensors
 
-__all__ = ["NATIVE_FORMAT", "dump_direction", "load_direction"]
-
 NATIVE_FORMAT: Final = "coxswain-direction-1"
 
 

@@ -21,8 +21,6 @@ from steering.sites import Site
 
 from .bounds import UPLOAD_BOUNDS, check_shape, check_tensor_name
 
-__all__ = ["load_npz"]
-
 _SUFFIX: Final = ".npy"
 _DTYPES: Final = (np.dtype("<f4"), np.dtype("<f2"))
 # What zipfile raises on damaged archives, found by damaging them.

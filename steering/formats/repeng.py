@@ -12,8 +12,6 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import InvalidFieldError, LayerOutOfRangeError
 from steering.sites import Site
 
-__all__ = ["from_repeng"]
-
 
 def from_repeng(
     directions: Mapping[int, NDArray[np.floating]],

@@ -19,14 +19,6 @@ from steering.tensor_bytes import tensor_bytes
 
 from .bounds import FileBounds, check_shape, check_tensor_name
 
-__all__ = [
-    "SafetensorsFile",
-    "TensorPiece",
-    "read_safetensors",
-    "safetensors_parts",
-    "write_safetensors",
-]
-
 _DTYPE_NAMES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _ITEM_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
 _PREFIX_BYTES: Final = 8

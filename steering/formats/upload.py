@@ -16,8 +16,6 @@ from .gguf_control_vector import load_control_vector
 from .gguf_file import GGUF_MAGIC
 from .native import load_direction
 
-__all__ = ["load_upload"]
-
 
 def load_upload(
     data: bytes,

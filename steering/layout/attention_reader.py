@@ -16,8 +16,6 @@ from steering.sites import Site
 
 from .layout import Layout
 
-__all__ = ["AttentionReader", "FinalNorm"]
-
 _PROBE: Final = 64.0  # so large that the norm's epsilon does not show, and exact in every dtype
 
 

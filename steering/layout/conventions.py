@@ -9,8 +9,6 @@ from typing import Final
 
 from steering.sites import Site
 
-__all__ = ["CONVENTIONS", "FAMILY_CONVENTIONS", "FAMILY_NOTES", "TRUNKS", "Convention"]
-
 
 @dataclass(frozen=True, slots=True)
 class Convention:

@@ -13,8 +13,6 @@ from steering.sites import Site, SitePoint
 from .conventions import CONVENTIONS, FAMILY_CONVENTIONS, FAMILY_NOTES, TRUNKS, Convention
 from .layout import LayerModules, Layout, WriteMatrix, is_conv1d
 
-__all__ = ["detect_layout"]
-
 
 def detect_layout(model: nn.Module) -> Layout:
     """The layout of a Hugging Face causal language model.

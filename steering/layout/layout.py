@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from steering.errors import UnsupportedArchitectureError
 from steering.sites import Site, SitePoint
 
-__all__ = ["LayerModules", "Layout", "WriteMatrix", "is_conv1d"]
-
 
 def is_conv1d(module: nn.Module) -> bool:
     """Whether `module` is GPT-2's Conv1D: a linear map that stores its weight transposed."""

@@ -15,8 +15,6 @@ from .edit import Edit, OperationContext
 from .maps import diagonal, rotate, rotate_to, scale_heads, transport
 from .vector_ops import ablate, add, clamp, rank_one, set_projection
 
-__all__ = ["OPERATION_KINDS", "compile_edit"]
-
 OPERATION_KINDS: Final[dict[Operation, tuple[DirectionKind, ...]]] = {
     Operation.ADD: (DirectionKind.VECTOR,),
     Operation.ABLATE: (DirectionKind.VECTOR, DirectionKind.BASIS, DirectionKind.PROBE),

@@ -15,8 +15,6 @@ from steering.directions import DirectionKind
 from steering.documents import Intervention
 from steering.sites import SitePoint
 
-__all__ = ["Edit", "EditForm", "OperationContext", "Response", "identity_response"]
-
 
 class EditForm(IntEnum):
     """Which of the kernel's three forms an edit has; edits of one form share a table."""

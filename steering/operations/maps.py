@@ -11,8 +11,6 @@ from steering.documents import Diagonal, Rotate, RotateTo, ScaleHeads, Transport
 from .edit import Edit, EditForm, OperationContext, identity_response
 from .vector_ops import orthonormal
 
-__all__ = ["diagonal", "rotate", "rotate_to", "scale_heads", "transport"]
-
 
 def transport(context: OperationContext[Transport]) -> Edit:
     """h' = h + g [ s_shape (h V^T - m) C + s_mean b ]: Gaussian optimal transport and other maps.

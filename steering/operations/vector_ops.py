@@ -22,8 +22,6 @@ from steering.sites import Site
 
 from .edit import Edit, OperationContext, Response, identity_response
 
-__all__ = ["ablate", "add", "clamp", "orthonormal", "rank_one", "set_projection", "unit_rows"]
-
 
 def unit_rows(context: OperationContext[Intervention]) -> Tensor:
     """Orthonormal rows [r, d] spanning the direction: one for a vector, k for a basis.

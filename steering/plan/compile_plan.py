@@ -25,8 +25,6 @@ from steering.sites import Site, SitePoint
 from .plan import PlannedMonitor, SteeringPlan
 from .planned_intervention import Lane, PlannedEdit, PlannedGate, PlannedIntervention
 
-__all__ = ["MonitorUse", "Steer", "compile_gate", "compile_plan"]
-
 # The tensor of a direction that a gate reads.
 _READ_TENSOR: Final = {
     DirectionKind.VECTOR: "vector",

@@ -17,8 +17,6 @@ from steering.sites import Site, SitePoint
 
 from .planned_intervention import PlannedGate, PlannedIntervention
 
-__all__ = ["PlannedMonitor", "SteeringPlan"]
-
 _Gains = NDArray[np.float32]
 
 # What happens at these sites of the last layer reaches no later token, only the token's own logits.

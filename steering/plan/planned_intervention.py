@@ -26,8 +26,6 @@ from steering.operations import Edit, EditForm
 from steering.sites import Site, SitePoint
 from steering.tensor_bytes import tensor_bytes
 
-__all__ = ["Lane", "PlannedEdit", "PlannedGate", "PlannedIntervention"]
-
 _Vector = NDArray[np.float64]
 
 

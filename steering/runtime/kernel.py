@@ -15,18 +15,6 @@ from torch import Tensor
 
 from .selection import Selection
 
-__all__ = [
-    "GateRows",
-    "LowRankRows",
-    "combine",
-    "diagonal",
-    "gate_values",
-    "low_rank",
-    "project",
-    "restore_norm",
-    "turn",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class LowRankRows:

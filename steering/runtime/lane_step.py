@@ -15,8 +15,6 @@ from .kernel import GateRows, diagonal, gate_values, low_rank, restore_norm, tur
 from .selection import Selection
 from .tables import LaneTable
 
-__all__ = ["GateLog", "LaneStep"]
-
 _Columns = NDArray[np.int64]
 _Tokens = NDArray[np.int64]
 _Values = NDArray[np.float32]

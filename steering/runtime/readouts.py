@@ -12,8 +12,6 @@ from torch import Tensor
 from steering.plan import PlannedGate, PlannedMonitor
 from steering.sites import SitePoint
 
-__all__ = ["CaptureRead", "GateRead", "MonitorRead", "Readouts"]
-
 _Read = TypeVar("_Read")
 
 

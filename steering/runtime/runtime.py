@@ -21,8 +21,6 @@ from .readouts import Readouts
 from .step import StepEdits, StepRow, gain_matrix, prepare
 from .tables import PackedTables, pack
 
-__all__ = ["SteeringRuntime", "StepOutcome"]
-
 _Mask = NDArray[np.bool_]
 _Gains = NDArray[np.float32]
 

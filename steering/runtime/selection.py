@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BLOCK", "PRICES", "Selection", "TokenBlocks", "cut_tokens", "select"]
-
 BLOCK: Final = 32
 """Tokens in a block of a prompt."""
 

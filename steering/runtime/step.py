@@ -20,8 +20,6 @@ from .lane_step import GateLog, LaneStep
 from .selection import Selection, TokenBlocks, cut_tokens, select
 from .tables import LaneTable, PackedTables
 
-__all__ = ["StepEdits", "StepPart", "StepRow", "gain_matrix", "prepare"]
-
 _Gains = NDArray[np.float32]
 
 _FEW_TOKENS: Final = 0.5

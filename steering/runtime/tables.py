@@ -18,8 +18,6 @@ from steering.sites import SitePoint
 
 from .kernel import GateRows, LowRankRows
 
-__all__ = ["LaneTable", "PackedTables", "pack"]
-
 _Columns = NDArray[np.int64]
 
 

@@ -15,8 +15,6 @@ from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout
 from steering.sites import SitePoint
 
-__all__ = ["Probe", "Trace", "WatchedInput", "trace_forward"]
-
 
 class WatchedInput(StrEnum):
     """An input read by a hook of its own, so that it tells what really arrives."""

@@ -15,8 +15,6 @@ from steering.sites import Site, SitePoint
 
 from .probe import Probe, Trace, WatchedInput, trace_forward
 
-__all__ = ["self_check"]
-
 # One token per site, the last computed first: what a token's probe changes reaches only later
 # tokens, and of these none before its own probe, so one forward checks all sites of a layer.
 _PROBE_ROWS: Final = {

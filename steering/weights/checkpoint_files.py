@@ -18,8 +18,6 @@ from steering.tensor_bytes import tensor_bytes
 
 from .errors import CheckpointError
 
-__all__ = ["FLOAT_DTYPES", "INDEX_FILE", "CheckpointFiles", "Shard", "piece_of", "write_shard"]
-
 INDEX_FILE: Final = "model.safetensors.index.json"
 """Name of the file that says which shard holds which tensor."""
 

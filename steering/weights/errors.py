@@ -12,15 +12,6 @@ from __future__ import annotations
 
 from steering.errors import CoxswainError
 
-__all__ = [
-    "CentredWeightsError",
-    "CheckpointError",
-    "NotFoldableError",
-    "OutputExistsError",
-    "TiedEmbeddingsError",
-    "WeightEditError",
-]
-
 
 class WeightEditError(CoxswainError):
     """A checkpoint cannot be edited as asked.

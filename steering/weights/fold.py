@@ -16,18 +16,6 @@ from steering.sites import Site, SitePoint
 
 from .errors import NotFoldableError
 
-__all__ = [
-    "WRITE_SITES",
-    "GainedEdit",
-    "check_foldable",
-    "column_blocks",
-    "edits_by_point",
-    "fold_bias",
-    "fold_weight",
-    "is_affine",
-    "needs_bias",
-]
-
 _BLOCK_ITEMS: Final = 2**22
 
 

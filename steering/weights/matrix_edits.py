@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["amplify", "mean_row", "orthogonalize", "rosi", "rosi_calibrated", "unit"]
-
 
 def unit(direction: Tensor) -> Tensor:
     """The direction at length 1, float64 [d]."""

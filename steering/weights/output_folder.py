@@ -11,8 +11,6 @@ from pathlib import Path
 
 from .errors import OutputExistsError
 
-__all__ = ["check_output", "output_folder"]
-
 
 def check_output(target: Path, source: Path, *, replace: bool) -> None:
     """Refuse a target that may not be written.

@@ -19,16 +19,6 @@ from .fold import GainedEdit, column_blocks, fold_bias, fold_weight
 from .matrix_edits import mean_row
 from .write_tensor import WriteTensor
 
-__all__ = [
-    "Survival",
-    "UntiedEmbedding",
-    "WeightEdits",
-    "WeightNorms",
-    "edit_stored",
-    "refuse_centred",
-    "survey",
-]
-
 _CENTRED: Final = 0.01
 
 

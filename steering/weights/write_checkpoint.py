@@ -16,8 +16,6 @@ from steering.sites import SitePoint
 from .checkpoint_files import FLOAT_DTYPES, INDEX_FILE, Shard, piece_of, write_shard
 from .weight_edits import Survival, WeightEdits
 
-__all__ = ["copy_metadata", "write_weights"]
-
 
 def write_weights(edits: WeightEdits, folder: Path) -> dict[SitePoint, Survival]:
     """Write every shard under its name into `folder`, with the index.

@@ -16,8 +16,6 @@ from steering.sites import SitePoint
 from .checkpoint_files import CheckpointFiles
 from .errors import CheckpointError
 
-__all__ = ["WriteTensor", "locate_write_tensors"]
-
 _EXPERT: Final = re.compile(r"\.experts\.(\d+)(?=\.)")
 # What Mixtral's files call the parts that every other family's files name as the model does.
 _FILE_NAMES: Final = ((".block_sparse_moe.", ".mlp."), (".w2.", ".down_proj."))

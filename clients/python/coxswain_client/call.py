@@ -12,8 +12,6 @@ import httpx
 from httpx_retries import Retry
 from pydantic import BaseModel
 
-__all__ = ["Call", "below", "read_as"]
-
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)
 

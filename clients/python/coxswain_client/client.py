@@ -13,8 +13,6 @@ from .resources.registry import Aliases, Directions, Profiles
 from .resources.server import Audit, Keys, ServerInfo
 from .sender import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, AsyncSender, Connection, Sender
 
-__all__ = ["DEFAULT_BASE_URL", "AsyncCoxswain", "Coxswain"]
-
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 
 

@@ -13,8 +13,6 @@ from .call import Call
 from .sender import AsyncSender, Sender
 from .stream import AsyncStream, Stream
 
-__all__ = ["Endpoint", "Resource", "StreamEndpoint"]
-
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _S = TypeVar("_S", bound=Sender | AsyncSender, covariant=True)

@@ -27,29 +27,6 @@ from typing import Any
 
 import httpx
 
-__all__ = [
-    "APIConnectionError",
-    "APIStatusError",
-    "APIStreamError",
-    "APITimeoutError",
-    "AuthenticationError",
-    "BadRequestError",
-    "ConflictError",
-    "InsufficientStorageError",
-    "NotFoundError",
-    "PayloadTooLargeError",
-    "PermissionDeniedError",
-    "RateLimitError",
-    "RequestTimeoutError",
-    "ServerError",
-    "ServiceUnavailableError",
-    "SteeringClientError",
-    "UnprocessableError",
-    "UnsupportedMediaError",
-    "status_error",
-    "transport_error",
-]
-
 
 class SteeringClientError(Exception):
     """Base of every error of this package.

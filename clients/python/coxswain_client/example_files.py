@@ -19,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import SteeringClientError
 
-__all__ = ["ExampleFileError", "ExampleItem", "read_examples", "read_pairs"]
-
 _T = TypeVar("_T")
 _COLUMNS: Final = ("prompt", "text", "answer", "system")
 _MESSAGE_COLUMNS: Final = ("conversation", "role", "content")

@@ -14,8 +14,6 @@ from .call import Call
 from .errors import status_error, transport_error
 from .stream import AsyncStream, Stream
 
-__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_SECONDS", "AsyncSender", "Connection", "Sender"]
-
 _T = TypeVar("_T")
 
 DEFAULT_TIMEOUT_SECONDS: Final = 600.0

@@ -13,8 +13,6 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from .call import Call
 from .errors import APIConnectionError, APIStreamError, transport_error
 
-__all__ = ["AsyncStream", "Stream"]
-
 _T = TypeVar("_T")
 _DONE = "[DONE]"
 _CUT = "the stream ended before its closing event"

@@ -12,8 +12,6 @@ from coxswain_client.models.steering import AppliedSteering, SteeringOptions
 
 from .errors import SteeringMismatchError
 
-__all__ = ["Arm", "Role", "check_steering"]
-
 _PATH_FIELD: Final = "path"  # a profile's own when it is checked, the request's when it is used
 _GATE_STATES: Final = "states"  # differ by answer
 _TOLERANCE: Final = 1e-6  # of strengths, relative

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-__all__ = ["map_concurrently"]
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 

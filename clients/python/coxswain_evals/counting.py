@@ -20,8 +20,6 @@ from .suite import (
     TopicalMeasure,
 )
 
-__all__ = ["Counted", "Rows", "count", "distinct_share", "is_degenerate", "statistic_of", "task_of"]
-
 _WORD: Final = re.compile(r"\w+(?:['\u2019]\w+)*")
 _SENTENCE_END: Final = re.compile(r"[.!?\n]+")
 _LEAST_WORDS: Final = 3  # "Yes." twice is emphasis

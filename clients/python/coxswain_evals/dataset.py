@@ -11,8 +11,6 @@ from coxswain_client.models.generation import ChatMessage
 
 from .errors import SuiteError
 
-__all__ = ["Item", "read_items"]
-
 _Phrases = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 

@@ -14,15 +14,6 @@ from collections.abc import Sequence
 
 from coxswain_client.errors import SteeringClientError
 
-__all__ = [
-    "DoseError",
-    "EvaluationError",
-    "JudgeError",
-    "RunFolderError",
-    "SteeringMismatchError",
-    "SuiteError",
-]
-
 
 class EvaluationError(SteeringClientError):
     """An evaluation cannot go on; the message says what to change."""

@@ -15,16 +15,6 @@ from .run_folder import write_whole
 from .statistics import Difference, Estimate, difference
 from .suite import Measure, RateMeasure, TopicalMeasure
 
-__all__ = [
-    "Change",
-    "changes",
-    "estimate_text",
-    "render",
-    "render_comparison",
-    "table",
-    "write_report",
-]
-
 _INTERVALS = (
     "Brackets hold 95 % intervals: Wilson's for rates, bootstrap over items for everything else. "
     "Differences are from the no-op on the same items, with paired bootstrap intervals and, for "

@@ -15,8 +15,6 @@ from .run_folder import CellStore, RunFolder
 from .statistics import Difference, Estimate, difference, estimate
 from .suite import Measure, Suite
 
-__all__ = ["Measured", "Results"]
-
 _VERDICTS = "verdicts of "
 
 

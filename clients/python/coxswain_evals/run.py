@@ -26,8 +26,6 @@ from .suite import RateMeasure, Suite, TopicalMeasure
 from .suite_file import LoadedSuite
 from .tasks import Answering, Divergence, Scoring
 
-__all__ = ["run_suite"]
-
 _OnProgress = Callable[[str], None]
 
 

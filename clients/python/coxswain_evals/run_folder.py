@@ -15,8 +15,6 @@ from .arm import Arm
 from .dataset import Item
 from .errors import RunFolderError
 
-__all__ = ["Cell", "CellStore", "Row", "RunFolder", "write_whole"]
-
 _PLAN: Final = "plan.json"
 _RECORD: Final = "run.json"
 _CELLS: Final = "cells"

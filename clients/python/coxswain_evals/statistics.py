@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Difference", "Estimate", "Statistic", "Values", "difference", "estimate"]
-
 _CONFIDENCE: Final = 0.95
 _RESAMPLES: Final = 2000
 

@@ -8,24 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .judges import REFUSAL_PHRASES, EndpointSpec, KeywordSpec, LlamaGuardSpec
 
-__all__ = [
-    "DEFAULT_JUDGES",
-    "Addition",
-    "Controls",
-    "Dataset",
-    "DegenerateMeasure",
-    "DistinctMeasure",
-    "DivergenceMeasure",
-    "JudgeSpec",
-    "Measure",
-    "PerplexityMeasure",
-    "RateMeasure",
-    "Second",
-    "Suite",
-    "TopicalMeasure",
-    "Treatment",
-]
-
 JudgeSpec = Annotated[KeywordSpec | EndpointSpec | LlamaGuardSpec, Field(discriminator="kind")]
 
 DEFAULT_JUDGES: Final[dict[str, KeywordSpec]] = {

@@ -13,8 +13,6 @@ from .dataset import Item, read_items
 from .errors import SuiteError
 from .suite import DivergenceMeasure, PerplexityMeasure, RateMeasure, Suite, TopicalMeasure
 
-__all__ = ["LoadedSuite", "load_suite"]
-
 _Place = tuple[str | int, ...]
 
 

@@ -15,8 +15,6 @@ from .dataset import Item
 from .run_folder import Cell, Row
 from .suite import Suite
 
-__all__ = ["Answering", "Divergence", "Scoring", "split_thought"]
-
 
 def split_thought(text: str, thinking_end: str) -> tuple[str | None, str]:
     """A text's thought, None where there is none, and its answer.

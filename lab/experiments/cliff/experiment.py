@@ -13,8 +13,6 @@ from .judge import judge_rollouts
 from .probe import Probe, train_probe
 from .rollouts import Rollout, ThinkingLaboratory, roll_out
 
-__all__ = ["OUTCOME", "PUBLISHED", "run"]
-
 PUBLISHED: Final = "published"
 """Refused restricted questions against ordinary ones."""
 

@@ -30,8 +30,6 @@ from steering.sites import Site, SitePoint
 from .probe import Probe
 from .rollouts import Rollout, roll_out
 
-__all__ = ["PERCENTAGES", "HeadStudy"]
-
 PERCENTAGES: Final = (1.5, 3.0, 10.0, 20.0)
 _CAUSAL_FACTOR: Final = 0.001
 _DRAWS_PER_CONTROL: Final = 2  # times the draws of other controls: single heads differ much

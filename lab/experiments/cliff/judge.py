@@ -15,8 +15,6 @@ from steering.analysis import JudgeRule, num_selected, rank_rollouts
 from .probe import Probe
 from .rollouts import Rollout
 
-__all__ = ["FRACTIONS", "judge_rollouts"]
-
 FRACTIONS: Final = (0.017, 0.05, 0.125, 0.25, 0.5)
 _RESAMPLES: Final = 500
 

@@ -20,8 +20,6 @@ from steering.sites import Site, SitePoint
 
 from .rollouts import Rollout, ThinkingLaboratory
 
-__all__ = ["WINDOW", "Probe", "train_probe"]
-
 WINDOW = 40
 """Tokens before the answer that curves show."""
 

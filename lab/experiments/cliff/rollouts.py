@@ -15,8 +15,6 @@ from lab.organism import judge
 from steering.analysis import ThoughtSpan
 from steering.plan import SteeringPlan
 
-__all__ = ["Rollout", "ThinkingLaboratory", "roll_out"]
-
 
 class ThinkingLaboratory(Laboratory):
     """Encodes with the checkpoint's own tokenizer.

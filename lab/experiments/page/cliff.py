@@ -10,8 +10,6 @@ from lab.experiments.cliff.experiment import OUTCOME, PUBLISHED
 from .results import FOLDER
 from .tables import COLORS, cell, panels, svg, table
 
-__all__ = ["fields", "figures"]
-
 _Results = Mapping[int, Mapping[str, Any]]
 
 _PROBES: Final = {

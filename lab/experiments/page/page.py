@@ -10,8 +10,6 @@ from typing import Any, Final
 from . import cliff, rosi, styles, transport
 from .results import FOLDER, Results
 
-__all__ = ["PAGE", "render", "write_page"]
-
 PAGE: Final = "experiments.md"
 
 _TEMPLATES: Final = Path(__file__).parent

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["FOLDER", "Results", "load", "path_of", "write"]
-
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """By experiment and training seed, ascending."""
 

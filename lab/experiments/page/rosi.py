@@ -10,8 +10,6 @@ from lab.experiments.rosi import AIM_FRAMED, AIM_ORDINARY, DIRECT, FRAMED, KINDS
 
 from .tables import COLORS, cell, measured_table, panels, settings, svg, table
 
-__all__ = ["fields", "figures"]
-
 _Results = Mapping[int, Mapping[str, Any]]
 
 _COLUMNS: Final = {

@@ -10,8 +10,6 @@ from lab.experiments.styles import AXES
 
 from .tables import COLORS, cell, panels, svg, table
 
-__all__ = ["fields", "figures"]
-
 _Results = Mapping[int, Mapping[str, Any]]
 
 _TOPICAL: Final = "topical on ordinary prompts"

@@ -13,9 +13,6 @@ from matplotlib.figure import Figure
 from lab.experiments.estimate import Estimate
 from lab.experiments.observation import KL, PERPLEXITY
 
-__all__ = ["COLORS", "cell", "measured_table", "panels", "settings", "svg", "table"]
-
-
 COLORS: Final = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5")
 """Of lines, in order; told apart also by people who see colours differently."""
 

@@ -10,8 +10,6 @@ from lab.experiments.transport import EFFECT
 
 from .tables import COLORS, cell, measured_table, panels, settings, svg, table
 
-__all__ = ["fields", "figures"]
-
 _Results = Mapping[int, Mapping[str, Any]]
 _Rows = Iterable[Mapping[str, Any]]
 

@@ -24,13 +24,6 @@ from .convert import engine_requests
 from .prompts import Prompt, check_token_ids, encode_text, render_chat
 from .steering_choice import resolve_steering
 
-__all__ = [
-    "choose_analysed_steering",
-    "read_conversation",
-    "read_readouts",
-    "readable_request",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class _OpenChat:

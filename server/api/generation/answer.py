@@ -22,16 +22,6 @@ from server.engine.outputs import RequestOutput, TokenLogprob, TokenLogprobs
 from .outputs import ChoiceOutput
 from .run import GenerationRun
 
-__all__ = [
-    "chat_logprobs",
-    "chunk_events",
-    "completion_logprobs",
-    "describe_failure",
-    "prompt_logprobs",
-    "respond",
-    "whole_answer",
-]
-
 _ENTRY_BYTES: Final = 256  # of a token with its log-probabilities, in JSON
 _LEAST_LOGPROB: Final = -9999.0  # JSON has no minus infinity; vLLM writes the same
 _log = structlog.get_logger(__name__)

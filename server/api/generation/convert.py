@@ -24,16 +24,6 @@ from .prompts import Prompt, check_token_ids
 if TYPE_CHECKING:
     from server.engine.text import Tokenizer
 
-__all__ = [
-    "BOUNDARY_HEADER",
-    "EngineRequests",
-    "chat_sampling",
-    "check_room",
-    "completion_sampling",
-    "engine_requests",
-    "with_boundaries",
-]
-
 BOUNDARY_HEADER: Final = "X-Steering-Prompt-Tokens"
 """Says how to find where `prompt` ends, for harnesses that have no field of their own to say it.
 

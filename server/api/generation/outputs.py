@@ -22,8 +22,6 @@ from server.resolver.resolution import ResolvedSteering
 from steering.documents import PositionContext
 from steering.plan import SteeringPlan
 
-__all__ = ["ChoiceOutput", "check_steering_applied", "steering_report", "usage"]
-
 
 @dataclass(slots=True)
 class ChoiceOutput:

@@ -16,15 +16,6 @@ from server.engine.outputs import EngineInfo
 if TYPE_CHECKING:
     from server.engine.text import Tokenizer
 
-__all__ = [
-    "Prompt",
-    "check_message_count",
-    "check_token_ids",
-    "encode_text",
-    "read_prompts",
-    "render_chat",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

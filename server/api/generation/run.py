@@ -25,8 +25,6 @@ from .convert import engine_requests
 from .outputs import ChoiceOutput, check_steering_applied, steering_report, usage
 from .prompts import Prompt
 
-__all__ = ["GenerationRun", "prepare_run"]
-
 _Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
 _log = structlog.get_logger(__name__)
 

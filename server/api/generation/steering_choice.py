@@ -30,8 +30,6 @@ from server.resolver.errors import SteeringConflictError
 from server.resolver.resolution import ResolvedSteering
 from server.store.audit import Actor
 
-__all__ = ["PROFILE_HEADER", "choose_steering", "resolve_steering"]
-
 _HEADER: Final = "X-Steering-Profile"
 
 PROFILE_HEADER: Final[dict[str, Any]] = {

@@ -25,8 +25,6 @@ from .errors import (
     UnsupportedMediaError,
 )
 
-__all__ = ["MAX_DEPTH", "Bounds", "Desk", "Document", "check_media_type", "parse_json", "read_body"]
-
 _T = TypeVar("_T")
 
 MAX_DEPTH: Final = 64

@@ -20,8 +20,6 @@ from steering.errors import SteeringError
 
 from . import errors as api
 
-__all__ = ["ERROR_TABLE", "ErrorReply", "ErrorRow", "reply_to"]
-
 _INVALID: Final = "invalid_request_error"
 _PERMISSION: Final = "permission_error"
 _LIMIT: Final = "rate_limit_error"

@@ -31,32 +31,6 @@ from typing import Self
 
 from steering.errors import CoxswainError, shown
 
-__all__ = [
-    "BodyTimeoutError",
-    "BodyTooLargeError",
-    "CrossSiteError",
-    "DuplicateKeyError",
-    "HeadersTooLargeError",
-    "InternalError",
-    "InvalidHostError",
-    "InvalidJsonError",
-    "InvalidParameterError",
-    "InvalidUnicodeError",
-    "InvalidUrlError",
-    "MalformedBodyError",
-    "MissingParameterError",
-    "ModelNotFoundError",
-    "NotReadyError",
-    "RequestError",
-    "RouteNotFoundError",
-    "SteeringNotAppliedError",
-    "UnknownParameterError",
-    "UnsupportedMediaError",
-    "UnsupportedParameterError",
-    "UrlTooLongError",
-    "WrongMethodError",
-]
-
 
 class RequestError(CoxswainError):
     """A request that cannot be taken as it is."""

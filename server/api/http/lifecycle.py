@@ -14,8 +14,6 @@ from server.pools import Pool
 from server.store import Store
 from server.store.errors import StoreError, StoreReplacedError
 
-__all__ = ["Lifecycle", "StoreHealth"]
-
 _FRESH_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 1.0
 _log = structlog.get_logger(__name__)

@@ -10,8 +10,6 @@ from server.engine.errors import QueueFullError
 
 from .body import Bounds
 
-__all__ = ["MAX_CHARS_PER_TOKEN", "Limits", "Place", "Room"]
-
 MAX_CHARS_PER_TOKEN: Final = 12
 """No token has more characters than this on average over a text that is one."""
 

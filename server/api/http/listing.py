@@ -16,8 +16,6 @@ from steering.sites import Site, parse_site
 
 from .errors import InvalidParameterError, UnknownParameterError
 
-__all__ = ["IF_MATCH", "Listing", "Paging", "if_match", "reference", "reply"]
-
 _DEFAULT_LIMIT: Final = 50
 
 

@@ -27,8 +27,6 @@ from .errors import (
 from .lifecycle import Lifecycle
 from .limits import Room
 
-__all__ = ["AllowanceHeaders", "ErrorBoundary", "Gate", "is_request_id"]
-
 _MAX_HEADER_BYTES: Final = 16 * 1024
 _MAX_HEADERS: Final = 100
 _MAX_URL_BYTES: Final = 8 * 1024

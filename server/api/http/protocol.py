@@ -20,8 +20,6 @@ from typing import Any, ClassVar, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["BoundedProtocol", "bounded_protocol"]
-
 _LINGER_SECONDS: Final = 1.0
 
 

@@ -23,8 +23,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["DONE", "EventStream", "Numbered", "SendTimeoutError", "event_text", "until_disconnect"]
-
 DONE: Final = "[DONE]"
 
 _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}

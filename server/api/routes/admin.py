@@ -17,8 +17,6 @@ from server.api.schemas.keys import AuditEvent, Key, KeyRequest, NewKey
 from server.auth.permissions import Permission
 from server.store import KeySpec
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/v1/admin")
 
 _Body = Annotated[KeyRequest, Depends(OnceBody(KeyRequest))]

@@ -36,8 +36,6 @@ from steering.errors import InvalidFieldError
 from steering.plan import PlannedMonitor
 from steering.requirements import permission_of, permissions_to_read
 
-__all__ = ["router"]
-
 _MAX_RUNS: Final = 8192  # prompts x heads of one request; more goes through a job
 
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])

@@ -36,8 +36,6 @@ from server.resolver.resolver import with_readouts
 from steering.documents import Region
 from steering.plan import PlannedMonitor
 
-__all__ = ["router"]
-
 _MAX_SCORES: Final = 2**20
 
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])

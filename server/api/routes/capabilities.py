@@ -29,8 +29,6 @@ from steering.documents import (
 from steering.model_spec import ModelSpec
 from steering.sites import READ_ONLY_SITES, Site
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["Operations"])
 
 _FAMILIES: Final = (

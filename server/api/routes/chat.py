@@ -29,8 +29,6 @@ from server.auth.permissions import Permission, Principal
 from server.engine.outputs import RequestOutput
 from server.resolver.resolution import ResolvedSteering
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["OpenAI"])
 
 _Body = Annotated[

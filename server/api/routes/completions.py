@@ -33,8 +33,6 @@ from server.auth.permissions import Permission, Principal
 from server.engine.outputs import RequestOutput, TokenLogprobs
 from server.resolver.resolution import ResolvedSteering
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["OpenAI"])
 
 _BOUNDARY: Final[dict[str, Any]] = {

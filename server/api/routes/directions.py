@@ -40,8 +40,6 @@ from steering.directions import DirectionKind
 from steering.requirements import permission_of
 from steering.sites import Site
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/v1/steering/directions", tags=["Directions"])
 
 _MULTIPART: Final = "multipart/form-data"

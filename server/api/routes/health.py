@@ -10,8 +10,6 @@ from server.api.http.errors import NotReadyError
 from server.api.schemas.operations import Health
 from server.auth.permissions import Permission
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["Operations"])
 
 

@@ -21,8 +21,6 @@ from server.auth.permissions import Permission
 from server.jobs.manager import JobManager
 from server.store import JobRecord, JobStatus
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/v1/steering/jobs", tags=["Jobs"])
 
 _LAST_EVENT_ID: Final[dict[str, Any]] = {

@@ -17,8 +17,6 @@ from server.store import ProfileRecord, ProfileStatus, Store
 from server.store.errors import NotFoundError
 from steering.errors import SteeringError
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["OpenAI"])
 
 _PAGE = 200

@@ -27,8 +27,6 @@ from server.store import AliasRecord, ProfileRecord, ProfileStatus, ProfileStore
 from server.store.errors import ProfileNotFoundError
 from steering.documents import DirectionRef
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/v1/steering")
 
 _Target = Annotated[AliasTarget, Depends(JsonBody(AliasTarget))]

@@ -21,8 +21,6 @@ from server.api.schemas.tokenize import (
 )
 from server.auth.permissions import Permission
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["OpenAI"])
 
 _TokenizeBody = Annotated[

@@ -14,18 +14,6 @@ from .chat import MessageField
 from .fields import Count, Wire
 from .steering import SteeringFields, SteeringReport, WrittenMonitor
 
-__all__ = [
-    "CliffBody",
-    "Cliffs",
-    "Conversation",
-    "Heads",
-    "HeadsBody",
-    "Score",
-    "ScoreBody",
-    "Trace",
-    "TraceBody",
-]
-
 _MAX_READOUTS = 512
 
 

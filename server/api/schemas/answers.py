@@ -10,8 +10,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from server.store import Page as Found
 
-__all__ = ["Answer", "Failure", "Generated", "Moment", "Page", "Seconds"]
-
 _A = TypeVar("_A", bound="Answer")
 _R = TypeVar("_R")
 

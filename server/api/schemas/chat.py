@@ -14,16 +14,6 @@ from .fields import UNSUPPORTED, Count, Wire
 from .sampling import GenerationFields, Refused, only
 from .steering import AppliedSteering
 
-__all__ = [
-    "ChatChunk",
-    "ChatCompletion",
-    "ChatRequest",
-    "Message",
-    "MessageField",
-    "PromptLogprobs",
-    "Usage",
-]
-
 _MAX_MESSAGES = 2048
 
 

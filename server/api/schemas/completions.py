@@ -13,8 +13,6 @@ from .chat import PromptLogprobs, Usage
 from .sampling import GenerationFields
 from .steering import AppliedSteering
 
-__all__ = ["Completion", "CompletionChunk", "CompletionRequest"]
-
 _Prompt = str | tuple[int, ...]
 
 

@@ -25,8 +25,6 @@ from server.api.http.errors import (
     UnsupportedParameterError,
 )
 
-__all__ = ["UNSUPPORTED", "Count", "Wire", "WrittenAs", "read"]
-
 UNSUPPORTED: Final = "unsupported_parameter"
 """Type of a validator's error that becomes `UnsupportedParameterError`."""
 

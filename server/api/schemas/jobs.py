@@ -12,8 +12,6 @@ from server.store import JobRecord, JobStatus
 from .answers import Answer, Moment, Seconds
 from .fields import Wire
 
-__all__ = ["Job", "JobEvent", "JobRequest", "JobWithRequest"]
-
 
 class JobRequest(Wire):
     """A job to run; what stands beside `kind` is read by that kind, which `capabilities` lists."""

@@ -14,8 +14,6 @@ from server.store import KeyRecord
 from .answers import Answer, Moment, Seconds
 from .fields import Wire
 
-__all__ = ["AuditEvent", "Key", "KeyRequest", "NewKey"]
-
 _Name = Annotated[str, Field(max_length=256)]
 
 

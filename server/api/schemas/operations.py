@@ -21,8 +21,6 @@ from steering.documents import (
 )
 from steering.sites import Site
 
-__all__ = ["Capabilities", "Health", "Model", "ModelList"]
-
 _MODEL: Final[dict[str, Any]] = {
     "id": "coxswain-chat:cheerful",
     "object": "model",

@@ -15,21 +15,6 @@ from .answers import Answer, Seconds
 from .fields import Wire, WrittenAs
 from .steering import AppliedIntervention, WrittenIntervention, WrittenMonitor
 
-__all__ = [
-    "Alias",
-    "AliasDeleted",
-    "AliasTarget",
-    "Direction",
-    "DirectionForm",
-    "DirectionUploadBody",
-    "DirectionsArchived",
-    "Profile",
-    "ProfileDraft",
-    "ProfileValidation",
-    "ProfilesArchived",
-    "StoredDirection",
-]
-
 _Name = Annotated[str, Field(max_length=256)]
 _AXIS: Final[list[Any]] = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 

@@ -12,8 +12,6 @@ from server.api.http.errors import InvalidParameterError, UnsupportedParameterEr
 from .fields import UNSUPPORTED, Count, Wire
 from .steering import SteeringFields
 
-__all__ = ["GenerationFields", "Refused", "StreamOptions", "only"]
-
 _MAX_STOPS: Final = 16
 _MAX_STOP_CHARS: Final = 1000
 

@@ -11,15 +11,6 @@ from steering.sites import Site
 
 from .fields import Count, Wire, WrittenAs
 
-__all__ = [
-    "AppliedIntervention",
-    "AppliedSteering",
-    "SteeringFields",
-    "SteeringReport",
-    "WrittenIntervention",
-    "WrittenMonitor",
-]
-
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value

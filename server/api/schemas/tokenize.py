@@ -11,8 +11,6 @@ from server.api.http.errors import InvalidParameterError
 from .chat import MessageField
 from .fields import Count, Wire
 
-__all__ = ["DetokenizeRequest", "Detokenized", "TokenizeRequest", "Tokenized", "TokenizerInfo"]
-
 _Model = Annotated[str, Field(max_length=512)]
 
 

@@ -13,8 +13,6 @@ from steering.errors import UnsupportedArchitectureError
 
 from .spec import AttentionSpec
 
-__all__ = ["INSPECTED", "PAGED", "MaskRule", "inspect_attention", "inspected_attention"]
-
 PAGED: Final = "coxswain_paged"
 """Name under which `paged_attention` is registered; no mask function, so no mask is ever made."""
 

@@ -13,8 +13,6 @@ from .spec import AttentionSpec
 from .tiled import TiledLayer, TilePlanner
 from .varlen import VarlenLayer, VarlenPlanner
 
-__all__ = ["PagedAttention", "paged_attention"]
-
 
 class PagedAttention:
     """Keys and values of every layer, in `num_blocks` blocks of `block_size` tokens.

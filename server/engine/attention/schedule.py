@@ -8,15 +8,6 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "ScheduledSequence",
-    "SlotRun",
-    "StepHolder",
-    "runs_of",
-    "slots_to_clear",
-    "slots_to_write",
-]
-
 _Step = TypeVar("_Step")
 
 

@@ -20,8 +20,6 @@ from .schedule import (
 )
 from .spec import AttentionSpec
 
-__all__ = ["Span", "Tile", "TilePlanner", "TiledLayer", "TiledStep"]
-
 # Queries of one product: few enough that scores stay in the cache, enough to be worth a call.
 _MAX_QUERIES: Final = 32
 _MIN_QUERIES: Final = 16

@@ -15,8 +15,6 @@ from torch.nn.attention.varlen import varlen_attn
 from .schedule import ScheduledSequence, StepHolder, slots_to_write
 from .spec import AttentionSpec
 
-__all__ = ["VarlenLayer", "VarlenPlanner", "VarlenStep"]
-
 _MAX_HEAD_DIM: Final = 256
 
 

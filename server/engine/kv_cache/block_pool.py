@@ -8,8 +8,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BlockPool"]
-
 _Ranks = NDArray[np.int64]
 
 # Ranks in ascending order: blank, time of last use, reserved (either of these plus 2^61), held.

@@ -11,8 +11,6 @@ from server.engine.request import Request
 
 from .block_pool import BlockPool
 
-__all__ = ["KVCacheManager"]
-
 _MAX_HEADROOM_TOKENS: Final = 512  # Of an answer's length, how much room is reserved ahead.
 _HASH_BYTES: Final = 32
 

@@ -15,8 +15,6 @@ from steering.errors import SteeringError
 from steering.weights import CheckpointFiles
 from steering.weights.errors import WeightEditError
 
-__all__ = ["check_checkpoint", "reading"]
-
 _PLAIN: Final = (OSError, ValueError, RuntimeError, ImportError)
 """Errors whose text says what is wrong without their name."""
 

@@ -34,8 +34,6 @@ from .pretrained import load_weights, read_config
 from .residual_norms import measure_residual_norms, neutral_tokens
 from .rope import freeze_longrope, refuse_dynamic_rope
 
-__all__ = ["LoadedModel", "load"]
-
 _log = structlog.get_logger(__name__)
 
 

@@ -17,15 +17,6 @@ from server.engine.attention import AttentionSpec
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 
-__all__ = [
-    "KVMemory",
-    "context_limit",
-    "free_device_bytes",
-    "free_memory_bytes",
-    "keep_freed_memory",
-    "plan_kv_memory",
-]
-
 _MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 # glibc's malloc.h

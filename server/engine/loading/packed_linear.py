@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from steering.layout.layout import is_conv1d
 
-__all__ = ["linear_weight_bytes", "pack_linear"]
-
 _PACKABLE: Final = (torch.bfloat16, torch.float32)
 
 

@@ -12,14 +12,6 @@ import torch
 from server.engine.attention import AttentionSpec
 from server.engine.errors import ModelLoadError
 
-__all__ = [
-    "physical_cores",
-    "placement_summary",
-    "resolve_device",
-    "resolve_device_map",
-    "resolve_dtype",
-]
-
 _STRATEGIES: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 _DTYPES: Final = {
     "float32": torch.float32,

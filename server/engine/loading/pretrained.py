@@ -39,8 +39,6 @@ from .checkpoint import reading
 from .memory import free_device_bytes
 from .placement import resolve_device, resolve_device_map, resolve_dtype
 
-__all__ = ["load_weights", "read_config"]
-
 _log = structlog.get_logger(__name__)
 
 _LEFT_OUT: Final = re.compile(

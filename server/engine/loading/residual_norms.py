@@ -15,8 +15,6 @@ from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout
 from steering.sites import Site, SitePoint, sole_layer
 
-__all__ = ["NEUTRAL_TEXTS", "measure_residual_norms", "neutral_tokens"]
-
 _log = structlog.get_logger(__name__)
 
 NEUTRAL_TEXTS: Final = (

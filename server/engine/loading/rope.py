@@ -14,8 +14,6 @@ from torch import nn
 
 from steering.errors import UnsupportedArchitectureError
 
-__all__ = ["freeze_longrope", "refuse_dynamic_rope"]
-
 _LONGROPE: Final = "longrope"
 _FROZEN: Final = "longrope, frozen"
 

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["argmax", "draw", "draw_filtered", "largest", "nth_equal"]
-
 _BLOCK: Final = 128
 _TRIES: Final = (1024, 8192)  # on the CPU, before all entries of a row are sorted
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from server.engine.request import Request, TokenCounts
 from server.engine.sampling import SamplingParams
 
-__all__ = ["LogitEdits"]
-
 
 @dataclass(frozen=True, eq=False)
 class LogitEdits:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from server.engine.outputs import TokenLogprob, TokenLogprobs
 
-__all__ = ["PositionLogprobs", "pack_logprobs", "prompt_logprobs", "unpack_logprobs"]
-
 _SLICE_ROWS: Final = 256  # bounds the float32 copy of prompt logits
 
 

@@ -15,8 +15,6 @@ from .drawing import argmax, draw, draw_filtered
 from .logprobs import PositionLogprobs, pack_logprobs, unpack_logprobs
 from .sampling_batch import SamplingBatch
 
-__all__ = ["SampledToken", "Sampler"]
-
 _CPU_ROWS: Final = 16  # at a time: their intermediate results stay in the processor's cache
 
 

@@ -14,8 +14,6 @@ from server.engine.request import Request
 
 from .logit_edits import LogitEdits
 
-__all__ = ["SamplingBatch", "uniform"]
-
 
 @dataclass(frozen=True, eq=False)
 class SamplingBatch:

@@ -8,8 +8,6 @@ from server.engine.errors import InvalidSamplingError, PromptTooLongError, Reque
 from server.engine.request import GenerationRequest, Request
 from server.engine.sampling import SamplingParams
 
-__all__ = ["SchedulerLimits", "check_length", "check_request"]
-
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:

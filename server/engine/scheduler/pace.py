@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self
 
-__all__ = ["Pace", "SpeedMeter", "Work", "num_pairs"]
-
 _FIRST_TOKENS: Final = 32
 """Tokens that fit into `max_chunk_seconds` before anything has been measured."""
 

@@ -16,8 +16,6 @@ from .scheduler_output import ScheduledRequest, SchedulerOutput, StepBuilder
 from .steering_slots import SteeringSlots
 from .waiting_queue import WaitingQueue
 
-__all__ = ["Scheduler"]
-
 _BESIDE: Final = 8
 """Share of a step, as 1 / n, that a lower priority may add to a higher one's."""
 

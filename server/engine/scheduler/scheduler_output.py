@@ -10,8 +10,6 @@ from server.engine.request import Request
 
 from .pace import Pace, Work, num_pairs
 
-__all__ = ["ScheduledRequest", "SchedulerOutput", "StepBuilder"]
-
 _LEAST_CHUNK: Final = 16
 """Tokens a chunk has however long they take, and a multiple of which it has where time cuts it."""
 

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from steering.plan import SteeringPlan
     from steering.runtime import SteeringRuntime
 
-__all__ = ["RuntimeSlots", "SteeringSlots"]
-
 
 class SteeringSlots(Protocol):
     """Places for live edits: a request runs only while it holds those of its plan."""

@@ -10,8 +10,6 @@ from server.engine.request import Priority, Request
 
 from .admission import SchedulerLimits
 
-__all__ = ["WaitingQueue"]
-
 
 class WaitingQueue:
     """Requests by priority, then by arrival; a preempted request is back in its old place."""

@@ -14,8 +14,6 @@ from server.engine.errors import RequestRejectedError
 from .chat_template import Message
 from .protected_tokens import ProtectedTokens
 
-__all__ = ["ChatRenderer", "RenderedText", "TurnSpan"]
-
 _MAX_OPENING: Final = 128  # characters of a marker's alias and of space after it
 
 

@@ -11,8 +11,6 @@ from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from server.engine.errors import RequestRejectedError
 
-__all__ = ["ChatTemplate", "Message", "read_legacy_template"]
-
 Message = Mapping[str, str]
 
 _DEFAULT: Final = "default"

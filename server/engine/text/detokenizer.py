@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["Detokenizer", "StopStrings"]
-
 _REPLACEMENT: Final = "\ufffd"
 _LOOK_BACK: Final = 16
 _CONTEXT_TOKENS: Final = 5

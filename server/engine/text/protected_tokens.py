@@ -9,8 +9,6 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer as Backend
 
-__all__ = ["ProtectedTokens"]
-
 
 class ProtectedTokens:
     """Special tokens under names nobody can write.

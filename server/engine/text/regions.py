@@ -9,8 +9,6 @@ from steering.documents import Region
 
 from .chat_renderer import TurnSpan
 
-__all__ = ["RegionTracker", "label_regions", "label_roles"]
-
 _THINKING: Final = int(Region.ASSISTANT | Region.THINKING)
 _ANSWER: Final = int(Region.ASSISTANT | Region.ANSWER)
 

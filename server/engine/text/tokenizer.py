@@ -19,8 +19,6 @@ from .detokenizer import Detokenizer
 from .protected_tokens import ProtectedTokens
 from .regions import RegionTracker, label_regions, label_roles
 
-__all__ = ["THINKING_MARKERS", "EncodedChat", "Tokenizer"]
-
 THINKING_MARKERS: Final = ("<think>", "</think>")
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
 _METASPACE: Final = "\u2581"

@@ -19,8 +19,6 @@ from server.measure.probe import YesOrNo, plan_probe
 from server.measure.rollout import Rollout
 from steering.plan import PlannedMonitor, SteeringPlan
 
-__all__ = ["CLIFF", "MAX_CONVERSATIONS", "CliffJob"]
-
 MAX_CONVERSATIONS: Final = 20_000
 
 

@@ -25,8 +25,6 @@ from steering.fit.fitters.probe import fit_probe
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint
 
-__all__ = ["CLIFF_PROBE", "CliffProbeJob", "CliffProbeQuery", "fit_cliff_probe"]
-
 
 def _text(value: Any) -> Any:
     if not isinstance(value, str):

@@ -34,8 +34,6 @@ from steering.fit import (
 )
 from steering.sites import SitePoint
 
-__all__ = ["FIT", "FitRun"]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Fitted:

@@ -18,8 +18,6 @@ from server.measure.instrument import Instrument
 from server.measure.probe import plan_probe
 from steering.plan import PlannedMonitor
 
-__all__ = ["HEADS", "MAX_PROMPTS", "HeadsJob"]
-
 MAX_PROMPTS: Final = 2048
 
 

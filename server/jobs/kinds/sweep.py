@@ -21,8 +21,6 @@ from steering.documents import AnyIntervention, Document, Number, PositionContex
 from steering.errors import shown
 from steering.plan import SteeringPlan, compile_plan
 
-__all__ = ["MAX_STRENGTHS", "SWEEP", "SweepData", "SweepJob"]
-
 MAX_STRENGTHS: Final = 64
 _MAX_PROMPTS: Final = 1024
 

@@ -15,8 +15,6 @@ from pydantic_core import CoreSchema, core_schema
 from steering.documents import Document, UnplacedError, read_at, refused
 from steering.errors import InvalidFieldError, shown
 
-__all__ = ["Example", "Message", "example_list", "place_examples"]
-
 _ROLES: Final = ("system", "user", "assistant")
 _WORD: Final = re.compile(r"\w+")
 

@@ -15,19 +15,6 @@ from steering.errors import FitError, InvalidFieldError
 
 from .example import Example, place_examples
 
-__all__ = [
-    "DEFAULT_VALIDATION",
-    "MAX_EXAMPLES",
-    "MIN_TRAIN",
-    "MIN_VALIDATION",
-    "SIDES",
-    "ContrastData",
-    "ContrastSets",
-    "Examples",
-    "Pair",
-    "ValidationData",
-]
-
 MAX_EXAMPLES: Final = 4096
 """Most examples of one set: their activations at every candidate layer are held in memory."""
 

@@ -17,8 +17,6 @@ from steering.errors import InvalidFieldError, shown
 
 from .example import Example
 
-__all__ = ["ExamplePrompts", "ReadPrompt", "ReadToken", "TokenChoice", "TokenKind"]
-
 _PROBES: Final = ("a", "7", "?")  # contents that share no last character
 
 

@@ -17,8 +17,6 @@ from steering.sites import SitePoint
 
 from .data import FitData, PromptSets
 
-__all__ = ["FitActivations", "SideActivations", "read_all", "read_prompts"]
-
 _ByLayer = Mapping[int, Tensor]
 
 

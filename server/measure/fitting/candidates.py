@@ -28,8 +28,6 @@ from .effects import reading_vector
 from .options import SelectionRule
 from .request import FitRequest
 
-__all__ = ["FittedCandidate", "choose", "fit_at", "fit_candidate"]
-
 _NO_DEPTH: Final = 2.0  # beyond the last layer of any model
 
 

@@ -11,8 +11,6 @@ from server.measure.examples.prompts import ExamplePrompts, ReadPrompt
 from steering.errors import FitError
 from steering.fit import DataSummary
 
-__all__ = ["MAX_VALUES", "FitData", "PromptSet", "PromptSets"]
-
 MAX_VALUES: Final = 2**30
 """Most numbers of the activations of one fit: 4 GiB in float32."""
 

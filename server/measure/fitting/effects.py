@@ -24,8 +24,6 @@ from .data import FitData
 from .options import SelectionRule
 from .request import FitRequest
 
-__all__ = ["FitEffects", "derive_behaviour_tokens", "dose_resid_norms", "reading_vector"]
-
 _WRITES: Final = (Site.RESID_PRE, Site.ATTN_OUT, Site.MLP_OUT)
 _FIELDS: Final[dict[Operation, dict[str, Any]]] = {Operation.ROTATE_TO: {"angle": 0.0}}
 _Prompts = tuple[tuple[int, ...], ...]

@@ -35,8 +35,6 @@ from steering.fit import Method
 from steering.fit.selection import MAX_KL
 from steering.sites import Site
 
-__all__ = ["JOB_OPTIONS", "FitOptions", "JobOptions", "SelectionRule", "stored_vectors"]
-
 
 class SelectionRule(StrEnum):
     """How a layer and a position are chosen; see `steering.fit.selection`."""

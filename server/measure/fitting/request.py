@@ -37,8 +37,6 @@ from steering.sites import Site, sole_layer
 from .data import FitData
 from .options import FitOptions, SelectionRule
 
-__all__ = ["SELECT", "FitExamples", "FitJob", "FitRequest"]
-
 SELECT: Final = "select"
 _LAYERS: Final = {"type": "array", "items": {"type": "integer"}, "minItems": 1, "uniqueItems": True}
 _RANGE: Final = LayerRange.model_json_schema()

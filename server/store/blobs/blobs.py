@@ -10,8 +10,6 @@ from typing import Final, Protocol
 
 from server.store.errors import CorruptArtifactError
 
-__all__ = ["DIGEST_PATTERN", "Blob", "BlobStore", "corrupt"]
-
 DIGEST_PATTERN: Final = re.compile(r"[0-9a-f]{64}")
 
 

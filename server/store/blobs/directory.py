@@ -17,8 +17,6 @@ from server.store.errors import InsufficientStorageError, StoreUnavailableError
 
 from .blobs import DIGEST_PATTERN, Blob, corrupt
 
-__all__ = ["DEFAULT_LOW_WATER_BYTES", "BlobDirectory"]
-
 DEFAULT_LOW_WATER_BYTES: Final = 256 * 1024 * 1024
 """Free space that uploads leave untouched, so that the database and the logs can go on."""
 

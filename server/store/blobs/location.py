@@ -11,8 +11,6 @@ from server.store.errors import StoreError
 from .blobs import BlobStore
 from .directory import BlobDirectory
 
-__all__ = ["open_blobs"]
-
 _OBJECT_SCHEMES: Final = ("s3", "gs", "az")
 
 

@@ -24,8 +24,6 @@ from .blobs import DIGEST_PATTERN, Blob, corrupt
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-__all__ = ["BlobObjects"]
-
 _FULL: Final = ("os error 28", "os error 122", "StorageFull", "QuotaExceeded", "507 ")
 _QUARANTINE: Final = "quarantine"
 _RETRIES: Final[RetryConfig] = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}

@@ -27,8 +27,6 @@ from .pruning import PrunedJobs, prune_jobs
 from .record import JobEvent, JobRecord, JobSpec, JobStatus
 from .tables import JobEventRow, JobRow
 
-__all__ = ["JobStore", "add_event", "find_job"]
-
 _ID: Final = re.compile(r"job-[0-9a-f]{32}")
 _MAX_EVENTS: Final = 500
 

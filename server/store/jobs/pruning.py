@@ -17,8 +17,6 @@ from server.store.tables import DirectionRow
 from .record import FINAL_STATUSES
 from .tables import JobEventRow, JobRow, JobValueRow
 
-__all__ = ["PrunedJobs", "prune_jobs"]
-
 _BATCH: Final = 200
 _ENDED: Final = tuple(sorted(status.value for status in FINAL_STATUSES))
 

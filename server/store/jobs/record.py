@@ -10,8 +10,6 @@ from typing import Any, Final, Self
 
 from .tables import JobEventRow, JobRow
 
-__all__ = ["FINAL_STATUSES", "ClaimedJob", "JobEvent", "JobRecord", "JobSpec", "JobStatus"]
-
 
 class JobStatus(StrEnum):
     """The stage of a job's life."""

@@ -23,8 +23,6 @@ from .jobs import add_event, find_job
 from .record import ClaimedJob, JobRecord, JobStatus
 from .tables import JobRow, JobValueRow
 
-__all__ = ["MAX_VALUE_BYTES", "JobRuns"]
-
 MAX_VALUE_BYTES: Final = 16 * 2**20
 """Longest JSON text of one value that a job remembers."""
 

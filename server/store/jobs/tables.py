@@ -10,8 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from server.store.tables import ROW_ID, Base
 
-__all__ = ["JobEventRow", "JobRow", "JobValueRow"]
-
 _JOB_ID: Final = String(40)
 _NULLABLE_JSON: Final = JSON(none_as_null=True)
 

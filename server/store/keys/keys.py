@@ -25,8 +25,6 @@ from server.store.tables import KeyRow
 
 from .record import KeyRecord, KeySpec, MintedKey
 
-__all__ = ["KeyStore"]
-
 _DUMMY_DIGEST: Final = bytes(32)
 
 

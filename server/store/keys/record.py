@@ -11,8 +11,6 @@ from server.store.names import check_name, check_text
 from server.store.tables import KeyRow
 from steering.errors import InvalidFieldError
 
-__all__ = ["KeyRecord", "KeySpec", "MintedKey"]
-
 _MAX_REQUESTS_PER_MINUTE: Final = 1_000_000
 
 

@@ -25,8 +25,6 @@ from steering.documents import DirectionRef
 from .profiles import ProfileStore
 from .records import ProfileRecord
 
-__all__ = ["AliasRecord", "AliasStore"]
-
 
 @dataclass(frozen=True, slots=True)
 class AliasRecord:

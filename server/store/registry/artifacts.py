@@ -17,8 +17,6 @@ from server.store.database import Database, serialize
 from server.store.errors import ConflictError
 from server.store.tables import DirectionRow
 
-__all__ = ["DEFAULT_GRACE", "ArtifactCheck", "Artifacts", "Collected"]
-
 DEFAULT_GRACE: Final = timedelta(hours=24)
 """Age below which a file without a row counts as an upload in progress."""
 

@@ -24,8 +24,6 @@ from steering.sites import Site
 from .records import DirectionRecord, SaveResult
 from .version_table import VersionTable
 
-__all__ = ["DirectionLoader", "DirectionStore"]
-
 DirectionLoader = Callable[[bytes, DirectionRecord], Direction]
 """Reads a blob into a direction; given in by the application, so that the store knows no format."""
 

@@ -18,8 +18,6 @@ from steering.sites import Site, SitePoint
 
 from .records import write_norms
 
-__all__ = ["PinnedProfile", "pin"]
-
 
 @dataclass(frozen=True, slots=True)
 class PinnedProfile:

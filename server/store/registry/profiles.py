@@ -23,8 +23,6 @@ from .pinning import PinnedProfile, pin
 from .records import ProfileRecord, ProfileStatus, SaveResult
 from .version_table import VersionTable
 
-__all__ = ["ProfileStore"]
-
 _MAX_DESCRIPTION_LENGTH: Final = 2000
 _IS_PUBLISHED: Final = ProfileRow.published_at.is_not(None)
 _OF_STATUS: Final = {

@@ -13,15 +13,6 @@ from steering.directions import DirectionKind
 from steering.documents import Profile, ProfileDocument
 from steering.sites import Site, SitePoint
 
-__all__ = [
-    "DirectionRecord",
-    "ProfileRecord",
-    "ProfileStatus",
-    "SaveResult",
-    "read_norms",
-    "write_norms",
-]
-
 _T = TypeVar("_T")
 
 

@@ -13,8 +13,6 @@ from server.store.names import Noun
 from server.store.page import Listing, Page
 from server.store.tables import NameRow, VersionedRow
 
-__all__ = ["VersionTable"]
-
 _Row = TypeVar("_Row", bound=VersionedRow)
 _Record = TypeVar("_Record")
 

@@ -14,8 +14,6 @@ from steering.sites import Site
 
 from .pca import oriented
 
-__all__ = ["fit_angular_plane"]
-
 
 def fit_angular_plane(
     positive: Mapping[int, Tensor],

@@ -17,14 +17,6 @@ from steering.sites import Site
 
 from .pca import PooledPca, pooled_pca
 
-__all__ = [
-    "DEFAULT_MAX_STRETCH",
-    "DEFAULT_RANK",
-    "DEFAULT_SHRINKAGE",
-    "fit_gaussian_transport",
-    "gaussian_map",
-]
-
 _FLOOR: Final = 1e-6
 
 _ROUNDING: Final = torch.finfo(torch.float64).eps

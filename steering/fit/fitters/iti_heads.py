@@ -18,8 +18,6 @@ from steering.sites import Site
 
 from .probe import logistic_regression
 
-__all__ = ["check_held_out", "check_top_k", "fit_iti_heads"]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Head:

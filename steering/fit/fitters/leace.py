@@ -12,8 +12,6 @@ from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction, require_gap
 from steering.sites import Site
 
-__all__ = ["fit_leace"]
-
 
 def fit_leace(
     positive: Tensor,

@@ -14,8 +14,6 @@ from steering.fit.fitted import fitted_direction
 from steering.fit.number_range import NumberRange
 from steering.sites import Site
 
-__all__ = ["fit_linear_act"]
-
 _STD: Final = NumberRange(0.0, has_high=False)
 
 

@@ -11,8 +11,6 @@ from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction, require_gap
 from steering.sites import Site
 
-__all__ = ["fit_mean_centring", "fit_mean_difference"]
-
 
 def fit_mean_difference(
     positive: Tensor,

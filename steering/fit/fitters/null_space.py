@@ -14,8 +14,6 @@ from steering.fit.fitted import fitted_direction, require_gap
 from steering.fit.number_range import POSITIVE, SHARE
 from steering.sites import Site
 
-__all__ = ["fit_null_space"]
-
 
 def fit_null_space(
     positive: Tensor,

@@ -15,8 +15,6 @@ from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction
 from steering.sites import Site
 
-__all__ = ["PooledPca", "check_rank", "fit_pair_pca", "fit_pca", "oriented", "pooled_pca"]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PooledPca:

@@ -16,8 +16,6 @@ from steering.fit.number_range import POSITIVE
 from steering.fit.separation import FloatArray
 from steering.sites import Site
 
-__all__ = ["fit_probe", "logistic_regression"]
-
 _MAX_SLOPE: Final = 1e-5
 
 

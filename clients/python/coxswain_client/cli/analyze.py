@@ -19,8 +19,6 @@ from .jobs import finished_job, show_or_watch
 from .options import argument, client_of, failure, group, in_file, option, out_file, without_blanks
 from .output import show
 
-__all__ = ["analyze"]
-
 analyze = group("Look inside the model: traces, refusal cliffs, attention heads.")
 
 _File = Annotated[Path, argument("FILE", exists=True, dir_okay=False)]

@@ -14,8 +14,6 @@ from . import analyze, evaluate, jobs, registry
 from .options import AsJson, argument, client_of, group, option, without_blanks
 from .output import all_pages, show, show_table
 
-__all__ = ["app", "main"]
-
 app = group("Talk to a Coxswain server.", context_settings={"auto_envvar_prefix": "COXCTL"})
 _KEY_COLUMNS = ("id", "name", "scopes", "default_profile", "requests_per_minute", "revoked_at")
 

@@ -13,8 +13,6 @@ from coxswain_client.client import AsyncCoxswain
 
 from .options import argument, failure, group, option
 
-__all__ = ["evaluate"]
-
 _NEEDED = ("coxswain_evals", "matplotlib", "scipy", "yaml")
 
 evaluate = group("Measure steering beside its controls.")

@@ -18,8 +18,6 @@ from coxswain_client.models.jobs import Job, JobEvent
 from .options import AsJson, argument, client_of, failure, group, in_file, option, without_blanks
 from .output import all_pages, show, show_table
 
-__all__ = ["finished_job", "fit", "jobs", "show_or_watch"]
-
 _MESSAGE_CHARS = 60
 _COLUMNS = ("id", "kind", "name", "status", "progress", "message")
 

@@ -11,18 +11,6 @@ from typer.core import TyperGroup
 from coxswain_client.client import Coxswain
 from coxswain_client.errors import SteeringClientError
 
-__all__ = [
-    "AsJson",
-    "argument",
-    "client_of",
-    "failure",
-    "group",
-    "in_file",
-    "option",
-    "out_file",
-    "without_blanks",
-]
-
 _READABLE: dict[str, Any] = {"exists": True, "dir_okay": False}
 
 

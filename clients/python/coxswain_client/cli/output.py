@@ -10,8 +10,6 @@ import typer
 
 from coxswain_client.models.record import Page, Record
 
-__all__ = ["all_pages", "show", "show_table"]
-
 _T = TypeVar("_T")
 
 

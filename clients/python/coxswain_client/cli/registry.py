@@ -11,8 +11,6 @@ import typer
 from .options import AsJson, argument, client_of, failure, group, option, out_file, without_blanks
 from .output import all_pages, show, show_table
 
-__all__ = ["aliases", "directions", "profiles"]
-
 _DIRECTION_COLUMNS = ("name", "version", "kind", "site", "layers", "width", "sha256")
 _PROFILE_COLUMNS = ("name", "version", "status", "description")
 _ALIAS_COLUMNS = ("alias", "profile")

@@ -9,19 +9,6 @@ from pydantic import Field
 from .record import Generated, Record
 from .steering import AppliedSteering
 
-__all__ = [
-    "AverageCliff",
-    "Cliffs",
-    "Heads",
-    "RankedHead",
-    "Readout",
-    "RolloutCliff",
-    "Score",
-    "ScoredToken",
-    "Trace",
-    "TracedToken",
-]
-
 
 class ScoredToken(Record):
     """One token of known text.

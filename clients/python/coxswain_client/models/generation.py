@@ -9,19 +9,6 @@ from pydantic import Field
 from .record import Generated, Record
 from .steering import AppliedSteering
 
-__all__ = [
-    "ChatChunk",
-    "ChatCompletion",
-    "ChatMessage",
-    "Choice",
-    "ChunkChoice",
-    "Completion",
-    "CompletionChoice",
-    "Delta",
-    "Message",
-    "Usage",
-]
-
 
 class ChatMessage(TypedDict):
     """One turn of a chat, as sent."""

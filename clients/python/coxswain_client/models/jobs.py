@@ -8,8 +8,6 @@ from pydantic import Field
 
 from .record import Record
 
-__all__ = ["Job", "JobEvent"]
-
 _FINAL = frozenset({"succeeded", "failed", "cancelled", "interrupted"})
 
 

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from .record import Record
 
-__all__ = ["Alias", "Archived", "Direction", "PlanReport", "Profile"]
-
 
 class Direction(Record):
     """A version of a direction, without its tensors."""

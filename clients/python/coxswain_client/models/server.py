@@ -6,8 +6,6 @@ from typing import Any
 
 from .record import Record
 
-__all__ = ["AuditEvent", "Key", "Model", "NewKey", "Tokens"]
-
 
 class Model(Record):
     """A name that a request's `model` may have: the model, or the model under a profile."""

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from .record import Record
 
-__all__ = ["AppliedSteering", "Gate", "Intervention", "Monitor", "SteeredTokens", "SteeringOptions"]
-
 
 class Gate(TypedDict, total=False):
     """When an intervention acts; `per`, `direction` and `threshold` are required.

@@ -12,8 +12,6 @@ from coxswain_client.models.generation import ChatMessage
 from coxswain_client.models.steering import Monitor, SteeringOptions
 from coxswain_client.sender import AsyncSender, Sender
 
-__all__ = ["Analysis"]
-
 _S = TypeVar("_S", bound=Sender | AsyncSender)
 _PATH = "/v1/steering/analyze"
 

@@ -11,8 +11,6 @@ from coxswain_client.models.generation import ChatChunk, ChatCompletion, ChatMes
 from coxswain_client.models.steering import Intervention, SteeringOptions
 from coxswain_client.sender import AsyncSender, Sender
 
-__all__ = ["Generation"]
-
 _S = TypeVar("_S", bound=Sender | AsyncSender)
 
 

@@ -18,8 +18,6 @@ from coxswain_client.models.jobs import Job, JobEvent
 from coxswain_client.models.record import Page
 from coxswain_client.sender import AsyncSender, Sender
 
-__all__ = ["AsyncJobs", "Jobs"]
-
 _S = TypeVar("_S", bound=Sender | AsyncSender)
 _PATH: Final = "/v1/steering/jobs"
 _MAX_CUTS: Final = 5

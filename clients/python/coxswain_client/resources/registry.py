@@ -15,8 +15,6 @@ from coxswain_client.models.registry import Alias, Archived, Direction, PlanRepo
 from coxswain_client.models.steering import Intervention
 from coxswain_client.sender import AsyncSender, Sender
 
-__all__ = ["Aliases", "Directions", "Profiles"]
-
 _S = TypeVar("_S", bound=Sender | AsyncSender)
 _DIRECTIONS = "/v1/steering/directions"
 _PROFILES = "/v1/steering/profiles"

@@ -14,8 +14,6 @@ from coxswain_client.models.record import Page
 from coxswain_client.models.server import AuditEvent, Key, Model, NewKey, Tokens
 from coxswain_client.sender import AsyncSender, Sender
 
-__all__ = ["Audit", "Keys", "ServerInfo"]
-
 _S = TypeVar("_S", bound=Sender | AsyncSender)
 _KEYS = "/v1/admin/keys"
 _AUDIT = "/v1/admin/audit"

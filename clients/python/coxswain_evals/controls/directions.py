@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Tensors = Mapping[str, NDArray[np.float32]]
 
-__all__ = ["ControlDirections", "read_tensors", "turned", "write_tensors"]
-
 _TAG: Final = "evaluation-control"
 _MAX_NAME: Final = 64
 # Tensors whose rows are vectors of the activation space. `reference` is none of them: it is a place

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["PROJECTIONS", "SHIFTS", "Dose", "Dosing", "Projection", "scope_readings"]
-
 PROJECTIONS: Final = ("ablate", "set", "clamp")
 """Operations whose change along a vector depends on the projection alone."""
 

@@ -16,8 +16,6 @@ from coxswain_evals.suite import Addition, Suite, Treatment
 from .directions import ControlDirections
 from .dose import SHIFTS, Dose, Dosing
 
-__all__ = ["NO_OP", "AdditionControl", "check_equal", "plan_arms"]
-
 NO_OP: Final = Arm("no-op", Role.NO_OP, {"profile": "none"})
 _DRAFT: Final = "evaluation-draft"
 _TOLERANCE: Final = 1e-4  # of doses, relative

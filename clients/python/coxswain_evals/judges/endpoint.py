@@ -17,8 +17,6 @@ from coxswain_evals.errors import EvaluationError, JudgeError
 
 from .judge import Judge, Verdict
 
-__all__ = ["EndpointJudge", "EndpointSpec", "RemoteSpec", "read_chat", "read_completion"]
-
 
 def read_chat(response: Any) -> str:
     """Text of a chat completion.

@@ -19,8 +19,6 @@ from coxswain_client.sender import AsyncSender
 from .endpoint import RemoteSpec, read_chat, read_completion
 from .judge import Judge, Verdict
 
-__all__ = ["CATEGORIES", "LlamaGuardJudge", "LlamaGuardSpec", "render"]
-
 CATEGORIES: Final = (
     "Violent Crimes", "Non-Violent Crimes", "Sex Crimes", "Child Exploitation", "Defamation",
     "Specialized Advice", "Privacy", "Intellectual Property", "Indiscriminate Weapons", "Hate",

@@ -13,8 +13,6 @@ from coxswain_client.models.analysis import Cliffs, Heads, Readout, Trace, Trace
 
 from .figure_file import save_figure
 
-__all__ = ["bound", "draw_cliffs", "draw_heads", "draw_trace", "row_label", "shown", "trace_page"]
-
 _INCHES_PER_TOKEN: Final = 0.16
 _INCHES_PER_ROW: Final = 0.22
 _MAX_INCHES: Final = 60.0

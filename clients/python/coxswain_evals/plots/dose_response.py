@@ -15,8 +15,6 @@ from coxswain_evals.suite import Measure
 
 from .figure_file import STYLE, blank_figure, write_figure
 
-__all__ = ["draw_dose_responses"]
-
 # Okabe and Ito's colours, told apart by most people.
 _STYLES: Final = {
     Role.TREATMENT: ("#0072B2", "o", "treatment"),

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from coxswain_client.errors import SteeringClientError
 
-__all__ = ["STYLE", "PlotError", "blank_figure", "save_figure", "write_figure"]
-
 STYLE: Final[dict[Any, Any]] = {"svg.hashsalt": "coxswain", "font.size": 8}
 """Settings of matplotlib under which figures are made and written; the salt fixes ids in SVG."""
 
