@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
+from server.registry.upload import DirectionDocument, DirectionMetadata
 from server.store import AliasRecord, ProfileRecord, ProfileStatus
 from steering.directions import DirectionKind
 from steering.documents import AnyIntervention, Monitor
@@ -19,32 +20,7 @@ _Name = Annotated[str, Field(max_length=256)]
 _AXIS: Final[list[Any]] = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
 
-class _Base64Tensor(Wire):
-    """A tensor as its bytes: little-endian, rows first."""
-
-    dtype: Literal["F32", "F16", "BF16"]
-    shape: list[int]
-    data: Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
-
-
-class _DirectionMetadata(Wire):
-    """What an upload says of a direction; `name@version` is what it is called once it is stored."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    kind: DirectionKind | None = None
-    site: Site | None = None
-    layers: list[int] | int | None = None
-    model_fingerprint: _Name | None = Field(
-        default=None, description="Model it was made for; absent for any of its width."
-    )
-    requires: list[str] = Field(
-        default=[], description="Permissions a key must hold to use it, or `weaken:PERMISSION`."
-    )
-    provenance: dict[str, Any] = Field(default={}, description="Where it is from; free JSON.")
-    tags: list[str] = Field(default_factory=list)
-
-
-class DirectionUploadBody(_DirectionMetadata):
+class DirectionUploadBody(DirectionDocument):
     """A direction with its tensors."""
 
     model_config = ConfigDict(
@@ -58,11 +34,6 @@ class DirectionUploadBody(_DirectionMetadata):
             }
         }
     )
-
-    kind: DirectionKind
-    site: Site
-    layers: list[int] | int
-    tensors: dict[str, list[float] | list[list[float]] | _Base64Tensor]
 
 
 class DirectionForm(Wire):
@@ -81,7 +52,7 @@ class DirectionForm(Wire):
             json_schema_extra={"contentMediaType": "application/octet-stream"},
         ),
     ]
-    metadata: _DirectionMetadata
+    metadata: DirectionMetadata
 
 
 class Direction(Answer):
