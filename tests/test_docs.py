@@ -46,7 +46,7 @@ def test_every_word_of_an_intervention_is_explained() -> None:
     refuse([str(name) for name in named if str(name) not in words])
 
 
-def test_every_key_scope_has_a_row() -> None:
+def test_every_permission_has_a_row() -> None:
     assert set(Permission) <= _rows(_DOCS / "security.md")
 
 

@@ -133,8 +133,8 @@ def render() -> str:
         ),
         (
             "Routes",
-            "The scope is what an API key must hold; `public` needs no key.",
-            ("Route", "Scope", "Does"),
+            "The permission is what an API key must hold; `public` needs no key.",
+            ("Route", "Permission", "Does"),
             routes(),
         ),
         (
