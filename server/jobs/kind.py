@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from server.engine.engine import Engine
 from server.measure.directions import RequestDirections
-from steering.documents import Texts, read_at
+from steering.documents import Document, Texts, read_at
 
 from .context import JobContext
 
@@ -49,6 +49,7 @@ class JobKind(Generic[_Parsed]):
             `admin` and what the directions it names ask for; every direction the job saves
             requires them all.
         options: What `/v1/capabilities` says of the kind, as JSON: methods, fields, defaults.
+        request: The form of a request, for its JSON schema.
     """
 
     name: str
@@ -57,3 +58,4 @@ class JobKind(Generic[_Parsed]):
     run: Callable[[_Parsed, JobContext], Awaitable[Mapping[str, Any]]]
     requires: Callable[[Mapping[str, Any]], Sequence[str]] = declared_requires
     options: Mapping[str, Any] = field(default_factory=dict)
+    request: type[Document] = Document

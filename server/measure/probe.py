@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from steering.directions import Direction, DirectionKind
 from steering.documents import Monitor, refused
@@ -24,8 +24,7 @@ def _probe(value: Any) -> Any:
 
 Probe = Annotated[
     Monitor,
-    BeforeValidator(_probe),
-    Field(json_schema_extra={"examples": ["refusal-probe@1"]}),
+    BeforeValidator(_probe, json_schema_input_type=str | Monitor),
 ]
 """The member `probe` of a request: `"name@1"`, or `{"direction", "layer", "site"}`."""
 

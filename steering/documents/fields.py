@@ -120,10 +120,14 @@ def read_numbers(values: Any, param: str) -> list[float]:
 SiteName = Annotated[Site, BeforeValidator(_site)]
 """A site by its name."""
 
-Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
+Texts = Annotated[
+    tuple[Text, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...])
+]
 """A list of texts, or a single one."""
 
-Layers = Annotated[tuple[Integer, ...], BeforeValidator(listed)]
+Layers = Annotated[
+    tuple[Integer, ...], BeforeValidator(listed, json_schema_input_type=int | tuple[int, ...])
+]
 """Layers (0-based), one or a list."""
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from server.api.http.errors import InvalidParameterError
+from server.measure.cliff import CliffQuery
+from server.measure.heads import HeadsQuery
 from steering.sites import Site
 
 from .answers import Generated
@@ -82,16 +84,7 @@ class ScoreBody(Conversation):
     continuation: _TextOrIds | None = None
 
 
-class _Turn(Wire):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-_Example = str | list[_Turn]
-_Probe = str | WrittenMonitor
-
-
-class CliffBody(Wire):
+class CliffBody(CliffQuery):
     """Rollouts whose thoughts are read by a probe."""
 
     model_config = ConfigDict(
@@ -108,23 +101,10 @@ class CliffBody(Wire):
         }
     )
 
-    conversations: Annotated[list[_Example], Field(min_length=1, max_length=256)]
-    probe: _Probe
-    thinking_portion: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=1.0, description="Share of each thought that is kept, from its start."
-    )
-    trim: Annotated[int, Field(ge=0)] = Field(
-        default=5, description="Tokens at a thought's end that do not count for its plateau."
-    )
-    points: Annotated[int, Field(ge=2, le=1000)] = Field(
-        default=100, description="Of the average curve."
-    )
-    padding: Literal["none", "edge"] = "none"
-    curves: bool = True
     steering: SteeringFields = Field(default_factory=SteeringFields)
 
 
-class HeadsBody(Wire):
+class HeadsBody(HeadsQuery):
     """Prompts under which attention heads are ranked against a probe."""
 
     model_config = ConfigDict(
@@ -137,18 +117,6 @@ class HeadsBody(Wire):
             }
         }
     )
-
-    prompts: Annotated[list[_Example], Field(min_length=1, max_length=256)]
-    probe: _Probe
-    method: Literal["attribution", "causal"] = "attribution"
-    fold: bool | None = None
-    factor: Annotated[float, Field(ge=0, le=1)] = 0.001
-    percent: Annotated[float, Field(ge=0, le=100)] = 3.0
-    gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    check: bool = True
-    profile: str | None = None
-    requires: list[str] = Field(default_factory=list)
 
 
 class _TracedToken(BaseModel):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from functools import cache
+from typing import Annotated, Any, Final, Literal, Self, Union
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from server.jobs.kinds import KINDS
 from server.store import JobEvent as EventRecord
 from server.store import JobRecord, JobStatus
+from steering.documents import Texts
 
 from .answers import Answer, Moment, Seconds
 from .fields import Wire
@@ -34,6 +39,36 @@ class JobRequest(Wire):
     def request(self) -> dict[str, Any]:
         """What the kind reads."""
         return dict(self.model_extra or {})
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A request of one of the kinds, told apart by `kind`."""
+        shown = handler.resolve_ref_schema(handler(schema))
+        kinds = handler(TypeAdapter(_requests()).core_schema)
+        return {**kinds, "description": cls.__doc__, "example": shown["example"]}
+
+
+_REQUIRES: Final = Field(
+    default=(), description="Permissions that using what the job stores is to take."
+)
+
+
+@cache
+def _requests() -> Any:
+    """The documents of all kinds, each with its `kind`."""
+    tagged = [
+        create_model(
+            kind.request.__name__,
+            __base__=kind.request,
+            __doc__=kind.summary,
+            kind=(Literal[kind.name], Field(description="What is to be done.")),  # type: ignore[arg-type]
+            requires=(Texts, _REQUIRES),
+        )
+        for kind in KINDS
+    ]
+    return Annotated[Union[tuple(tagged)], Field(discriminator="kind")]  # noqa: UP007
 
 
 _JOB: Final[dict[str, Any]] = {

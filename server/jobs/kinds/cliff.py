@@ -72,6 +72,7 @@ async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
 CLIFF = JobKind(
     name="cliff",
     summary="Measure the refusal cliff of many rollouts, and rank them by it.",
+    request=CliffJob,
     parse=_Request.parse,
     run=_run,
     options={"max_conversations": MAX_CONVERSATIONS},

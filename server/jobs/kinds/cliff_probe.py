@@ -200,6 +200,7 @@ async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
 CLIFF_PROBE = JobKind(
     name="cliff_probe",
     summary="Train the probe of the refusal cliff, where thoughts end and answers begin.",
+    request=CliffProbeJob,
     parse=_Request.parse,
     run=_run,
     options={"fields": sorted(CliffProbeJob.known()), "site": Site.FINAL.value, "l2": 1.0},

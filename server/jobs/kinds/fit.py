@@ -19,7 +19,7 @@ from server.measure.fitting.effects import (
     reading_vector,
 )
 from server.measure.fitting.options import JOB_OPTIONS, SelectionRule
-from server.measure.fitting.request import SELECT, FitRequest
+from server.measure.fitting.request import SELECT, FitJob, FitRequest
 from server.measure.instrument import Instrument
 from steering.directions import Direction
 from steering.fit import (
@@ -290,6 +290,7 @@ def _methods() -> dict[str, Any]:
 FIT = JobKind(
     name="fit",
     summary="Fit a direction from two sets of example prompts and store it with its receipt.",
+    request=FitJob,
     parse=FitRequest.parse,
     run=_run,
     options={

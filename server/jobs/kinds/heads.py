@@ -72,6 +72,7 @@ async def _run(asked: _Request, context: JobContext) -> dict[str, Any]:
 HEADS = JobKind(
     name="heads",
     summary="Rank attention heads by what they do to a probe, and take the first few per cent.",
+    request=HeadsJob,
     parse=_Request.parse,
     run=_run,
     options={"methods": [method.value for method in HeadMethod], "max_prompts": MAX_PROMPTS},

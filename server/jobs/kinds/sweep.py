@@ -155,6 +155,7 @@ def _check_effect(plan: SteeringPlan, prompts: Sequence[tuple[int, ...]]) -> Non
 SWEEP = JobKind(
     name="sweep",
     summary="Measure one intervention at several strengths: behaviour, KL, perplexity.",
+    request=SweepJob,
     parse=_Request.parse,
     run=_run,
     options={"max_strengths": MAX_STRENGTHS},

@@ -35,7 +35,7 @@ def _role(value: Any) -> Any:
     return value
 
 
-class Message(Document):
+class Turn(Document):
     """One turn of a chat."""
 
     noun: ClassVar[str] = "a message"
@@ -83,7 +83,7 @@ class Example:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """A text or a list of messages; the example has no place yet."""
-        messages = handler.generate_schema(list[Message])
+        messages = handler.generate_schema(list[Turn])
         return core_schema.no_info_wrap_validator_function(_read_example, messages)
 
     @classmethod
@@ -137,7 +137,7 @@ def _read_example(value: Any, handler: core_schema.ValidatorFunctionWrapHandler)
         return Example("", (("user", _filled(value)),), is_text=True)
     if not isinstance(value, list | tuple) or not value:
         raise refused(f"is {shown(value)}; expected a text or a list of messages", at_item=True)
-    messages: list[Message] = handler(value)
+    messages: list[Turn] = handler(value)
     for turn, message in enumerate(messages[1:], start=1):
         if message.role == "system":
             after = f" {_wrong_role(message.role)}"

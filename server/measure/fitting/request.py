@@ -79,7 +79,7 @@ class FitExamples(ContrastData):
     null_is_absent: ClassVar[bool] = True
 
     neutral: Annotated[tuple[Example, ...], BeforeValidator(_neutral)] = Field(
-        default=(),
+        default_factory=tuple,
         description="Prompts that should not change.",
         json_schema_extra={"minItems": 1, "maxItems": MAX_EXAMPLES},
     )
@@ -87,7 +87,8 @@ class FitExamples(ContrastData):
         default=None, description="Put before every example while it is read, and not kept."
     )
     token: ReadToken = Field(
-        default=TokenChoice(TokenKind.LAST), description="Which tokens of an example are read."
+        default_factory=lambda: TokenChoice(TokenKind.LAST),
+        description="Which tokens of an example are read.",
     )
 
 
