@@ -39,9 +39,11 @@ _MODULES = (analysis, generation, jobs, record, registry, server, steering)
 _MODELS: dict[str, type[record.Record]] = {
     name: found
     for module in _MODULES
-    for name in module.__all__
-    if name not in ("Generated", "Record")
-    and issubclass(found := getattr(module, name), record.Record)
+    for name, found in vars(module).items()
+    if isinstance(found, type)
+    and found.__module__ == module.__name__
+    and issubclass(found, record.Record)
+    and name not in ("Generated", "Record")
 }
 
 
