@@ -94,6 +94,21 @@ _CASES: list[tuple[Callable[[Any], Any], dict[str, Any], str, str, Any]] = [
         },
     ),
     (
+        lambda c: c.directions.create(
+            name="cheer", kind="vector", site="resid_post", layers=2, tensors={"vector": [1.0]}
+        ),
+        DIRECTION,
+        "POST",
+        "/v1/steering/directions",
+        {
+            "name": "cheer",
+            "kind": "vector",
+            "site": "resid_post",
+            "layers": 2,
+            "tensors": {"vector": [1.0]},
+        },
+    ),
+    (
         lambda c: c.directions.list(limit=5, cursor="a b"),
         _PAGE,
         "GET",

@@ -42,7 +42,7 @@ def _create_direction(
     name: str,
     kind: str,
     site: str,
-    layers: Sequence[int],
+    layers: int | Sequence[int],
     tensors: Mapping[str, Any],
     **metadata: Any,
 ) -> Call[Direction]:
@@ -52,7 +52,7 @@ def _create_direction(
         name: Registry name.
         kind: vector, basis, transport, diagonal, plane, heads or probe.
         site: Where it belongs, such as `resid_post`.
-        layers: Layers it belongs to.
+        layers: Layers it belongs to, or the one.
         tensors: By name: nested lists, or `{dtype, shape, data}` with base64 data.
         metadata: `provenance`, `tags`, `requires`, `model_fingerprint`.
     """
@@ -60,7 +60,7 @@ def _create_direction(
         "name": name,
         "kind": kind,
         "site": site,
-        "layers": list(layers),
+        "layers": layers if isinstance(layers, int) else list(layers),
         "tensors": dict(tensors),
         **metadata,
     }
