@@ -1,6 +1,6 @@
 """The JSON documents that callers write, as frozen pydantic models: one file per idea."""
 
-from .document import Document, UnplacedError, Variants, read_at, refused, unknown_field
+from .document import Document, UnplacedError, read_at, refused, unknown_field
 from .fields import (
     Flag,
     Integer,
@@ -15,7 +15,7 @@ from .fields import (
     listed,
     read_numbers,
 )
-from .gate import AnyGate, Gate, GateToken, Measure, Opens, Per, RequestGate, TokenGate
+from .gate import Gate, GateToken, Measure, Opens, Per, RequestGate, TokenGate
 from .intervention import (
     Ablate,
     Add,
@@ -32,19 +32,10 @@ from .intervention import (
     StrengthUnit,
     Transport,
 )
-from .layers import STORED, LayerRange, LayerSelection, parse_layers, resolve_layers
+from .layers import STORED, LayerRange, parse_layers, resolve_layers
 from .profile import DEFAULT_MAX_STRENGTH, Monitor, Profile, ProfileDocument
-from .reference import NAME_PATTERN, DirectionName, DirectionRef
-from .schedule import (
-    CONSTANT,
-    MAX_RAMP,
-    AnySchedule,
-    ConstantSchedule,
-    DecaySchedule,
-    RampSchedule,
-    Schedule,
-    ScheduleKind,
-)
+from .reference import NAME_PATTERN, DirectionRef
+from .schedule import CONSTANT, MAX_RAMP, DecaySchedule, RampSchedule, Schedule, ScheduleKind
 from .scope import (
     EVERYWHERE,
     MAX_ITEMS,
@@ -66,14 +57,10 @@ __all__ = [
     "STORED",
     "Ablate",
     "Add",
-    "AnyGate",
     "AnyIntervention",
-    "AnySchedule",
     "Clamp",
-    "ConstantSchedule",
     "DecaySchedule",
     "Diagonal",
-    "DirectionName",
     "DirectionRef",
     "Document",
     "Flag",
@@ -82,7 +69,6 @@ __all__ = [
     "Integer",
     "Intervention",
     "LayerRange",
-    "LayerSelection",
     "Layers",
     "ListOf",
     "Measure",
@@ -116,7 +102,6 @@ __all__ = [
     "Tokens",
     "Transport",
     "UnplacedError",
-    "Variants",
     "Within",
     "listed",
     "parse_layers",
