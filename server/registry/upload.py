@@ -15,6 +15,7 @@ from steering.directions import Direction, DirectionKind
 from steering.documents import Document, Layers, SiteName, Texts, refused, unknown_field
 from steering.errors import FormatError, SteeringError, UnsafeFormatError
 from steering.formats import (
+    NUMBERS_SCHEMA,
     TENSORS_SCHEMA,
     UPLOAD_BOUNDS,
     FileBounds,
@@ -97,9 +98,18 @@ class DirectionDocument(DirectionMetadata):
     layers: Layers = Field(
         description="Layers (0-based, ascending) they were made for, one or a list."
     )
-    tensors: Annotated[Any, WithJsonSchema(TENSORS_SCHEMA)] = Field(
-        description="Tensors by name: nested lists of numbers, or bytes with dtype and shape."
+    tensors: Annotated[Any, WithJsonSchema({"anyOf": [TENSORS_SCHEMA, NUMBERS_SCHEMA]})] = Field(
+        description="Tensors by name: nested lists of numbers, or bytes with dtype and shape. The one "
+        "tensor of a `vector` may stand here by itself, as a list."
     )
+
+    @classmethod
+    def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Name the tensor of a vector that is given as a bare list."""
+        tensors = document.get("tensors")
+        if isinstance(tensors, list) and tensors and document.get("kind") == DirectionKind.VECTOR:
+            return {**document, "tensors": {"vector": tensors}}
+        return document
 
     @classmethod
     def unknown(cls, key: object) -> SteeringError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .bounds import UPLOAD_BOUNDS, FileBounds
 from .gguf_control_vector import dump_control_vector, load_control_vector
-from .json_tensors import TENSORS_SCHEMA, tensors_from_json, tensors_to_json
+from .json_tensors import NUMBERS_SCHEMA, TENSORS_SCHEMA, tensors_from_json, tensors_to_json
 from .native import dump_direction, load_direction
 from .npz import load_npz
 from .repeng import from_repeng
@@ -12,6 +12,7 @@ from .safetensors_file import TensorPiece, read_safetensors, safetensors_parts, 
 from .upload import load_upload
 
 __all__ = [
+    "NUMBERS_SCHEMA",
     "TENSORS_SCHEMA",
     "UPLOAD_BOUNDS",
     "FileBounds",

@@ -67,16 +67,15 @@ class TensorBytes(Document):
 
 
 _VECTOR: Final = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+NUMBERS_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [_VECTOR, {"type": "array", "items": _VECTOR, "minItems": 1}]
+}
+"""JSON schema of a tensor as nested lists: of one or two dimensions."""
+
 TENSORS_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "minProperties": 1,
-    "additionalProperties": {
-        "anyOf": [
-            _VECTOR,
-            {"type": "array", "items": _VECTOR, "minItems": 1},
-            TensorBytes.model_json_schema(),
-        ]
-    },
+    "additionalProperties": {"anyOf": [*NUMBERS_SCHEMA["anyOf"], TensorBytes.model_json_schema()]},
 }
 """JSON schema of what `tensors_from_json` reads."""
 

@@ -41,9 +41,20 @@ async def test_equal_bytes_are_one_version_and_new_bytes_a_new_one(
     tensors = {"vector": {"dtype": "F32", "shape": [8], "data": data}}
     as_bytes = await client.post(DIRECTIONS, json=vector(tensors=tensors))
     assert (as_bytes.status_code, as_bytes.json()["version"]) == (200, 1)
+    bare = await client.post(DIRECTIONS, json=vector(tensors=[1.0, *[0.0] * 7]))
+    assert (bare.status_code, bare.json()["version"]) == (200, 1)
     other = await client.post(DIRECTIONS, json=vector(tensors={"vector": [9.0] * 8}))
     assert (other.status_code, other.json()["version"]) == (201, 2)
     assert "times the residual norm" in other.json()["warnings"][0]
+
+
+async def test_only_a_vector_s_tensor_may_stand_by_itself(client: httpx.AsyncClient) -> None:
+    body = vector(kind="basis", tensors=[[1.0, *[0.0] * 7]])
+    error = (await client.post(DIRECTIONS, json=body)).json()["error"]
+    assert (error["param"], error["code"]) == ("tensors", "invalid_field")
+    assert "expected an object" in error["message"]
+    shape = vector(tensors=[1.0, 2.0])
+    assert (await client.post(DIRECTIONS, json=shape)).json()["error"]["code"] == "shape_mismatch"
 
 
 async def test_a_file_comes_back_byte_for_byte(client: httpx.AsyncClient) -> None:
