@@ -99,8 +99,8 @@ class DirectionDocument(DirectionMetadata):
         description="Layers (0-based, ascending) they were made for, one or a list."
     )
     tensors: Annotated[Any, WithJsonSchema({"anyOf": [TENSORS_SCHEMA, NUMBERS_SCHEMA]})] = Field(
-        description="Tensors by name: nested lists of numbers, or bytes with dtype and shape. The one "
-        "tensor of a `vector` may stand here by itself, as a list."
+        description="Tensors by name: nested lists of numbers, or bytes with dtype and shape. The "
+        "one tensor of a `vector` may stand here by itself, as a list."
     )
 
     @classmethod
