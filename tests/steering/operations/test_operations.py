@@ -21,8 +21,7 @@ from steering.errors import (
 from steering.plan import Steer, compile_plan
 from steering.runtime import SteeringRuntime, StepRow
 from steering.sites import Site, SitePoint
-
-from .samples import make_direction, make_spec
+from tests.steering.samples import make_direction, make_spec
 
 SPEC = make_spec()
 POINT = SitePoint(1, Site.RESID_POST)
