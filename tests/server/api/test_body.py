@@ -83,6 +83,7 @@ async def test_no_route_parses_more_values_than_it_can_use(
         monkeypatch.setattr(f"server.api.http.limits.{name}", 1000)
     monkeypatch.setattr("server.api.http.limits._MAX_TENSOR_VALUES", 1000)
     assert most > 1000
+    shared.event_hooks = {}  # which parse answers
     monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
     for route in body_routes(shared_app):
         response = await shared.request(route[0], route[1], content=data, headers=JSON)
@@ -251,6 +252,7 @@ async def roomy(settings: Settings, store: Store) -> AsyncIterator[httpx.AsyncCl
     app = create_app(settings, EchoEngine(max_model_len=50_000), store)  # type: ignore[arg-type]
     async with connect(app) as client:
         await create_cheerful(client)
+        client.event_hooks = {}  # which parse answers on this event loop
         yield client
 
 
