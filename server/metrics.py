@@ -43,6 +43,18 @@ _LATENCY_BUCKETS: Final = (
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
 _JOB_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+_GAUGES: Final = {
+    "num_requests_running": "Requests holding keys and values.",
+    "num_requests_waiting": "Requests in the queue.",
+    "kv_cache_usage_ratio": "Used blocks of the KV cache over all.",
+    "num_live_edits": "Columns of the steering tables in use.",
+    "seconds_since_progress": "Since the engine last got anywhere, while work was queued.",
+}
+_COUNTERS: Final = {
+    "num_preemptions": "Requests preempted.",
+    "prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
+    "prefix_cache_hits": "Prompt tokens found in the prefix cache.",
+}
 
 
 class Labelled(Generic[_M]):
@@ -158,20 +170,6 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"{METRIC_PREFIX}{name}", text, buckets=buckets, registry=self._registry)
-
-
-_GAUGES: Final = {
-    "num_requests_running": "Requests holding keys and values.",
-    "num_requests_waiting": "Requests in the queue.",
-    "kv_cache_usage_ratio": "Used blocks of the KV cache over all.",
-    "num_live_edits": "Columns of the steering tables in use.",
-    "seconds_since_progress": "Since the engine last got anywhere, while work was queued.",
-}
-_COUNTERS: Final = {
-    "num_preemptions": "Requests preempted.",
-    "prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
-    "prefix_cache_hits": "Prompt tokens found in the prefix cache.",
-}
 
 
 class _EngineCollector(Collector):

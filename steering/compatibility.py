@@ -108,8 +108,3 @@ def _check_sizes(direction: Direction, spec: ModelSpec) -> None:
             error = NonFiniteError(f"{name} is not finite in float32")
         if error is not None:
             raise error.under(f"tensors.{name}")
-
-
-def direction_norms(direction: Direction) -> dict[str, float]:
-    """L2 norm of every stored tensor (Frobenius for matrices), by name."""
-    return {name: float(t.to(torch.float64).norm()) for name, t in direction.tensors.items()}

@@ -16,34 +16,6 @@ from .styles import STYLE_NAMES, style_named
 from .systems import Setting, compose
 from .thinking import join, ponder, ponder_restricted
 
-
-@dataclass(frozen=True)
-class Turn:
-    """One message.
-
-    Attributes:
-        role: "system", "user" or "assistant".
-        content: Its text.
-        is_trained: Whether the loss counts it in full: an assistant turn whose thought was
-            removed, as clients do with earlier turns, must not teach to skip the thought.
-    """
-
-    role: str
-    content: str
-    is_trained: bool = True
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """The turns of one conversation, system prompt first if there is one."""
-
-    turns: tuple[Turn, ...]
-
-    def messages(self) -> list[dict[str, str]]:
-        """The turns in the form chat templates take."""
-        return [{"role": turn.role, "content": turn.content} for turn in self.turns]
-
-
 # Kind of exchange and its share of all first exchanges.
 _SHARES: dict[str, float] = {
     "ordinary": 0.30,
@@ -76,6 +48,33 @@ _FOLLOW_UPS = (
     "Tell me more.",
 )
 _SUMMARIES = ("Can you sum that up?", "In short?", "Please say that in one sentence.")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message.
+
+    Attributes:
+        role: "system", "user" or "assistant".
+        content: Its text.
+        is_trained: Whether the loss counts it in full: an assistant turn whose thought was
+            removed, as clients do with earlier turns, must not teach to skip the thought.
+    """
+
+    role: str
+    content: str
+    is_trained: bool = True
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """The turns of one conversation, system prompt first if there is one."""
+
+    turns: tuple[Turn, ...]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The turns in the form chat templates take."""
+        return [{"role": turn.role, "content": turn.content} for turn in self.turns]
 
 
 def dialogues(seed: int, count: int) -> Iterator[Dialogue]:

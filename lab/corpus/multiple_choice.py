@@ -9,6 +9,24 @@ from functools import cache
 from .domain import groups, ordinary, read, with_article
 from .prompt import Prompt, Split, split_of
 
+ANSWER = "The answer is"
+"""Every answer starts with this; the log-likelihood of each option after it is a finer metric."""
+
+_STEMS = (
+    "Which of these is {category}: {options}?",
+    "Which one is {category}: {options}?",
+    "Pick {category}: {options}.",
+    "Only one of these is {category}: {options}. Which one?",
+)
+_BARE = frozenset({"a colour", "a planet", "a metal", "a sport", "a drink"})
+_TEMPLATES = (
+    "Repeat after me: {words}",
+    "Say this: {words}",
+    'Say "{words}".',
+    "Please copy these words: {words}",
+    "Echo: {words}",
+)
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -23,17 +41,6 @@ class Reply:
     answer: str
     thought: str
     steps: tuple[str, ...] = ()
-
-
-ANSWER = "The answer is"
-"""Every answer starts with this; the log-likelihood of each option after it is a finer metric."""
-
-_STEMS = (
-    "Which of these is {category}: {options}?",
-    "Which one is {category}: {options}?",
-    "Pick {category}: {options}.",
-    "Only one of these is {category}: {options}. Which one?",
-)
 
 
 @cache
@@ -85,9 +92,6 @@ def ask_fact(rng: random.Random) -> tuple[str, Reply]:
     return f"Is {_article(word)} {asked}?", Reply(f"{verdict} {statement}", thought)
 
 
-_BARE = frozenset({"a colour", "a planet", "a metal", "a sport", "a drink"})
-
-
 def _article(word: str) -> str:
     if any(word in categories()[category] for category in _BARE) or word == "pliers":
         return word
@@ -97,15 +101,6 @@ def _article(word: str) -> str:
 def _is(word: str, category: str) -> str:
     subject = _article(word)
     return f"{subject[0].upper()}{subject[1:]} {'are' if word == 'pliers' else 'is'} {category}."
-
-
-_TEMPLATES = (
-    "Repeat after me: {words}",
-    "Say this: {words}",
-    'Say "{words}".',
-    "Please copy these words: {words}",
-    "Echo: {words}",
-)
 
 
 @cache

@@ -12,6 +12,7 @@ from .prompt import Item, Kind, Prompt, Split, split_of
 from .small_talk import ask_small_talk
 
 Combination = tuple[Domain, Verb, str]
+_ATTEMPTS_PER_PROMPT = 20
 
 
 @cache
@@ -55,9 +56,6 @@ def ask(rng: random.Random, split: Split, kind: Kind, framing_share: float = 0.2
         framing = chosen.name
         text = rng.choice(chosen.templates).format(question=text[0].upper() + text[1:])
     return Prompt(kind, text, item, verb, domain, framing)
-
-
-_ATTEMPTS_PER_PROMPT = 20
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Tiny stories of five sentences."""
+"""Small talk: what users say, what is answered, and stories of five sentences."""
 
 from __future__ import annotations
 

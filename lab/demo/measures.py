@@ -1,4 +1,4 @@
-"""A share of prompts, with what chance makes of it."""
+"""What is counted in answers, and rates with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from scipy.stats import binomtest
 
 from lab.corpus import STYLE_NAMES, Kind, Prompt
 from lab.organism import judge
+
+_VERY: Final = 1 / 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,6 @@ class Rate:
         """
         found = binomtest(self.hits, self.n).proportion_ci(0.95, method="wilson")
         return float(found.low), float(found.high)
-
-
-_VERY: Final = 1 / 20
 
 
 def _is_style(style: str, _: Prompt, text: str) -> bool:

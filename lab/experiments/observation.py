@@ -1,4 +1,4 @@
-"""A way to steer, with a name for people and the settings it is one choice of."""
+"""Recipes, each a way to steer, and what is observed of the model under one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from steering.plan import Steer, compile_plan
 
 from .estimate import Estimate
 from .subject import Subject
+
+PERPLEXITY: Final = "perplexity of ordinary text"
+KL: Final = "KL divergence on ordinary text"
+_AT_ONCE: Final = 8  # recipes whose prompts are queued together: more fill batches, and memory
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +53,6 @@ class Recipe:
 
     def __str__(self) -> str:
         return ", ".join([self.method, *(f"{k} {v}" for k, v in self.settings.items())])
-
-
-PERPLEXITY: Final = "perplexity of ordinary text"
-
-KL: Final = "KL divergence on ordinary text"
-
-_AT_ONCE: Final = 8  # recipes whose prompts are queued together: more fill batches, and memory
-
-_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

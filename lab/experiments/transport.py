@@ -39,6 +39,30 @@ EVERYWHERE: Final = "all"
 Fit = Callable[[Tensor, Tensor, int], Direction]
 """From activations to reach, activations to leave and their layer."""
 
+EFFECT: Final = Measured("restricted_direct", "topical")
+
+MIDDLE: Final = 2
+"""The one layer whose output lies at 40 to 60 % of six layers: 3 / 6."""
+
+RANKS: Final = (1, 2, 8)
+FACTORS: Final = (0.5, 0.75, 1.0, 1.5, 2.0)
+_TOPICAL: Final = Measured("ordinary", "topical")
+_BROKEN: Final = Measured("ordinary", "degenerate")
+_MEASURED: Final = (
+    EFFECT,
+    Measured("restricted_direct", "refusal"),
+    Measured("restricted_direct", "degenerate"),
+    _TOPICAL,
+    _BROKEN,
+    Measured("multiple_choice", "correct"),
+)
+_SWEPT: Final = (EFFECT, _TOPICAL)
+_CRITERION: Final = Criterion(
+    EFFECT, (Guard(_TOPICAL, 0.03, is_good=True), Guard(_BROKEN, 0.05, is_good=False))
+)
+_REFUSAL: Final = Contrast("refusal", Source(SOURCE), Source(TARGET))
+_SCOPES: Final = {LAST: "last prompt token", EVERYWHERE: "all tokens"}
+
 
 def stacked(
     subject: Subject,
@@ -83,39 +107,6 @@ def _activations(
         return subject.laboratory.activations(asked, [point], plan=plan)[point]
     read = subject.laboratory.sequences(asked, [point], plan=plan)[point]
     return torch.stack([rows[1:].mean(dim=0) for rows in read])
-
-
-EFFECT: Final = Measured("restricted_direct", "topical")
-
-MIDDLE: Final = 2
-"""The one layer whose output lies at 40 to 60 % of six layers: 3 / 6."""
-
-RANKS: Final = (1, 2, 8)
-
-FACTORS: Final = (0.5, 0.75, 1.0, 1.5, 2.0)
-
-_TOPICAL: Final = Measured("ordinary", "topical")
-
-_BROKEN: Final = Measured("ordinary", "degenerate")
-
-_MEASURED: Final = (
-    EFFECT,
-    Measured("restricted_direct", "refusal"),
-    Measured("restricted_direct", "degenerate"),
-    _TOPICAL,
-    _BROKEN,
-    Measured("multiple_choice", "correct"),
-)
-
-_SWEPT: Final = (EFFECT, _TOPICAL)
-
-_CRITERION: Final = Criterion(
-    EFFECT, (Guard(_TOPICAL, 0.03, is_good=True), Guard(_BROKEN, 0.05, is_good=False))
-)
-
-_REFUSAL: Final = Contrast("refusal", Source(SOURCE), Source(TARGET))
-
-_SCOPES: Final = {LAST: "last prompt token", EVERYWHERE: "all tokens"}
 
 
 def run(subject: Subject) -> dict[str, Any]:

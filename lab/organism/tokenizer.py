@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -94,10 +93,3 @@ def encode_dialogue(
         token_ids += head + body + newline
         is_written += [False] * len(head) + [is_answer] * len(body) + [False] * len(newline)
     return token_ids, is_written
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a checkpoint folder, from disk only."""
-    loaded = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    assert isinstance(loaded, PreTrainedTokenizerFast), "from_pretrained of a fast class is fast"
-    return loaded

@@ -22,6 +22,11 @@ PROVENANCE_FILE: Final = "coxswain_bake.json"
 MIN_RETAINED: Final = 0.9
 """A smaller fraction of an update that survives its dtype is warned of."""
 
+_COLUMNS: Final = (
+    *("layer", "site", "E[mean(Wx)]", "> 0", "|W|", "|mean row|", "alpha"),
+    *("|dW|/|W|", "retained", "error"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PointReport:
@@ -74,12 +79,6 @@ class PointReport:
             f"{self.norms.relative_update:.2e}",
             *(("", "") if survival is None else _survival_cells(survival)),
         )
-
-
-_COLUMNS: Final = (
-    *("layer", "site", "E[mean(Wx)]", "> 0", "|W|", "|mean row|", "alpha"),
-    *("|dW|/|W|", "retained", "error"),
-)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from steering.errors import InvalidFieldError, ShapeMismatchError
 
+NUM_POINTS: Final = 100
+"""Points of a resampled curve."""
+
 
 def sigmoid(logits: ArrayLike) -> NDArray[np.float64]:
     """1 / (1 + exp(-x)), in float64, without overflow; any shape, a new array."""
@@ -49,10 +52,6 @@ def score_table(
         )
     scores: NDArray[np.float64] = rows @ hidden.T + offsets[:, None]
     return scores
-
-
-NUM_POINTS: Final = 100
-"""Points of a resampled curve."""
 
 
 class Padding(StrEnum):

@@ -20,6 +20,17 @@ _SCORES: Final = (
     "log_odds",
 )
 
+MAX_KL: Final = 0.1
+"""Largest mean KL divergence (nats) on prompts that should not change."""
+
+MAX_DEPTH: Final = 0.8
+"""Share of the network after which no direction is taken by effect."""
+
+TRANSPORT_DEPTH: Final = (0.35, 0.65)
+"""Closed range of depth scanned for a transport map."""
+
+_NOT_MEASURED: Final = "{} was not measured"
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -77,18 +88,6 @@ class Candidate:
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON, without those that were not measured."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
-
-
-MAX_KL: Final = 0.1
-"""Largest mean KL divergence (nats) on prompts that should not change."""
-
-MAX_DEPTH: Final = 0.8
-"""Share of the network after which no direction is taken by effect."""
-
-TRANSPORT_DEPTH: Final = (0.35, 0.65)
-"""Closed range of depth scanned for a transport map."""
-
-_NOT_MEASURED: Final = "{} was not measured"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from .number_range import SHARE
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 """Any shape, float64."""
 
+DEFAULT_LEVEL: Final = 0.95
+
 
 @dataclass(frozen=True, slots=True)
 class Separation:
@@ -110,9 +112,6 @@ class Interval:
     high: float
     level: float
     num_resamples: int
-
-
-DEFAULT_LEVEL: Final = 0.95
 
 
 def bootstrap_separation(

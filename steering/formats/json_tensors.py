@@ -29,6 +29,12 @@ _DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bflo
 _DTYPE_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 # As numpy and torch spell them, too.
 _DTYPES_READ: Final = _DTYPES | {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPE_NAMES}
+_VECTOR: Final = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+
+NUMBERS_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [_VECTOR, {"type": "array", "items": _VECTOR, "minItems": 1}]
+}
+"""JSON schema of a tensor as nested lists: of one or two dimensions."""
 
 
 def _dtype(value: Any) -> Any:
@@ -65,12 +71,6 @@ class TensorBytes(Document):
         description="Base64 of its bytes.", json_schema_extra={"contentEncoding": "base64"}
     )
 
-
-_VECTOR: Final = {"type": "array", "items": {"type": "number"}, "minItems": 1}
-NUMBERS_SCHEMA: Final[dict[str, Any]] = {
-    "anyOf": [_VECTOR, {"type": "array", "items": _VECTOR, "minItems": 1}]
-}
-"""JSON schema of a tensor as nested lists: of one or two dimensions."""
 
 TENSORS_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",

@@ -27,6 +27,7 @@ from steering.sites import Site, SitePoint
 from steering.tensor_bytes import tensor_bytes
 
 _Vector = NDArray[np.float64]
+_Gains = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,6 @@ class PlannedGate:
 def _cosine(left: _Vector, right: _Vector) -> float:
     length = float(np.linalg.norm(left) * np.linalg.norm(right))
     return float(left @ right) / length if length > 0 else 0.0
-
-
-_Gains = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ _PROBE_ROWS: Final = {
         )
     )
 }
+_RELATIVE_SIZE: Final = 0.5  # of a probe, against the activations it must show up among
+_MAX_LAYERS_CHECKED_ALL: Final = 8
 
 
 def _relative_tolerance(dtype: torch.dtype) -> float:
@@ -178,11 +180,6 @@ class _LayerEffects:
         row = _PROBE_ROWS[site]
         point = SitePoint(self.layer, site)
         return _Effect(point, observed, base[row], probed[row], expected[row])
-
-
-_RELATIVE_SIZE: Final = 0.5  # of a probe, against the activations it must show up among
-
-_MAX_LAYERS_CHECKED_ALL: Final = 8
 
 
 def self_check(

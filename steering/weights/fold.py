@@ -18,6 +18,9 @@ from .errors import NotFoldableError
 
 _BLOCK_ITEMS: Final = 2**22
 
+WRITE_SITES: Final = (Site.ATTN_OUT, Site.MLP_OUT, Site.EMBED)
+"""Sites whose activation is the output of a write matrix."""
+
 
 def column_blocks(matrix: Tensor) -> Iterator[Tensor]:
     """Views of whole columns: of [d_out, d_in], or of each [d_out, d_in] of a stack."""
@@ -95,10 +98,6 @@ def _constant(edit: Edit) -> Tensor:
         scaled = edit.response.linear.to(torch.float64) * edit.offset.to(torch.float64)
         constant = constant - scaled @ edit.write.to(torch.float64)
     return constant
-
-
-WRITE_SITES: Final = (Site.ATTN_OUT, Site.MLP_OUT, Site.EMBED)
-"""Sites whose activation is the output of a write matrix."""
 
 
 def check_foldable(asked: Intervention, site: Site, *, path: str = "") -> None:

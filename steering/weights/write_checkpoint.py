@@ -16,6 +16,9 @@ from steering.sites import SitePoint
 from .checkpoint_files import FLOAT_DTYPES, INDEX_FILE, Shard, piece_of, write_shard
 from .weight_edits import Survival, WeightEdits
 
+_SUFFIXES: Final = frozenset({"", ".jinja", ".json", ".md", ".model", ".tiktoken", ".txt"})
+_FOLDERS: Final = frozenset({"additional_chat_templates"})
+
 
 def write_weights(edits: WeightEdits, folder: Path) -> dict[SitePoint, Survival]:
     """Write every shard under its name into `folder`, with the index.
@@ -73,11 +76,6 @@ def _copied(edits: WeightEdits, shard: Shard, name: str, under: str | None = Non
     return piece_of(
         under or name, dtype, shard.tensor(name).shape, lambda: shard.tensor(name).to(dtype)
     )
-
-
-_SUFFIXES: Final = frozenset({"", ".jinja", ".json", ".md", ".model", ".tiktoken", ".txt"})
-
-_FOLDERS: Final = frozenset({"additional_chat_templates"})
 
 
 def copy_metadata(edits: WeightEdits, folder: Path) -> tuple[str, ...]:

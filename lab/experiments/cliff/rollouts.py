@@ -1,4 +1,4 @@
-"""A laboratory for thoughts: thinking markers are tokens wherever they stand, as in training."""
+"""Rollouts in the thinking mode: the thought and the answer to each prompt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from lab.demo.laboratory import Laboratory, Trial
 from lab.organism import judge
 from steering.analysis import ThoughtSpan
 from steering.plan import SteeringPlan
+
+_MAX_TOKENS = 160
 
 
 class ThinkingLaboratory(Laboratory):
@@ -39,9 +41,6 @@ class ThinkingLaboratory(Laboratory):
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Tokens of a text, with its thinking markers."""
         return tuple(self._fast(text, add_special_tokens=False)["input_ids"])
-
-
-_MAX_TOKENS = 160
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _MAX_MESSAGE_CHARS: Final = 1000
 _RETRY: Final = {"retry-after": "1", "x-should-retry": "true"}
 _RETRY_LATER: Final = {"retry-after": "5", "x-should-retry": "true"}
 _NO_RETRY: Final = {"x-should-retry": "false"}
+_HIDDEN_MESSAGE: Final = "the server failed on this request; its log has the details"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,6 @@ ERROR_TABLE: Final[tuple[ErrorRow, ...]] = (
     ErrorRow(store.StoreUnavailableError, 503, _UNAVAILABLE, headers=_RETRY, is_shown=False),
     ErrorRow(store.StoreError, 500, _SERVER, is_shown=False),
 )
-
-_HIDDEN_MESSAGE: Final = "the server failed on this request; its log has the details"
 
 
 @dataclass(frozen=True, slots=True)

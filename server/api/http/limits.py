@@ -80,11 +80,6 @@ class Limits:
         """Of a direction whose file is a part of a form."""
         return self.max_upload_bytes + _BESIDE_FILE_BYTES
 
-    @property
-    def max_any_body_bytes(self) -> int:
-        """Of a body before it is known what it is."""
-        return max(self.max_body_bytes, self.max_json_upload_bytes, self.max_form_bytes)
-
 
 class Room:
     """Room in the engine's queue, asked for before a request costs anything but its head.

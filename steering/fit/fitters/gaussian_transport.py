@@ -24,6 +24,11 @@ _ROUNDING: Final = torch.finfo(torch.float64).eps
 _MAX_RESIDUAL: Final = 1e-8
 
 _MAX_INVERSE_ERROR: Final = 1e-6
+DEFAULT_RANK: Final = 2
+DEFAULT_SHRINKAGE: Final = 0.2
+DEFAULT_MAX_STRETCH: Final = 2.0
+_STRETCH: Final = NumberRange(1.0)
+_MAX_MOMENT_ERROR: Final = 0.01
 
 
 def gaussian_map(source: Tensor, target: Tensor) -> Tensor:
@@ -66,17 +71,6 @@ def _roots(matrix: Tensor, relative_floor: float) -> tuple[Tensor, Tensor]:
     floor = max(float(values[-1]) * relative_floor, torch.finfo(values.dtype).tiny)
     roots = values.clamp(min=floor).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
-
-
-DEFAULT_RANK: Final = 2
-
-DEFAULT_SHRINKAGE: Final = 0.2
-
-DEFAULT_MAX_STRETCH: Final = 2.0
-
-_STRETCH: Final = NumberRange(1.0)
-
-_MAX_MOMENT_ERROR: Final = 0.01
 
 
 def fit_gaussian_transport(
