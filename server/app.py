@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from .api import openapi
 from .api.deps import Services
-from .api.http.body import Desk
+from .api.http.body import Offload
 from .api.http.error_table import reply_to
 from .api.http.errors import (
     InvalidParameterError,
@@ -70,7 +70,7 @@ def create_app(
     app.state.services = services
     answer = _answer(app, services)
     for kind in (HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _pass_on)
+        app.add_exception_handler(kind, _reraise)
     # Added last is outermost: ids around all, then allowances, errors and the gate.
     trusted = frozenset(host.lower() for host in settings.trusted_hosts)
     hosts = _hosts(settings, trusted)
@@ -181,7 +181,7 @@ def _services(
         lifecycle=Lifecycle(engine, step_timeout_seconds=settings.step_timeout_seconds),
         store_health=StoreHealth(store, pools.health),
         keys=KeyGate(store.keys, pools, is_open=is_open),
-        desk=Desk(pools.bodies),
+        offload=Offload(pools.bodies),
         room=Room(engine, settings.max_queued_requests),
         limits=Limits(
             max_model_len=engine.info().max_model_len,
@@ -259,7 +259,7 @@ def _known(error: Exception, app: FastAPI, scope: Scope) -> Exception:
     return error
 
 
-async def _pass_on(request: Request, error: Exception) -> Response:
+async def _reraise(request: Request, error: Exception) -> Response:
     """Leave the framework's errors to the one boundary that answers all."""
     del request
     raise error

@@ -36,7 +36,7 @@ DEFAULT_TERMS: Final = Terms()
 
 
 @dataclass(slots=True, eq=False)
-class _Asking(Generic[_V]):
+class _PendingQuestion(Generic[_V]):
     began_at: float
     task: asyncio.Task[_V]
 
@@ -68,7 +68,7 @@ class LastKnown(Generic[_K, _V]):
         self._limit = limit
         self._clock = clock
         self._answers: OrderedDict[_K, tuple[float, _V]] = OrderedDict()
-        self._asking: dict[_K, _Asking[_V]] = {}
+        self._asking: dict[_K, _PendingQuestion[_V]] = {}
 
     async def get(self, key: _K, ask: Callable[[], _V]) -> _V:
         """The answer of `ask`, or its last one for `key`.
@@ -97,14 +97,14 @@ class LastKnown(Generic[_K, _V]):
             del self._answers[key]
         self._asking.clear()
 
-    def _begin(self, key: _K, ask: Callable[[], _V]) -> _Asking[_V]:
+    def _begin(self, key: _K, ask: Callable[[], _V]) -> _PendingQuestion[_V]:
         began_at = self._clock()
         task = asyncio.create_task(self._pool.run(ask))
-        asking = self._asking[key] = _Asking(began_at, task)
+        asking = self._asking[key] = _PendingQuestion(began_at, task)
         task.add_done_callback(lambda _: self._end(key, asking))
         return asking
 
-    def _end(self, key: _K, asking: _Asking[_V]) -> None:
+    def _end(self, key: _K, asking: _PendingQuestion[_V]) -> None:
         error = None if asking.task.cancelled() else asking.task.exception()
         if self._asking.get(key) is not asking:
             return  # forgotten while it was asked for

@@ -92,10 +92,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 continue
             for sock in bound:
                 sock.close()
-            raise StartError(_why_not(host, port, error)) from error
+            raise StartError(_bind_failure(host, port, error)) from error
     if not bound:
         assert elsewhere is not None, "an address that is neither bound nor refused"
-        raise StartError(_why_not(host, port, elsewhere)) from elsewhere
+        raise StartError(_bind_failure(host, port, elsewhere)) from elsewhere
     return bound
 
 
@@ -119,7 +119,7 @@ def _bound(family: int, kind: int, protocol: int, address: Any) -> socket.socket
     return sock
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _bind_failure(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host!r} is in use; stop what listens there, or set another port"
     if error.errno == errno.EACCES:

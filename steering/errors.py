@@ -34,8 +34,8 @@ _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
-def shown(value: Any) -> str:
-    """A value as an error message shows it: short, whatever a caller sent."""
+def short_repr(value: Any) -> str:
+    """`repr` of a value, cut to what an error message can show of whatever a caller sent."""
     return _SHORT.repr(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from .errors import UnknownSiteError, shown
+from .errors import UnknownSiteError, short_repr
 
 
 class Site(StrEnum):
@@ -61,5 +61,5 @@ def parse_site(name: str, *, param: str = "site") -> Site:
     except ValueError:
         known = ", ".join(site.value for site in Site)
         raise UnknownSiteError(
-            f"{param} is {shown(name)}; expected one of {known}", param=param
+            f"{param} is {short_repr(name)}; expected one of {known}", param=param
         ) from None

@@ -30,7 +30,7 @@ from server.registry.upload import Uploader
 from server.resolver.resolver import Resolver
 from server.store import Actor, Store
 
-from .http.body import Desk
+from .http.body import Offload
 from .http.lifecycle import Lifecycle, StoreHealth
 from .http.limits import Limits, Room
 from .key_gate import KeyGate
@@ -88,7 +88,7 @@ class Services:
     store_health: StoreHealth
     keys: KeyGate
     limits: Limits
-    desk: Desk
+    offload: Offload
     room: Room
     started_at: int
 

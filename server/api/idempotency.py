@@ -19,7 +19,7 @@ from server.store.errors import StoreError
 
 from .deps import Services
 from .http.errors import InvalidParameterError
-from .request_body import IDEMPOTENCY_HEADER, read_sent
+from .request_body import IDEMPOTENCY_HEADER, read_bounded
 
 IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "in": "header",
@@ -56,10 +56,10 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
                 return await route(**arguments)
             body = getattr(request.state, "sent", None)
             if body is None:  # the route has none, and ignores what was sent
-                body = await read_sent(request, services, services.limits.max_body_bytes)
+                body = await read_bounded(request, services, services.limits.max_body_bytes)
             caller: Principal = request.state.caller
             claim = _Claim(services, caller.key_id, key)
-            kept = await claim.take(await services.desk.run(request, _digest, request, body))
+            kept = await claim.take(await services.offload.run(request, _digest, request, body))
             if kept is not None:
                 headers = {**kept.headers, "idempotency-replayed": "true"}
                 return Response(kept.body, kept.status, headers)

@@ -84,9 +84,9 @@ class JsonBody(RequestBody):
     async def _read(self, request: Request, services: Services, held: Callable[[], None]) -> Any:
         check_media_type(request, "application/json")
         bounds = self._bounds(services.limits)
-        data = await read_sent(request, services, bounds.max_bytes)
+        data = await read_bounded(request, services, bounds.max_bytes)
         held()
-        return await services.desk.run(request, self._parse, data, bounds, services.limits)
+        return await services.offload.run(request, self._parse, data, bounds, services.limits)
 
     def _parse(self, data: bytearray, bounds: Bounds, limits: Limits) -> Any:
         document = parse_json(data, bounds.max_values, self._kind)
@@ -95,7 +95,7 @@ class JsonBody(RequestBody):
         return self._take(document)
 
 
-class OnceBody(JsonBody):
+class IdempotentBody(JsonBody):
     """The same of a route that is `idempotent`."""
 
     async def __call__(self, request: Request, services: ServicesDep) -> Any:
@@ -120,7 +120,7 @@ async def deferred(request: Request, reading: Awaitable[_T]) -> _T | None:
         return None
 
 
-async def read_sent(request: Request, services: Services, max_bytes: int) -> bytearray:
+async def read_bounded(request: Request, services: Services, max_bytes: int) -> bytearray:
     """The bytes of a body, noted for `idempotent` where the request has a key for it.
 
     Raises:

@@ -34,7 +34,7 @@ def assemble(loaded: LoadedModel) -> EngineCore:
     steps = StepLog()
     loaded.attention.report_progress(steps.beat)
     runtime = SteeringRuntime(layout.num_layers, layout.layer_devices, config.max_live_edits)
-    install_hooks(layout, _Beating(runtime, steps))
+    install_hooks(layout, _HeartbeatRuntime(runtime, steps))
     kv_cache = KVCacheManager(
         info.num_kv_blocks, info.block_size, enable_prefix_cache=config.enable_prefix_cache
     )
@@ -58,8 +58,8 @@ def assemble(loaded: LoadedModel) -> EngineCore:
     )
 
 
-class _Beating:
-    """A runtime whose every site is a sign of progress: about seven a layer."""
+class _HeartbeatRuntime:
+    """Wraps a runtime so that every site edited is a sign of progress: about seven a layer."""
 
     def __init__(self, runtime: SiteRuntime, steps: StepLog) -> None:
         self._runtime = runtime

@@ -86,7 +86,7 @@ class RequestProgress:
         self._captured: dict[SitePoint, dict[int, Tensor]] = {}
         self._token_scores: dict[int, float] = {}
         self._distributions: dict[int, Tensor] = {}
-        self._num_told = 0
+        self._num_sent = 0
         self._new_text = ""
         self._new_logprobs: list[TokenLogprobs] = []
 
@@ -158,7 +158,7 @@ class RequestProgress:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to send."""
-        num_new = len(self.request.output_token_ids) - self._num_told
+        num_new = len(self.request.output_token_ids) - self._num_sent
         return num_new > 0 or self.finish_reason is not None
 
     def captured(self) -> Mapping[SitePoint, Tensor]:
@@ -173,8 +173,8 @@ class RequestProgress:
     def output(self) -> RequestOutput:
         """The output since the last call."""
         request = self.request
-        token_ids = tuple(request.output_token_ids[self._num_told :])
-        is_first, is_last = self._num_told == 0, self.finish_reason is not None
+        token_ids = tuple(request.output_token_ids[self._num_sent :])
+        is_first, is_last = self._num_sent == 0, self.finish_reason is not None
         output = RequestOutput(
             request_id=request.request_id,
             text=self._new_text,
@@ -191,7 +191,7 @@ class RequestProgress:
             gates=self._gate_states() if is_last else (),
             score=self._score() if is_last else None,
         )
-        self._num_told += len(token_ids)
+        self._num_sent += len(token_ids)
         self._new_text = ""
         self._new_logprobs = []
         return output

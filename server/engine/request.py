@@ -49,7 +49,7 @@ class GenerationRequest:
         choice_index: Index of this choice among n; part of the seed's counter.
         priority: Interactive before jobs.
         cache_salt: Prefix-cache entries are shared only under an equal salt (per API key).
-        prompt_regions: Region bits (`steering.scopes.Region`) per prompt token, or None.
+        prompt_regions: Region bits (`steering.documents.Region`) per prompt token, or None.
         steering_prompt_tokens: Where `prompt` ends and `generated` begins for steering; None
             means at the prompt's end. For text scored as a continuation.
         monitor_prompt: Whether the plan's monitors read every prompt token, not only the last.

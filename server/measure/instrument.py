@@ -68,7 +68,7 @@ class Instrument:
         self._batch_size = batch_size
         self._on_batch = on_batch
         self._ids = count()
-        self.compute = compute or _here
+        self.compute = compute or _run_inline
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -266,13 +266,13 @@ class Instrument:
         parts = []
         for start in range(0, total, self._batch_size):
             stop = min(start + self._batch_size, total)
-            parts.append(await _admitted(one, slice(start, stop)))
+            parts.append(await _retry_while_full(one, slice(start, stop)))
             if self._on_batch is not None:
                 await self._on_batch(stop, total)
         return parts
 
 
-async def _admitted(one: Callable[[slice], Awaitable[_T]], rows: slice) -> _T:
+async def _retry_while_full(one: Callable[[slice], Awaitable[_T]], rows: slice) -> _T:
     """Return what `one` gives for `rows`, asking again for as long as the engine's queue is full.
 
     Chats fill the queue, and jobs wait for them: nothing but cancelling ends the wait.
@@ -286,7 +286,7 @@ async def _admitted(one: Callable[[slice], Awaitable[_T]], rows: slice) -> _T:
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
 
-async def _here(function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+async def _run_inline(function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
     return function(*args, **kwargs)
 
 

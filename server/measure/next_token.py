@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from server.engine.text import Tokenizer
-from steering.errors import InvalidFieldError, shown
+from steering.errors import InvalidFieldError, short_repr
 
 _ROWS: Final = 64  # bounds the float64 copies of distributions
 
@@ -67,7 +67,7 @@ def parse_behaviour_tokens(value: Any, tokenizer: Tokenizer, param: str) -> tupl
     """
     if not isinstance(value, list | tuple) or not value:
         raise InvalidFieldError(
-            f"{param} is {shown(value)}; expected a list of token ids or texts of one token",
+            f"{param} is {short_repr(value)}; expected a list of token ids or texts of one token",
             param=param,
         )
     return tuple(sorted({_token(item, tokenizer, param) for item in value}))
@@ -79,14 +79,14 @@ def _token(item: Any, tokenizer: Tokenizer, param: str) -> int:
         if len(found) == 1:
             return found[0]
         raise InvalidFieldError(
-            f"{param} contains {shown(item)}, which is {len(found)} tokens; expected texts of one "
-            "token, such as the first of an answer",
+            f"{param} contains {short_repr(item)}, which is {len(found)} tokens; expected texts of "
+            "one token, such as the first of an answer",
             param=param,
         )
     if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < tokenizer.vocab_size:
         return item
     raise InvalidFieldError(
-        f"{param} contains {shown(item)}; expected token ids from 0 to {tokenizer.vocab_size - 1} "
-        "or texts",
+        f"{param} contains {short_repr(item)}; expected token ids from 0 to "
+        f"{tokenizer.vocab_size - 1} or texts",
         param=param,
     )

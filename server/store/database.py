@@ -138,7 +138,7 @@ class _DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._identity = self._look()
+        self._identity = self._read_identity()
 
     @classmethod
     def of(cls, url: URL) -> Self | None:
@@ -154,7 +154,7 @@ class _DatabaseFile:
         Raises:
             StoreReplacedError: It is gone, or another is in its place.
         """
-        found = self._look()
+        found = self._read_identity()
         if self._identity is None:
             self._identity = found
         elif found != self._identity:
@@ -164,7 +164,7 @@ class _DatabaseFile:
                 "one that is there"
             )
 
-    def _look(self) -> tuple[int, int] | None:
+    def _read_identity(self) -> tuple[int, int] | None:
         try:
             status = self._path.stat()
         except OSError:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
-from steering.errors import InvalidFieldError, NonFiniteError, SteeringError, shown
+from steering.errors import InvalidFieldError, NonFiniteError, SteeringError, short_repr
 
 _T = TypeVar("_T")
 _OBJECT_TYPES: Final = {"model_type", "model_attributes_type", "dict_type"}
@@ -111,7 +111,7 @@ class Document(BaseModel):
             absent = cls.known() if cls.null_is_absent else ()
             value = cls.prepare(without_nulls(value, absent))
         elif not isinstance(value, cls):
-            raise refused(f"is {shown(value)}; expected {cls.form}", at_item=True)
+            raise refused(f"is {short_repr(value)}; expected {cls.form}", at_item=True)
         try:
             return handler(value)
         except ValidationError as error:
@@ -171,7 +171,7 @@ class Variants:
         given = document.get(self.tag, self.default)
         if given not in list(self.kinds):
             raise InvalidFieldError(
-                f"{self.tag} is {shown(given)}; expected one of {', '.join(self.kinds)}",
+                f"{self.tag} is {short_repr(given)}; expected one of {', '.join(self.kinds)}",
                 param=self.tag,
             )
         return {**document, self.tag: given}
@@ -194,7 +194,7 @@ def read(reader: TypeAdapter[_T], document: Any) -> _T:
     except ValidationError as error:
         cause = _cause(error)
         if cause is None:
-            message = f"document is {shown(document)}; expected an object"
+            message = f"document is {short_repr(document)}; expected an object"
             raise InvalidFieldError(message) from None
         raise cause from None
 
@@ -275,7 +275,7 @@ def unknown_field(key: object, known: Collection[str], noun: str, prefix: str) -
 
 def _printable(key: object) -> str:
     name = f"{key!s:.60}"
-    return name if name.isprintable() else shown(name)
+    return name if name.isprintable() else short_repr(name)
 
 
 def refusal(error: ValidationError, model: type[Document]) -> SteeringError:
@@ -310,7 +310,7 @@ def _fault(error: ValidationError, model: type[Document]) -> SteeringError | Unp
     if kind == "missing":
         return InvalidFieldError(f"{model.owner(path)} has no {path}; it is required", param=path)
     if kind in _OBJECT_TYPES:
-        after = f" is {shown(value)}; expected an object"
+        after = f" is {short_repr(value)}; expected an object"
         return UnplacedError(InvalidFieldError, "", path or "document", after)
     field, is_item = path.partition("[")[0], "[" in path
     error_class, predicate = _predicate(found, is_item=is_item)
@@ -335,14 +335,14 @@ def _predicate(found: ErrorDetails, *, is_item: bool) -> tuple[type[SteeringErro
     verb = "contains" if is_item else "is"
     if kind in ("enum", "literal_error"):
         if is_item and not isinstance(value, str):
-            return InvalidFieldError, f"contains {shown(value)}; expected strings"
+            return InvalidFieldError, f"contains {short_repr(value)}; expected strings"
         members = ", ".join(re.findall(r"'([^']*)'", found["ctx"]["expected"]))
-        return InvalidFieldError, f"{verb} {shown(value)}; expected one of {members}"
+        return InvalidFieldError, f"{verb} {short_repr(value)}; expected one of {members}"
     if kind == "float_type":
-        return InvalidFieldError, f"is {shown(value)}; expected a number"
+        return InvalidFieldError, f"is {short_repr(value)}; expected a number"
     if kind in _EXPECTED:
         expected = _EXPECTED[kind][is_item]
-        return InvalidFieldError, f"{verb} {shown(value)}; expected {expected}"
+        return InvalidFieldError, f"{verb} {short_repr(value)}; expected {expected}"
     raise AssertionError(f"a refusal that has no wording: {found}")
 
 

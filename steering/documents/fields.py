@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from steering.errors import InvalidFieldError, NonFiniteError, UnknownSiteError, shown
+from steering.errors import InvalidFieldError, NonFiniteError, UnknownSiteError, short_repr
 from steering.sites import Site
 
 from .document import refused
@@ -57,7 +57,7 @@ class Within:
             return handler(value)
         except ValidationError as error:
             if self.is_whole:
-                raise refused(f"is {shown(value)}; expected {self.words}") from None
+                raise refused(f"is {short_repr(value)}; expected {self.words}") from None
             if error.errors()[0]["type"] in _BOUNDS:
                 raise refused(f"is {value:g}; expected {self.words}") from None
             raise
@@ -77,7 +77,7 @@ class ListOf:
 
     def _check(self, value: Any) -> Any:
         if not isinstance(value, list | tuple):
-            raise refused(f"is {shown(value)}; expected a list of {self.words}")
+            raise refused(f"is {short_repr(value)}; expected a list of {self.words}")
         return value
 
 
@@ -91,7 +91,7 @@ def _site(value: Any) -> Site:
         return Site(value)
     except ValueError:
         raise refused(
-            f"is {shown(value)}; expected one of {', '.join(Site)}", UnknownSiteError.code
+            f"is {short_repr(value)}; expected one of {', '.join(Site)}", UnknownSiteError.code
         ) from None
 
 
@@ -113,7 +113,7 @@ def read_numbers(values: Any, param: str) -> list[float]:
             message = f"{param} is not finite; expected a finite number"
             raise NonFiniteError(message, param=param) from None
         raise InvalidFieldError(
-            f"{param} is {shown(found['input'])}; expected a number", param=param
+            f"{param} is {short_repr(found['input'])}; expected a number", param=param
         ) from None
 
 
@@ -133,7 +133,7 @@ Layers = Annotated[
 
 def _seed(value: int) -> int:
     if not 0 <= value < 2**63:
-        raise refused(f"is {shown(value)}; expected an integer from 0 to 2^63 - 1")
+        raise refused(f"is {short_repr(value)}; expected an integer from 0 to 2^63 - 1")
     return value
 
 

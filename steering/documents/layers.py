@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from steering.errors import InvalidFieldError, LayerOutOfRangeError, shown
+from steering.errors import InvalidFieldError, LayerOutOfRangeError, short_repr
 
 from .document import Document, refused
 from .fields import Integer, Number, listed
@@ -63,7 +63,8 @@ def _form(value: Any) -> str:
 def _stored(value: Any) -> Any:
     if value != STORED:
         raise refused(
-            f'is {shown(value)}; expected a list of layers, {{"from": 0.4, "to": 0.6}} or "stored"'
+            f"is {short_repr(value)}; expected a list of layers, "
+            '{"from": 0.4, "to": 0.6} or "stored"'
         )
     return value
 
@@ -72,7 +73,7 @@ def _distinct(layers: tuple[int, ...]) -> tuple[int, ...]:
     if not layers:
         raise refused("is empty; expected at least one layer", LayerOutOfRangeError.code)
     if len(set(layers)) != len(layers):
-        raise refused(f"is {shown(list(layers))}; expected each layer once")
+        raise refused(f"is {short_repr(list(layers))}; expected each layer once")
     return layers
 
 

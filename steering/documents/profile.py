@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BeforeValidator, Field
 
-from steering.errors import shown
+from steering.errors import short_repr
 
 from .document import Document, refused
 from .fields import Integer, ListOf, Number, SiteName, Texts, Within
@@ -36,7 +36,7 @@ class Monitor(Document):
 
 def _description(value: Any) -> Any:
     if not isinstance(value, str):
-        raise refused(f"is {shown(value)}; expected a string")
+        raise refused(f"is {short_repr(value)}; expected a string")
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from steering.errors import InvalidFieldError, shown
+from steering.errors import InvalidFieldError, short_repr
 
 from .document import refused
 
@@ -41,7 +41,7 @@ class DirectionRef:
 
 def _malformed(text: Any) -> str:
     return (
-        f"is {shown(text)}; expected a name of [a-z0-9._-], at most 64 characters, optionally "
+        f"is {short_repr(text)}; expected a name of [a-z0-9._-], at most 64 characters, optionally "
         "followed by @version"
     )
 

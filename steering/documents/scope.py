@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
-from steering.errors import InvalidFieldError, shown
+from steering.errors import InvalidFieldError, short_repr
 
 from .document import Document, refused
 from .fields import Integer, ListOf, listed
@@ -86,26 +86,28 @@ def _items(value: Any) -> Any:
     return value
 
 
-def _is_nothing(value: tuple[Any, ...] | Selector) -> bool:
+def _is_empty(value: tuple[Any, ...] | Selector) -> bool:
     return value.is_empty if isinstance(value, Selector) else not value
 
 
 def _window(value: Any, handler: ValidatorFunctionWrapHandler) -> tuple[int, int]:
     pair: tuple[int, ...] = handler(() if value is None else listed(value))
     if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
-        raise refused(f"contains {shown(value)}; expected [start, stop] with 0 <= start < stop")
+        raise refused(
+            f"contains {short_repr(value)}; expected [start, stop] with 0 <= start < stop"
+        )
     return pair[0], pair[1]
 
 
 def _region_name(value: Any) -> Any:
     if isinstance(value, str) and value not in list(RegionName):
-        raise refused(f"contains {shown(value)}; expected 'assistant', 'thinking' or 'answer'")
+        raise refused(f"contains {short_repr(value)}; expected 'assistant', 'thinking' or 'answer'")
     return value
 
 
 def _phase(value: Any) -> Any:
     if isinstance(value, str) and value not in list(Tokens):
-        raise refused(f"is {shown(value)}; expected one of {', '.join(Tokens)}")
+        raise refused(f"is {short_repr(value)}; expected one of {', '.join(Tokens)}")
     return value
 
 
@@ -148,17 +150,17 @@ class Selector(Document):
         _one_or_list({"type": "string", "enum": [phase.value for phase in Tokens]}),
     ] = Field(
         default_factory=tuple,
-        exclude_if=_is_nothing,
+        exclude_if=_is_empty,
         description="Phases of the request, one or several.",
     )
     windows: _Windows = Field(
         default_factory=tuple,
-        exclude_if=_is_nothing,
+        exclude_if=_is_empty,
         description="Half-open windows [start, stop) of absolute positions, 0 <= start < stop.",
     )
     generated_windows: _Windows = Field(
         default_factory=tuple,
-        exclude_if=_is_nothing,
+        exclude_if=_is_empty,
         description="Half-open windows [start, stop) of generated tokens, the first being 0.",
     )
     prompt_indices: Annotated[
@@ -168,7 +170,7 @@ class Selector(Document):
         _one_or_list({"type": "integer"}),
     ] = Field(
         default_factory=tuple,
-        exclude_if=_is_nothing,
+        exclude_if=_is_empty,
         description="Positions in the prompt; negative ones count from its end.",
     )
     regions: Annotated[
@@ -178,7 +180,7 @@ class Selector(Document):
         _one_or_list({"type": "string", "enum": [region.value for region in RegionName]}),
     ] = Field(
         default_factory=tuple,
-        exclude_if=_is_nothing,
+        exclude_if=_is_empty,
         description="Parts of a chat; a token in any of them is named.",
     )
 
@@ -252,7 +254,7 @@ class Scope(Selector):
 
     exclude: Selector = Field(
         default_factory=Selector,
-        exclude_if=_is_nothing,
+        exclude_if=_is_empty,
         description="Tokens on which nothing is done.",
     )
 

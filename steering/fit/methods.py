@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
 from steering.documents import Operation, unknown_field
-from steering.errors import FitError, InvalidFieldError, shown
+from steering.errors import FitError, InvalidFieldError, short_repr
 from steering.sites import Site
 
 from .activations import SampleCounts
@@ -231,6 +231,6 @@ def find_method(name: str) -> Method:
     """
     if name not in METHODS:
         raise InvalidFieldError(
-            f"method is {shown(name)}; expected one of {', '.join(METHODS)}", param="method"
+            f"method is {short_repr(name)}; expected one of {', '.join(METHODS)}", param="method"
         )
     return METHODS[name]

@@ -12,7 +12,7 @@ from pydantic import AllowInfNan, TypeAdapter
 from torch import Tensor
 
 from steering.documents import Number, read_at
-from steering.errors import InvalidFieldError, shown
+from steering.errors import InvalidFieldError, short_repr
 
 from .number_range import NumberRange
 
@@ -71,7 +71,9 @@ class Option:
         }[self.type]
         if not fits:
             expected = " or ".join(map(repr, self.choices)) if self.choices else f"type {self.type}"
-            raise InvalidFieldError(f"{param} is {shown(value)}; expected {expected}", param=param)
+            raise InvalidFieldError(
+                f"{param} is {short_repr(value)}; expected {expected}", param=param
+            )
 
 
 def options_of(fitter: Callable[..., Any]) -> tuple[Option, ...]:

@@ -19,7 +19,7 @@ from steering.errors import (
     ShapeMismatchError,
     SteeringError,
     UnsupportedDtypeError,
-    shown,
+    short_repr,
 )
 from steering.tensor_bytes import tensor_bytes
 
@@ -91,7 +91,7 @@ def tensors_from_json(document: Any, bounds: FileBounds | None = None) -> dict[s
     """
     if not isinstance(document, Mapping):
         raise InvalidFieldError(
-            f"tensors is {shown(document)}; expected an object", param="tensors"
+            f"tensors is {short_repr(document)}; expected an object", param="tensors"
         )
     if not document:
         raise InvalidFieldError("tensors is empty; expected a tensor", param="tensors")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from steering import errors
-from steering.errors import CoxswainError, SteeringError, shown
+from steering.errors import CoxswainError, SteeringError, short_repr
 
 CLASSES = [
     member
@@ -20,11 +20,11 @@ CLASSES = [
     "value", ["x" * 10**6, list(range(10**6)), [[[[[[[1]]]]]]] * 50, b"\0" * 999]
 )
 def test_shown_is_short_whatever_is_sent(value: Any) -> None:
-    assert len(shown(value)) < 300
+    assert len(short_repr(value)) < 300
 
 
 def test_shown_keeps_short_values() -> None:
-    assert [shown(v) for v in ("a", 1.5, None, [1, "b"])] == ["'a'", "1.5", "None", "[1, 'b']"]
+    assert [short_repr(v) for v in ("a", 1.5, None, [1, "b"])] == ["'a'", "1.5", "None", "[1, 'b']"]
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

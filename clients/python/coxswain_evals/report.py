@@ -69,7 +69,7 @@ def _heading(measure: Measure) -> str:
 
 
 def _row(results: Results, arm: Arm) -> list[str]:
-    cells = [_shown(results.get(measure, arm)) for measure in results.suite.measures]
+    cells = [_estimate_cell(results.get(measure, arm)) for measure in results.suite.measures]
     return [f"`{arm.name}`", _dose(arm), *cells]
 
 
@@ -83,7 +83,7 @@ def _dose(arm: Arm) -> str:
     return "" if not arm.doses or arm.dose is None else f"{arm.dose:.3g}"
 
 
-def _shown(found: Measured | None) -> str:
+def _estimate_cell(found: Measured | None) -> str:
     return "" if found is None else estimate_text(found.estimate)
 
 

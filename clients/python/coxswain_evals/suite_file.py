@@ -51,9 +51,9 @@ def load_suite(path: Path, *, limit: int | None = None) -> LoadedSuite:
     except ValidationError as error:
         found = [(problem["loc"], problem) for problem in error.errors()]
         raise SuiteError(
-            [_say(path, node, loc, _message(problem)) for loc, problem in found]
+            [_located(path, node, loc, _message(problem)) for loc, problem in found]
         ) from None
-    wrong = [_say(path, node, loc, message) for loc, message in _unresolved(suite)]
+    wrong = [_located(path, node, loc, message) for loc, message in _unresolved(suite)]
     if wrong:
         raise SuiteError(wrong)
     return LoadedSuite(suite, _read_all(suite, path.parent, limit))
@@ -119,7 +119,7 @@ def _is_kind(suite: Suite, dataset: str, kind: str) -> bool:
     return dataset in suite.datasets and suite.datasets[dataset].kind == kind
 
 
-def _say(path: Path, node: Any, loc: _Place, message: str) -> str:
+def _located(path: Path, node: Any, loc: _Place, message: str) -> str:
     """`file:line: field: message`; parts of `loc` that are no field (tags of unions) are passed."""
     field = ""
     for part in loc:

@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from server.api.deps import Services
-from server.api.http.body import Desk
+from server.api.http.body import Offload
 from server.api.http.error_table import reply_to
 from server.api.http.sse import DONE, EventStream, Numbered, event_text, until_disconnect
 from server.api.schemas.sampling import StreamOptions
@@ -34,7 +34,7 @@ async def respond(
     services: Services,
     run: GenerationRun,
     answer: Callable[[GenerationRun], Mapping[str, Any]],
-    events: Callable[[GenerationRun, Desk], _Events],
+    events: Callable[[GenerationRun, Offload], _Events],
     *,
     is_stream: bool,
 ) -> Response:
@@ -49,10 +49,10 @@ async def respond(
         await until_disconnect(request.receive, run.finish())
         # It grows with the body, which may be echoed, and with every log-probability.
         size = getattr(request.state, "body_bytes", 0) + sum(map(_size, run.sequences))
-        return await services.desk.run_sized(
+        return await services.offload.run_sized(
             size, lambda: JSONResponse(answer(run), headers=headers)
         )
-    rest = events(run, services.desk)
+    rest = events(run, services.offload)
     first = await until_disconnect(request.receive, anext(rest))
     return EventStream(
         first,
@@ -92,7 +92,7 @@ async def chunk_events(
     kind: str,
     options: StreamOptions | None,
     chunks: Callable[[int, RequestOutput], Iterable[dict[str, Any]]],
-    desk: Desk,
+    offload: Offload,
 ) -> AsyncGenerator[dict[str, Any] | str, None]:
     """Yield the events of a streamed answer, which joined are the whole answer.
 
@@ -102,26 +102,26 @@ async def chunk_events(
         options: Whether usage is told beside the choices, at the end or in every chunk.
         chunks: Makes the chunks, in order, of a choice's index and an output of it. A chunk that
             holds nothing is left out.
-        desk: Makes the chunks that have the log-probabilities of a long prompt.
+        offload: Makes the chunks that have the log-probabilities of a long prompt.
     """
     with_usage = options is not None and options.include_usage
     continuous = options is not None and options.continuous_usage_stats
 
-    def tell(index: int, output: RequestOutput) -> list[str]:
-        told = [chunk for chunk in chunks(index, output) if _holds_something(chunk)]
+    def to_events(index: int, output: RequestOutput) -> list[str]:
+        written = [chunk for chunk in chunks(index, output) if _holds_something(chunk)]
         if run.is_finished and not with_usage:
-            told[-1]["steering"] = run.report()  # a finish reason was told
-        for chunk in told:
+            written[-1]["steering"] = run.report()  # a finish reason was written
+        for chunk in written:
             if continuous:
                 chunk["usage"] = run.usage()
             elif with_usage:
                 chunk["usage"] = None
-        return [event_text({**run.identity.document(kind), **chunk}) for chunk in told]
+        return [event_text({**run.identity.document(kind), **chunk}) for chunk in written]
 
     async with aclosing(run.outputs()) as outputs:
         async for index, output in outputs:
             size = _ENTRY_BYTES * len(output.prompt_logprobs or ())
-            for event in await desk.run_sized(size, tell, index, output):
+            for event in await offload.run_sized(size, to_events, index, output):
                 yield event
     if with_usage:
         last = run.identity.document(kind)

@@ -62,8 +62,8 @@ class Document(Enum):
     STORED = "so is U+0000 in a text, which no database keeps"
 
 
-class Desk:
-    """Does the work that grows with a body: in a thread where the body is large."""
+class Offload:
+    """Keeps work that grows with a body off the event loop: in a thread where the body is large."""
 
     def __init__(self, pool: Pool) -> None:
         """Args: pool: the threads that work on large bodies."""
@@ -75,15 +75,15 @@ class Desk:
 
     async def run_sized(self, size: int, work: Callable[..., _T], /, *args: Any) -> _T:
         """Do the same for work that takes as long as a body of `size` bytes."""
-        return work(*args) if size <= _MAX_INLINE_BYTES else await self.run_apart(work, *args)
+        return work(*args) if size <= _MAX_INLINE_BYTES else await self.in_thread(work, *args)
 
-    async def run_apart(self, work: Callable[..., _T], /, *args: Any) -> _T:
+    async def in_thread(self, work: Callable[..., _T], /, *args: Any) -> _T:
         """Return what `work` returns, called in a thread and in the caller's context."""
         return await self._pool.run(work, *args)
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_seconds: float) -> bytearray:
-    """Read the whole body, and note its size for `Desk.run`.
+    """Read the whole body, and note its size for `Offload.run`.
 
     Raises:
         BodyTooLargeError: More than `max_bytes`, announced or sent.

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from steering.errors import CoxswainError, shown
+from steering.errors import CoxswainError, short_repr
 
 
 class RequestError(CoxswainError):
@@ -119,8 +119,8 @@ class ModelNotFoundError(RequestError):
     def of(cls, model: str, served: str) -> Self:
         """For a request's `model`, where `served` is the name of the base model."""
         return cls(
-            f"model is {shown(model)}; expected {served!r} or '{served}:PROFILE'; GET /v1/models "
-            "lists them",
+            f"model is {short_repr(model)}; expected {served!r} or '{served}:PROFILE'; "
+            "GET /v1/models lists them",
             param="model",
         )
 

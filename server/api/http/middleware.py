@@ -145,7 +145,7 @@ class AllowanceHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request; routes that need a key leave its key's allowance in the state."""
 
-        async def telling_send(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             allowance: Allowance | None = scope.get("state", {}).get("allowance")
             if allowance is not None and message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -154,7 +154,7 @@ class AllowanceHeaders:
                 headers["x-ratelimit-reset-requests"] = f"{allowance.reset_seconds:.3f}s"
             await send(message)
 
-        await self.app(scope, receive, telling_send)
+        await self.app(scope, receive, send_with_headers)
 
 
 def _check_size(scope: Scope) -> None:
@@ -173,7 +173,7 @@ def _check_size(scope: Scope) -> None:
 def _check_url(scope: Scope) -> None:
     """Check that path and query are UTF-8 without control characters, as stores need text."""
     parts = [("path", scope["raw_path"])]
-    parts += [(_shown(part), part) for part in scope["query_string"].split(b"&")]
+    parts += [(_printable_name(part), part) for part in scope["query_string"].split(b"&")]
     for name, part in parts:
         try:
             text = unquote_to_bytes(part).decode("utf-8")
@@ -183,7 +183,7 @@ def _check_url(scope: Scope) -> None:
             raise InvalidUrlError(f"{name}: expected text without control characters", param=name)
 
 
-def _shown(query: bytes) -> str:
+def _printable_name(query: bytes) -> str:
     """Return the name of a query parameter as it may stand in an answer."""
     name = unquote_to_bytes(query.partition(b"=")[0]).decode("utf-8", "replace")
     return _CONTROL.sub("?", name)[:64]

@@ -91,9 +91,9 @@ class BoundedProtocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        self._close_gently()
+        self._lingering_close()
 
-    def _close_gently(self) -> None:
+    def _lingering_close(self) -> None:
         # Closed at once with bytes unread, the connection would be reset, and the answer lost.
         self._is_refused = True
         self._stop_waiting()

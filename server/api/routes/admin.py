@@ -11,7 +11,7 @@ from server.api.deps import ActorDep, CallerDep, ServicesDep, operation
 from server.api.http.errors import InvalidParameterError
 from server.api.http.listing import Listing, Paging, reply
 from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
-from server.api.request_body import OnceBody
+from server.api.request_body import IdempotentBody
 from server.api.schemas.answers import Page
 from server.api.schemas.keys import AuditEvent, Key, KeyRequest, NewKey
 from server.auth.permissions import Permission
@@ -19,7 +19,7 @@ from server.store import KeySpec
 
 router = APIRouter(prefix="/v1/admin")
 
-_Body = Annotated[KeyRequest, Depends(OnceBody(KeyRequest))]
+_Body = Annotated[KeyRequest, Depends(IdempotentBody(KeyRequest))]
 
 
 @router.post(

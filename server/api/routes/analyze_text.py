@@ -56,14 +56,14 @@ async def trace(
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
     readouts = await read_readouts(services, caller, actor, body.readouts, "readouts")
     identity = services.identify_answer("trace", services.engine.info().model_name)
-    prompt, made = await services.desk.run(
+    prompt, made = await services.offload.run(
         request, _traced, services, caller, identity, body, steering, readouts
     )
     run = GenerationRun(services.engine, services.metrics, identity, steering, (made,), 1)
     await until_disconnect(request.receive, run.finish())
     answer = partial(_trace_answer, services, run, prompt, readouts)
     size = len(readouts) * run.sequences[0].num_prompt_tokens
-    return await services.desk.run_sized(
+    return await services.offload.run_sized(
         getattr(request.state, "body_bytes", 0) + 16 * size, lambda: JSONResponse(answer())
     )
 
@@ -163,7 +163,7 @@ async def score(
     """Log-probabilities of known text, and how far steering moves each distribution (KL)."""
     steering = await choose_analysed_steering(request, services, caller, actor, body.steering)
     identity = services.identify_answer("score", services.engine.info().model_name)
-    made, start = await services.desk.run(
+    made, start = await services.offload.run(
         request, _scored, services, caller, identity, body, steering
     )
     found = await until_disconnect(
@@ -172,7 +172,7 @@ async def score(
     answer = partial(
         _score_answer, services, identity, made.prompt_token_ids, start, found, steering
     )
-    return await services.desk.run(request, lambda: JSONResponse(answer()))
+    return await services.offload.run(request, lambda: JSONResponse(answer()))
 
 
 def _scored(

@@ -22,7 +22,7 @@ from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import render_chat
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
-from server.api.http.body import Desk, Document
+from server.api.http.body import Document, Offload
 from server.api.request_body import QueuedBody, held_place
 from server.api.schemas.chat import ChatCompletion, ChatRequest
 from server.auth.permissions import Permission, Principal
@@ -51,7 +51,7 @@ async def create_chat_completion(
     """Continue a chat, steered as the request chooses."""
     with held_place(request):
         steering = await choose_steering(request, services, caller, actor, body)
-        run = await services.desk.run(request, _run, services, caller, body, steering)
+        run = await services.offload.run(request, _run, services, caller, body, steering)
     answer, events = partial(_answer, body=body), partial(_events, body=body)
     return await respond(request, services, run, answer, events, is_stream=body.stream)
 
@@ -94,7 +94,7 @@ def _choice(
 
 
 def _events(
-    run: GenerationRun, desk: Desk, body: ChatRequest
+    run: GenerationRun, offload: Offload, body: ChatRequest
 ) -> AsyncGenerator[dict[str, Any] | str, None]:
     begun: set[int] = set()
 
@@ -104,7 +104,7 @@ def _events(
             yield _first_chunk(run, index, body)
         yield _chunk(run, index, output, body)
 
-    return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks, desk)
+    return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks, offload)
 
 
 def _first_chunk(run: GenerationRun, index: int, body: ChatRequest) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import Prompt, read_prompts
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
-from server.api.http.body import Desk, Document
+from server.api.http.body import Document, Offload
 from server.api.request_body import QueuedBody, held_place
 from server.api.schemas.completions import Completion, CompletionRequest
 from server.auth.permissions import Permission, Principal
@@ -66,7 +66,9 @@ async def create_completion(
         steering = await choose_steering(
             request, services, caller, actor, body, seeks_boundary=header is not None
         )
-        run, echo = await services.desk.run(request, _run, services, caller, body, steering, header)
+        run, echo = await services.offload.run(
+            request, _run, services, caller, body, steering, header
+        )
     return await respond(request, services, run, echo.answer, echo.events, is_stream=body.stream)
 
 
@@ -107,14 +109,16 @@ class _Echo:
         """The whole answer."""
         return whole_answer(run, "text_completion", self._choice)
 
-    def events(self, run: GenerationRun, desk: Desk) -> AsyncGenerator[dict[str, Any] | str, None]:
+    def events(
+        self, run: GenerationRun, offload: Offload
+    ) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The answer in chunks."""
         offsets: dict[int, int] = {}  # characters of each choice's tokens so far
 
         def chunks(index: int, output: RequestOutput) -> list[dict[str, Any]]:
             return [{"choices": [self._chunk(index, output, offsets)]}]
 
-        return chunk_events(run, "text_completion", self._body.stream_options, chunks, desk)
+        return chunk_events(run, "text_completion", self._body.stream_options, chunks, offload)
 
     def _choice(self, index: int, output: ChoiceOutput) -> dict[str, Any]:
         body, prompt = self._body, self._prompts[index // self._body.n]

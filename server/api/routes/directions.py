@@ -26,7 +26,7 @@ from server.api.http.errors import (
 from server.api.http.limits import Limits
 from server.api.http.listing import IF_MATCH, Listing, Paging, if_match, reference, reply
 from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
-from server.api.request_body import RequestBody, deferred, read_sent
+from server.api.request_body import RequestBody, deferred, read_bounded
 from server.api.schemas.answers import Page
 from server.api.schemas.registry import (
     Direction,
@@ -52,7 +52,7 @@ class _TensorFile(Response):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _SentDirection:
     """What an upload says of a direction, with its tensors or beside the file that has them."""
 
     document: dict[str, Any]
@@ -67,7 +67,7 @@ class _DirectionBody(RequestBody):
         """Both forms."""
         return {"application/json": DirectionUploadBody, _MULTIPART: DirectionForm}
 
-    async def __call__(self, request: Request, services: ServicesDep) -> _Sent | None:
+    async def __call__(self, request: Request, services: ServicesDep) -> _SentDirection | None:
         """Read it, as `deferred` does.
 
         Raises:
@@ -75,14 +75,14 @@ class _DirectionBody(RequestBody):
         """
         return await deferred(request, self._read(request, services))
 
-    async def _read(self, request: Request, services: Services) -> _Sent:
+    async def _read(self, request: Request, services: Services) -> _SentDirection:
         limits = services.limits
         if check_media_type(request, "application/json", _MULTIPART) == _MULTIPART:
-            body = await read_sent(request, services, limits.max_form_bytes)
-            return await services.desk.run_apart(_read_form, request.headers, body, limits)
-        data = await read_sent(request, services, limits.upload.max_bytes)
+            body = await read_bounded(request, services, limits.max_form_bytes)
+            return await services.offload.in_thread(_read_form, request.headers, body, limits)
+        data = await read_bounded(request, services, limits.upload.max_bytes)
         parse = partial(parse_json, data, limits.upload.max_values, Document.STORED)
-        return _Sent(await services.desk.run(request, parse))
+        return _SentDirection(await services.offload.run(request, parse))
 
 
 @router.post(
@@ -93,7 +93,7 @@ class _DirectionBody(RequestBody):
 )
 @idempotent()
 async def create_direction(
-    sent: Annotated[_Sent, Depends(_DirectionBody())],
+    sent: Annotated[_SentDirection, Depends(_DirectionBody())],
     request: Request,
     services: ServicesDep,
     actor: ActorDep,
@@ -202,12 +202,12 @@ async def archive_direction(
     return DirectionsArchived(name=wanted.name, versions=[record.version for record in archived])
 
 
-def _read_form(headers: Headers, body: bytearray, limits: Limits) -> _Sent:
+def _read_form(headers: Headers, body: bytearray, limits: Limits) -> _SentDirection:
     """The parts `file` and `metadata` of a form; in a thread, which has no event loop."""
     return asyncio.run(_parse_form(headers, body, limits))
 
 
-async def _parse_form(headers: Headers, body: bytearray, limits: Limits) -> _Sent:
+async def _parse_form(headers: Headers, body: bytearray, limits: Limits) -> _SentDirection:
     async def stream() -> AsyncIterator[bytes]:
         yield bytes(body)
 
@@ -229,7 +229,7 @@ async def _parse_form(headers: Headers, body: bytearray, limits: Limits) -> _Sen
         await form.close()
 
 
-async def _parts(form: FormData, limits: Limits) -> _Sent:
+async def _parts(form: FormData, limits: Limits) -> _SentDirection:
     for name in form:
         if name not in ("file", "metadata"):
             raise UnknownParameterError(
@@ -250,6 +250,6 @@ async def _parts(form: FormData, limits: Limits) -> _Sent:
         )
     try:
         max_values = limits.document.max_values
-        return _Sent(parse_json(metadata.encode(), max_values, Document.STORED), data)
+        return _SentDirection(parse_json(metadata.encode(), max_values, Document.STORED), data)
     except RequestError as error:
         raise error.under("metadata") from None

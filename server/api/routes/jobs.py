@@ -14,7 +14,7 @@ from server.api.http.errors import InvalidParameterError
 from server.api.http.listing import Listing, Paging, reply
 from server.api.http.sse import DONE, EventStream, Numbered
 from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
-from server.api.request_body import OnceBody
+from server.api.request_body import IdempotentBody
 from server.api.schemas.answers import Page
 from server.api.schemas.jobs import Job, JobEvent, JobRequest, JobWithRequest
 from server.auth.permissions import Permission
@@ -30,7 +30,7 @@ _LAST_EVENT_ID: Final[dict[str, Any]] = {
     "schema": {"type": "string"},
 }
 
-_Body = Annotated[JobRequest, Depends(OnceBody(JobRequest))]
+_Body = Annotated[JobRequest, Depends(IdempotentBody(JobRequest))]
 
 
 @router.post(

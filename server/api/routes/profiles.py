@@ -11,7 +11,7 @@ from starlette.responses import Response
 from server.api.deps import ActorDep, CallerDep, ServicesDep, operation
 from server.api.http.listing import IF_MATCH, Listing, Paging, if_match, reference, reply
 from server.api.idempotency import IDEMPOTENCY_KEY, idempotent
-from server.api.request_body import JsonBody, OnceBody
+from server.api.request_body import IdempotentBody, JsonBody
 from server.api.schemas.answers import Page
 from server.api.schemas.registry import (
     Alias,
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/steering")
 
 _Target = Annotated[AliasTarget, Depends(JsonBody(AliasTarget))]
 _Page = Annotated[Paging, Depends(Listing())]
-_Draft = Annotated[ProfileDraft, Depends(OnceBody(ProfileDraft))]
+_Draft = Annotated[ProfileDraft, Depends(IdempotentBody(ProfileDraft))]
 
 
 @router.post(

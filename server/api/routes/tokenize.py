@@ -38,7 +38,7 @@ _DetokenizeBody = Annotated[
 async def tokenize(body: _TokenizeBody, request: Request, services: ServicesDep) -> Response:
     """Token ids of a text, or of a chat as the model is given it."""
     _check_model(body.model, services.engine.info().model_name)
-    return await services.desk.run(request, lambda: JSONResponse(_tokens(services, body)))
+    return await services.offload.run(request, lambda: JSONResponse(_tokens(services, body)))
 
 
 @router.post("/v1/detokenize", response_model=Detokenized, openapi_extra=operation(Permission.CHAT))
@@ -46,7 +46,7 @@ async def tokenize(body: _TokenizeBody, request: Request, services: ServicesDep)
 async def detokenize(body: _DetokenizeBody, request: Request, services: ServicesDep) -> Response:
     """The text of token ids."""
     _check_model(body.model, services.engine.info().model_name)
-    return await services.desk.run(request, lambda: JSONResponse(_text(services, body)))
+    return await services.offload.run(request, lambda: JSONResponse(_text(services, body)))
 
 
 @router.get("/v1/tokenizer_info", openapi_extra=operation(Permission.CHAT))

@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _M = TypeVar("_M", bound="Wire")
 
 
-class WrittenAs:
+class SchemaOf:
     """Shows a member in schemas as a document that is read elsewhere."""
 
     def __init__(self, document: Any) -> None:

@@ -13,7 +13,7 @@ from steering.documents import AnyIntervention, Monitor
 from steering.sites import Site
 
 from .answers import Answer, Seconds
-from .fields import Wire, WrittenAs
+from .fields import SchemaOf, Wire
 from .steering import AppliedIntervention, WrittenIntervention, WrittenMonitor
 
 _Name = Annotated[str, Field(max_length=256)]
@@ -138,8 +138,8 @@ class ProfileDraft(Wire):
 
     name: _Name
     description: str = ""
-    interventions: list[Annotated[Any, WrittenAs(AnyIntervention)]] = Field(default_factory=list)
-    monitors: list[Annotated[Any, WrittenAs(Monitor)]] = Field(default_factory=list)
+    interventions: list[Annotated[Any, SchemaOf(AnyIntervention)]] = Field(default_factory=list)
+    monitors: list[Annotated[Any, SchemaOf(Monitor)]] = Field(default_factory=list)
     requires: list[str] = Field(default_factory=list)
     max_strength: float | None = None
     publish: bool = False

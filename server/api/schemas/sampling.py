@@ -43,7 +43,7 @@ Refused = Annotated[None, only()]
 """A known parameter that is not offered; null counts as absent."""
 
 
-def _told(**bounds: float) -> Any:
+def _schema_bounds(**bounds: float) -> Any:
     """Bounds that the schema tells and `SamplingParams` checks, for whoever else makes one."""
     return Field(json_schema_extra=dict(bounds))
 
@@ -61,13 +61,15 @@ class GenerationFields(Wire):
 
     model: Annotated[str, Field(max_length=512)]
     max_tokens: Count | None = None
-    temperature: Annotated[float, _told(minimum=0, maximum=2)] = 1.0
-    top_p: Annotated[float, _told(exclusiveMinimum=0, maximum=1)] = 1.0
-    top_k: Annotated[int, _told(minimum=-1)] = Field(default=0, description="-1 and 0: no limit.")
-    min_p: Annotated[float, _told(minimum=0, maximum=1)] = 0.0
-    presence_penalty: Annotated[float, _told(minimum=-2, maximum=2)] = 0.0
-    frequency_penalty: Annotated[float, _told(minimum=-2, maximum=2)] = 0.0
-    repetition_penalty: Annotated[float, _told(exclusiveMinimum=0, maximum=2)] = 1.0
+    temperature: Annotated[float, _schema_bounds(minimum=0, maximum=2)] = 1.0
+    top_p: Annotated[float, _schema_bounds(exclusiveMinimum=0, maximum=1)] = 1.0
+    top_k: Annotated[int, _schema_bounds(minimum=-1)] = Field(
+        default=0, description="-1 and 0: no limit."
+    )
+    min_p: Annotated[float, _schema_bounds(minimum=0, maximum=1)] = 0.0
+    presence_penalty: Annotated[float, _schema_bounds(minimum=-2, maximum=2)] = 0.0
+    frequency_penalty: Annotated[float, _schema_bounds(minimum=-2, maximum=2)] = 0.0
+    repetition_penalty: Annotated[float, _schema_bounds(exclusiveMinimum=0, maximum=2)] = 1.0
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] = Field(
         default_factory=dict, description="-100 to 100, by token id."
     )

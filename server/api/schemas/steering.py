@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from steering.documents import AnyIntervention, Monitor, Operation, Scope, StrengthUnit
 from steering.sites import Site
 
-from .fields import Count, Wire, WrittenAs
+from .fields import Count, SchemaOf, Wire
 
 
 def _one_or_many(value: Any) -> Any:
@@ -21,10 +21,10 @@ _Boundaries = Annotated[
     Field(max_length=256),
     BeforeValidator(_one_or_many, json_schema_input_type=int | list[int]),
 ]
-WrittenIntervention = Annotated[dict[str, Any], WrittenAs(AnyIntervention)]
+WrittenIntervention = Annotated[dict[str, Any], SchemaOf(AnyIntervention)]
 """An intervention as it stands in JSON."""
 
-WrittenMonitor = Annotated[dict[str, Any], WrittenAs(Monitor)]
+WrittenMonitor = Annotated[dict[str, Any], SchemaOf(Monitor)]
 """A monitor as it stands in JSON."""
 
 
@@ -88,7 +88,7 @@ class AppliedIntervention(BaseModel):
     site: Site = Field(examples=[Site.RESID_POST])
     strength: float
     unit: StrengthUnit
-    scope: Annotated[dict[str, Any], WrittenAs(Scope)] = Field(examples=[{"tokens": "all"}])
+    scope: Annotated[dict[str, Any], SchemaOf(Scope)] = Field(examples=[{"tokens": "all"}])
     rank: int
     gate: _AppliedGate | None = None
 

@@ -80,7 +80,7 @@ class TiledStep:
     tiles: Mapping[int | None, tuple[Tile, ...]]
 
 
-class _Placed(NamedTuple):
+class _PackedSequence(NamedTuple):
     """A sequence in the pack, and the cache blocks that a window lets it see."""
 
     row: int
@@ -127,12 +127,12 @@ class TilePlanner:
 
     def _groups(
         self, sequences: Sequence[ScheduledSequence], window: int | None
-    ) -> Iterator[list[_Placed]]:
+    ) -> Iterator[list[_PackedSequence]]:
         """Sequences of equal token count and similar context, as many as fit at once."""
         placed = _place(sequences, window, self._block_size)
         # Longest first within a token count: the first of a group then sets what the others pad to.
         placed.sort(key=lambda p: (p.num_queries, -len(p.blocks)))
-        group: list[_Placed] = []
+        group: list[_PackedSequence] = []
         for candidate in placed:
             if group and not self._fits(candidate, group):
                 yield group
@@ -141,7 +141,7 @@ class TilePlanner:
         if group:
             yield group
 
-    def _fits(self, candidate: _Placed, group: list[_Placed]) -> bool:
+    def _fits(self, candidate: _PackedSequence, group: list[_PackedSequence]) -> bool:
         # Padding is gathered and multiplied for nothing: a quarter of the keys at most, or two
         # blocks. What is computed at once stays in the cache (see _CPU_ELEMENTS).
         longest = group[0]
@@ -154,7 +154,7 @@ class TilePlanner:
             and max(num_keys * self._kv_width, num_scores) <= self._max_elements
         )
 
-    def _tile(self, group: list[_Placed], window: int | None) -> Tile:
+    def _tile(self, group: list[_PackedSequence], window: int | None) -> Tile:
         num_queries, num_blocks = group[0].num_queries, len(group[0].blocks)
         starts = np.array([p.start for p in group])
         rows = (np.array([p.row for p in group])[:, None] + np.arange(num_queries)).reshape(-1)
@@ -202,7 +202,7 @@ class TilePlanner:
 
 def _place(
     sequences: Sequence[ScheduledSequence], window: int | None, block_size: int
-) -> list[_Placed]:
+) -> list[_PackedSequence]:
     placed, row = [], 0
     for sequence in sequences:
         first = 0 if window is None else max(sequence.start - window + 1, 0) // block_size
@@ -210,7 +210,7 @@ def _place(
         blocks = sequence.block_table[first:stop]
         assert len(blocks) == stop - first, "a block table is shorter than its context"
         start = sequence.start - first * block_size
-        placed.append(_Placed(row, sequence.num_tokens, start, blocks))
+        placed.append(_PackedSequence(row, sequence.num_tokens, start, blocks))
         row += sequence.num_tokens
     return placed
 

@@ -37,7 +37,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
         return torch.device("cuda", device.index or 0)
     raise ModelLoadError(
-        f"device is {name!r}, but this machine has {_devices_here()}; choose one of them or 'auto'",
+        f"device is {name!r}, but this machine has {_available_devices()}; choose one of them or "
+        "'auto'",
         param="device",
     )
 
@@ -99,5 +100,5 @@ def placement_summary(specs: tuple[AttentionSpec, ...]) -> str:
     return ", ".join(f"{device} ({count} layers)" for device, count in counts.items())
 
 
-def _devices_here() -> str:
+def _available_devices() -> str:
     return ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])

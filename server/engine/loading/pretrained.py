@@ -117,7 +117,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
     model, report = loaded
     misshapen = [f"{name} {[*was]} for {[*need]}" for name, was, need in report["mismatched_keys"]]
     unused = {*report["unexpected_keys"], *_ignored(model, files)}
-    left_out = {name for name in unused if _is_needless(name, report["unexpected_keys"])}
+    left_out = {name for name in unused if _is_ignorable(name, report["unexpected_keys"])}
     _refuse(config.model, "lacks weights", report["missing_keys"])
     _refuse(config.model, "has weights in another shape", misshapen)
     _refuse(config.model, "has tensors that its architecture does not use", unused - left_out)
@@ -202,7 +202,7 @@ def _state_names(model: nn.Module) -> set[str]:
     return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
 
 
-def _is_needless(name: str, unexpected: Iterable[str]) -> bool:
+def _is_ignorable(name: str, unexpected: Iterable[str]) -> bool:
     return not _ALTERING.search(name) and (name not in unexpected or bool(_LEFT_OUT.search(name)))
 
 

@@ -126,7 +126,7 @@ class Scheduler:
             limits.max_num_batched_tokens,
             limits.max_num_prompt_logits,
             pace,
-            seconds * (_ALONE if self._nobody_waits() else 1.0),
+            seconds * (_ALONE if self._is_lone_prompt() else 1.0),
         )
         for priority in Priority:
             if step.scheduled:
@@ -182,7 +182,7 @@ class Scheduler:
         if self._slots is not None and request.spec.plan is not None:
             self._slots.release(request.spec.plan)
 
-    def _nobody_waits(self) -> bool:
+    def _is_lone_prompt(self) -> bool:
         """Whether at most one interactive request is there, and it still computes its prompt."""
         running = [r for r in self._running.values() if r.spec.priority is Priority.INTERACTIVE]
         num_waiting = len(self._waiting.of(Priority.INTERACTIVE))

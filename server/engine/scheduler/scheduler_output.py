@@ -80,7 +80,7 @@ class SchedulerOutput:
         return Work(len(self.scheduled), tokens, pairs, logits)
 
 
-class _Taken(NamedTuple):
+class _BudgetShare(NamedTuple):
     """A request's share of a step's budgets."""
 
     tokens: int
@@ -108,7 +108,7 @@ class StepBuilder:
         self.scheduled: dict[str, ScheduledRequest] = {}
         self.preempted: list[Request] = []
         self._pace = pace
-        self._taken: dict[str, _Taken] = {}
+        self._taken: dict[str, _BudgetShare] = {}
 
     def __contains__(self, request: Request) -> bool:
         return request.request_id in self.scheduled
@@ -132,7 +132,7 @@ class StepBuilder:
         seconds = 0.0
         if self._pace is not None and part.num_tokens > 1:
             seconds = min(self._pace.seconds(part.work), share * self.seconds)
-        taken = _Taken(part.num_tokens, part.num_prompt_logits, seconds)
+        taken = _BudgetShare(part.num_tokens, part.num_prompt_logits, seconds)
         self.scheduled[request.request_id] = part
         self._taken[request.request_id] = taken
         self.budget -= taken.tokens

@@ -98,8 +98,8 @@ class ChatRenderer:
 
     def _check_open(self, hidden: Sequence[Message], text: str) -> None:
         """Check that a chat ends with all that its last turn has said, its thought included."""
-        said = self._letters(self._protected.reveal(hidden[-1]["content"]))
-        if not self._letters(text).endswith(said):
+        said = self._normalized(self._protected.reveal(hidden[-1]["content"]))
+        if not self._normalized(text).endswith(said):
             raise RequestRejectedError(
                 "the model's chat template changes or drops part of the last message, which is to "
                 "be continued; of a turn with a thought, continue the thought, or the answer alone",
@@ -132,7 +132,7 @@ class ChatRenderer:
             marked = self._rendered(self._marked(hidden), is_open=is_open)
         except RequestRejectedError:
             return None
-        found, turns = self._take_marks(self._protected.reveal(marked), hidden)
+        found, turns = self._strip_marks(self._protected.reveal(marked), hidden)
         return tuple(self._opened(text, turn) for turn in turns) if found == text else None
 
     def _marked(self, messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -157,7 +157,7 @@ class ChatRenderer:
         start = f"\ue004{self._secret}#{index}"
         return f"{start}<\ue005", f"{start}>\ue005"
 
-    def _take_marks(
+    def _strip_marks(
         self, marked: str, messages: Sequence[Message]
     ) -> tuple[str, tuple[TurnSpan, ...]]:
         parts: list[str] = []
@@ -190,26 +190,26 @@ class ChatRenderer:
 
         Without turns it is looked for anywhere, as often as it was written.
         """
-        wanted = [self._said(message) for message in hidden]
+        wanted = [self._normalized_content(message) for message in hidden]
         if turns is None:
-            whole, written = self._letters(text), Counter(wanted)
+            whole, written = self._normalized(text), Counter(wanted)
             is_there = [not said or whole.count(said) >= written[said] for said in wanted]
         else:
             found = [""] * len(hidden)
             for turn in turns:
-                found[turn.index] += self._letters(text[turn.start : turn.stop])
+                found[turn.index] += self._normalized(text[turn.start : turn.stop])
             is_there = [said in own for said, own in zip(wanted, found, strict=True)]
         if not all(is_there):
             raise _left_out(hidden, is_there.index(False))
 
-    def _said(self, message: Message) -> str:
+    def _normalized_content(self, message: Message) -> str:
         """The letters of a message, of an assistant's those after its thought."""
         content = self._protected.reveal(message["content"])
         if message["role"] == "assistant":
             content = content.rpartition(self._close_alias)[2]
-        return self._letters(content)
+        return self._normalized(content)
 
-    def _letters(self, text: str) -> str:
+    def _normalized(self, text: str) -> str:
         """A text without what a template may change: space, case, and how a marker is known."""
         for alias, marker in self._spellings.items():
             text = text.replace(alias, marker)

@@ -30,8 +30,8 @@ class EncodedChat:
 
     Attributes:
         token_ids: The prompt.
-        regions: Region bits (`steering.scopes.Region`) per token. None where the template changes
-            messages so much that their tokens cannot be told apart.
+        regions: Region bits (`steering.documents.Region`) per token. None where the template
+            changes messages so much that their tokens cannot be told apart.
         roles: Role of the message each token is part of, None for the template's own; None as a
             whole where `regions` is.
     """

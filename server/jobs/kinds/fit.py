@@ -228,8 +228,8 @@ class FitRun:
         notes = [*request.data.notes, *fitted.notes]
         if damage is not None:
             notes.append(
-                f"damage is measured on {self._effects.spared[0]} prompts: KL of the first answer "
-                "token, perplexity of the unedited model's own answers"
+                f"damage is measured on {self._effects.unchanged_prompts[0]} prompts: KL of the "
+                "first answer token, perplexity of the unedited model's own answers"
             )
         if request.data.summary.system_prompt_sha256 is not None:
             notes.append("the system prompt was there while extracting only")

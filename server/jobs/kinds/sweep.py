@@ -18,7 +18,7 @@ from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKi
 from server.measure.instrument import Instrument
 from server.measure.next_token import parse_behaviour_tokens
 from steering.documents import AnyIntervention, Document, Number, PositionContext, Texts, refused
-from steering.errors import shown
+from steering.errors import short_repr
 from steering.plan import SteeringPlan, compile_plan
 
 MAX_STRENGTHS: Final = 64
@@ -28,7 +28,7 @@ _MAX_PROMPTS: Final = 1024
 def _counted(most: int, what: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or not 0 < len(value) <= most:
-            raise refused(f"is {shown(value)}; expected a list of 1 to {most} {what}")
+            raise refused(f"is {short_repr(value)}; expected a list of 1 to {most} {what}")
         return value
 
     return BeforeValidator(check)

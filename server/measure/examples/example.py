@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from steering.documents import Document, UnplacedError, read_at, refused
-from steering.errors import InvalidFieldError, shown
+from steering.errors import InvalidFieldError, short_repr
 
 _ROLES: Final = ("system", "user", "assistant")
 _WORD: Final = re.compile(r"\w+")
@@ -21,12 +21,14 @@ _WORD: Final = re.compile(r"\w+")
 
 def _filled(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise refused(f"is {shown(value)}; expected a text that is not empty", at_item=True)
+        raise refused(f"is {short_repr(value)}; expected a text that is not empty", at_item=True)
     return value
 
 
 def _wrong_role(value: Any) -> str:
-    return f"is {shown(value)}; expected 'user' or 'assistant', or 'system' for the first message"
+    return (
+        f"is {short_repr(value)}; expected 'user' or 'assistant', or 'system' for the first message"
+    )
 
 
 def _role(value: Any) -> Any:
@@ -136,7 +138,9 @@ def _read_example(value: Any, handler: core_schema.ValidatorFunctionWrapHandler)
     if isinstance(value, str):
         return Example("", (("user", _filled(value)),), is_text=True)
     if not isinstance(value, list | tuple) or not value:
-        raise refused(f"is {shown(value)}; expected a text or a list of messages", at_item=True)
+        raise refused(
+            f"is {short_repr(value)}; expected a text or a list of messages", at_item=True
+        )
     messages: list[Turn] = handler(value)
     for turn, message in enumerate(messages[1:], start=1):
         if message.role == "system":

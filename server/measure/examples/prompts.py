@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
 from steering.documents import Region, refused
-from steering.errors import InvalidFieldError, shown
+from steering.errors import InvalidFieldError, short_repr
 
 from .example import Example
 
@@ -63,7 +63,7 @@ class TokenChoice:
 
 
 def _wrong_token(value: Any) -> str:
-    return f"is {shown(value)}; expected 'last', 'post_instruction', 'mean' or an integer"
+    return f"is {short_repr(value)}; expected 'last', 'post_instruction', 'mean' or an integer"
 
 
 def _token(value: Any) -> Any:

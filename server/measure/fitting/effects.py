@@ -203,7 +203,7 @@ class FitEffects:
         plan, operation = self.plan(direction), self.request.method.operation
         if plan is None or operation is None:
             return None
-        baseline = await Baseline.of(self.instrument, self.spared[1])
+        baseline = await Baseline.of(self.instrument, self.unchanged_prompts[1])
         return Damage(
             kl=await baseline.kl(plan),
             perplexity=await baseline.perplexity_under(plan),
@@ -218,8 +218,8 @@ class FitEffects:
         return self.request.method.name in _MOVES_POSITIVE
 
     @property
-    def spared(self) -> tuple[str, _Prompts]:
-        """A name for the prompts that should not change, and the prompts."""
+    def unchanged_prompts(self) -> tuple[str, _Prompts]:
+        """What the prompts are called that should not change, and the prompts."""
         data = self.request.data
         if data.neutral:
             return "neutral", data.neutral

@@ -29,7 +29,7 @@ from steering.errors import (
     InvalidFieldError,
     ShapeMismatchError,
     SteeringError,
-    shown,
+    short_repr,
 )
 from steering.fit import Method
 from steering.fit.selection import MAX_KL
@@ -46,7 +46,7 @@ class SelectionRule(StrEnum):
 
 def _rule_name(value: Any) -> Any:
     if value not in list(SelectionRule):
-        raise refused(f"is {shown(value)}; expected one of {', '.join(SelectionRule)}")
+        raise refused(f"is {short_repr(value)}; expected one of {', '.join(SelectionRule)}")
     return value
 
 

@@ -28,7 +28,7 @@ from steering.documents import (
     resolve_layers,
     unknown_field,
 )
-from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError, shown
+from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError, short_repr
 from steering.fit import METHODS, Method, SampleCounts, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.model_spec import ModelSpec
@@ -57,19 +57,19 @@ _LAYERS_SCHEMA: Final[dict[str, Any]] = {
 
 def _text(value: Any) -> Any:
     if not isinstance(value, str):
-        raise refused(f"is {shown(value)}; expected a text")
+        raise refused(f"is {short_repr(value)}; expected a text")
     return value
 
 
 def _filled(value: Any) -> Any:
     if not isinstance(value, str) or not value.strip():
-        raise refused(f"is {shown(value)}; expected a text that is not empty")
+        raise refused(f"is {short_repr(value)}; expected a text that is not empty")
     return value
 
 
 def _neutral(value: Any) -> Any:
     if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_EXAMPLES:
-        raise refused(f"is {shown(value)}; expected a list of 1 to {MAX_EXAMPLES} examples")
+        raise refused(f"is {short_repr(value)}; expected a list of 1 to {MAX_EXAMPLES} examples")
     return value
 
 

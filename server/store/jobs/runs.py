@@ -91,7 +91,7 @@ class JobRuns:
         """
 
         def work(session: Session) -> None:
-            row = self._mine(session, job_id)
+            row = self._own_job(session, job_id)
             row.fraction, row.message = fraction, message[:_MAX_MESSAGE_CHARS]
             add_event(session, row, self._clock())
 
@@ -105,7 +105,7 @@ class JobRuns:
         """
 
         def work(session: Session) -> None:
-            row = self._mine(session, job_id)
+            row = self._own_job(session, job_id)
             row.result, row.fraction = dict(result), 1.0
             self._end(session, row, JobStatus.SUCCEEDED, "succeeded")
             session.execute(delete(JobValueRow).where(JobValueRow.job_id == job_id))
@@ -120,7 +120,7 @@ class JobRuns:
         """
 
         def work(session: Session) -> None:
-            row = self._mine(session, job_id)
+            row = self._own_job(session, job_id)
             row.error = dict(error)
             self._end(session, row, JobStatus.FAILED, message[:_MAX_MESSAGE_CHARS])
 
@@ -149,7 +149,7 @@ class JobRuns:
         _check_value(key, value)
 
         def work(session: Session) -> None:
-            self._mine(session, job_id)
+            self._own_job(session, job_id)
             session.merge(JobValueRow(job_id=job_id, key=key, value=value))
 
         self._database.write(work)
@@ -169,7 +169,7 @@ class JobRuns:
         with self._database.reading() as session:
             self._check(find_job(session, job_id))
 
-    def _mine(self, session: Session, job_id: str) -> JobRow:
+    def _own_job(self, session: Session, job_id: str) -> JobRow:
         row = find_job(session, job_id, is_locked=True)
         self._check(row)
         return row

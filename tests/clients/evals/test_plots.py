@@ -13,7 +13,7 @@ import pytest
 
 from coxswain_client.models.analysis import Cliffs, Heads, Trace
 from coxswain_evals.plots import PlotError, draw_cliffs, draw_heads, draw_trace, trace_page
-from coxswain_evals.plots.analysis import bound, shown
+from coxswain_evals.plots.analysis import bound, visible_text
 from tests.clients.found_inside import CLIFFS, HEADS, TRACE
 
 Draw = Callable[[Path], None]
@@ -113,5 +113,5 @@ def test_full_colour_is_the_largest_score() -> None:
 
 
 def test_white_space_is_visible() -> None:
-    assert shown(" a\n") == "\u2423a\u23ce"
-    assert shown("") == "\u2205"
+    assert visible_text(" a\n") == "\u2423a\u23ce"
+    assert visible_text("") == "\u2205"

@@ -23,7 +23,7 @@ from server.settings import Settings
 from server.store import Store
 from steering.directions import Direction, DirectionKind
 from steering.documents import Region
-from steering.errors import shown
+from steering.errors import short_repr
 from steering.formats import dump_direction
 from steering.sites import Site
 from tests.server.api.byte_tokenizer import VOCAB_SIZE, ByteTokenizer
@@ -106,7 +106,7 @@ def _without_value(answer: Answer, what: str) -> Answer:
     if isinstance(answer, str) or what not in VALUES:
         return answer
     *head, message = answer
-    got = re.escape(shown(json.loads(VALUES[what])))
+    got = re.escape(short_repr(json.loads(VALUES[what])))
     return (*head, re.sub(rf"\b(is|contains) {got}(?=[;,])", r"\1 {got}", message))  # type: ignore[return-value]
 
 

@@ -53,7 +53,7 @@ async def test_a_full_queue_is_told_before_any_body_is_read(
 
 
 class Work:
-    """A desk at which work waits for `go`."""
+    """An offload in which work waits for `go`."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -77,7 +77,7 @@ async def test_who_is_being_read_has_a_place_and_who_is_awaited_has_none(
     app: FastAPI = create_app(few, engine, store)  # type: ignore[arg-type]
     work, come = Work(), asyncio.Event()
     services = app.state.services
-    object.__setattr__(services, "desk", work)
+    object.__setattr__(services, "offload", work)
     engine.num_waiting = 1
     body = chat() if path == CHAT else {"model": "echo", "prompt": "hello"}
     content = json.dumps(body).encode()

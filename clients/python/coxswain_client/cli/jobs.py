@@ -224,7 +224,7 @@ def finished_job(client: Coxswain, job_id: str, *, after: int = 0) -> Job:
         if watcher.end is None:
             raise
         raise _failure(job_id, watcher.end.status, watcher.end.message) from None
-    watcher.say_back()
+    watcher.report_return()
     if not job.has_succeeded:
         raise _failure(job.id, job.status, (job.error or {}).get("message") or job.message)
     return job
@@ -244,7 +244,7 @@ class _Watcher:
 
     def take(self, event: JobEvent) -> None:
         """Print an event, and the end of an earlier attempt that it goes on from."""
-        self.say_back()
+        self.report_return()
         if self.end is not None:
             _print_event(self.end)
         self.end = event if event.is_failure else None
@@ -264,7 +264,7 @@ class _Watcher:
         sleep(_PAUSE_SECONDS)
         return True
 
-    def say_back(self) -> None:
+    def report_return(self) -> None:
         """Say that the server is back, where it was away."""
         if self._away_since is not None:
             self._away_since = None

@@ -127,7 +127,7 @@ class Jobs(_Jobs[Sender]):
                         continue
                 return self.retrieve(job_id)
             except SteeringClientError as error:
-                if not (_is_away(error) and on_away is not None and on_away(error)):
+                if not (_is_unreachable(error) and on_away is not None and on_away(error)):
                     raise
 
 
@@ -155,11 +155,11 @@ class AsyncJobs(_Jobs[AsyncSender]):
                         continue
                 return await self.retrieve(job_id)
             except SteeringClientError as error:
-                if not (_is_away(error) and on_away is not None and await on_away(error)):
+                if not (_is_unreachable(error) and on_away is not None and await on_away(error)):
                     raise
 
 
-def _is_away(error: SteeringClientError) -> bool:
+def _is_unreachable(error: SteeringClientError) -> bool:
     """Whether the server may answer the same request later."""
     match error:
         case APIStatusError():

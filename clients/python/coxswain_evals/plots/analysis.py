@@ -55,7 +55,7 @@ def _draw_heat_map(axis: Any, trace: Trace) -> None:
     )
     axis.set_yticks(range(len(trace.readouts)), [row_label(r) for r in trace.readouts])
     # A token may hold characters that start mathematics.
-    labels = [shown(token.text).replace("$", r"\$") for token in trace.tokens]
+    labels = [visible_text(token.text).replace("$", r"\$") for token in trace.tokens]
     axis.set_xticks(range(len(labels)), labels, rotation=90, family="monospace", fontsize=6)
     starts = [index for index, token in enumerate(trace.tokens) if token.scope == "generated"]
     if starts:
@@ -93,7 +93,7 @@ def _row(trace: Trace, readout: Readout, limit: float) -> str:
         value = "not read" if score is None else f"{score:.4g}"
         cells.append(
             f'<td{kind} style="background:{_colour(score, limit)}" '
-            f'title="{escape(f"{value} ({where})")}">{escape(shown(token.text))}</td>'
+            f'title="{escape(f"{value} ({where})")}">{escape(visible_text(token.text))}</td>'
         )
     return f"<tr><th>{escape(row_label(readout))}</th>{''.join(cells)}</tr>"
 
@@ -121,7 +121,7 @@ def row_label(readout: Readout) -> str:
     return f"{readout.direction} {readout.site}[{readout.layer}]"
 
 
-def shown(text: str) -> str:
+def visible_text(text: str) -> str:
     """A token's text with its white space visible, and without control characters."""
     visible = text.translate(_VISIBLE)
     return "".join(c if c.isprintable() else "\ufffd" for c in visible) or "\u2205"
