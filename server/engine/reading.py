@@ -19,46 +19,6 @@ _T = TypeVar("_T")
 _SLICE_ROWS: Final = 256  # bounds the float32 copies of logits
 
 
-def _per_prompt(
-    prompts: Sequence[Sequence[int]], values: Sequence[_T] | None, param: str
-) -> Sequence[_T | None]:
-    """`values`, one for each prompt, or None for each where there are none.
-
-    Raises:
-        RequestRejectedError: Another number of values than of prompts.
-    """
-    if values is None:
-        return [None] * len(prompts)
-    if len(values) != len(prompts):
-        raise RequestRejectedError(
-            f"{param} has {len(values)} entries for {len(prompts)} prompts; expected one for each",
-            param=param,
-        )
-    return values
-
-
-def _prompt_windows(
-    prompts: Sequence[Sequence[int]], windows: Sequence[tuple[int, int]] | None
-) -> list[tuple[int, int]]:
-    """Half-open positions of each prompt: its window, or all of it where there are none.
-
-    Raises:
-        RequestRejectedError: Another number of windows than of prompts, or a window that is empty
-            or goes beyond its prompt.
-    """
-    found = []
-    for prompt, window in zip(prompts, _per_prompt(prompts, windows, "windows"), strict=True):
-        start, stop = (0, len(prompt)) if window is None else window
-        if window is not None and not 0 <= start < stop <= len(prompt):
-            raise RequestRejectedError(
-                f"windows contains [{start}, {stop}) for a prompt of {len(prompt)} tokens; "
-                f"expected 0 <= start < stop <= {len(prompt)}",
-                param="windows",
-            )
-        found.append((start, stop))
-    return found
-
-
 def capture_requests(request: CaptureRequest) -> list[GenerationRequest]:
     """The requests whose activations make up a capture, one per prompt.
 
@@ -66,7 +26,7 @@ def capture_requests(request: CaptureRequest) -> list[GenerationRequest]:
         RequestRejectedError: Not one index, window or boundary per prompt, one outside its prompt,
             or windows with pooling `last`.
     """
-    windows = _windows(request)
+    windows = _capture_windows(request)
     boundaries = _per_prompt(
         request.prompts, request.steering_prompt_tokens, "steering_prompt_tokens"
     )
@@ -103,31 +63,6 @@ def capture_result(
             for point in request.points
         }
     )
-
-
-def _windows(request: CaptureRequest) -> list[tuple[int, int]]:
-    if request.pooling is not Pooling.LAST:
-        return _prompt_windows(request.prompts, request.windows)
-    if request.windows is not None:
-        raise RequestRejectedError(
-            "windows is given with pooling 'last', which reads one token; use pooling 'mean' or "
-            "'all', or indices",
-            param="windows",
-        )
-    indices = _per_prompt(request.prompts, request.indices, "indices")
-    pairs = zip(request.prompts, indices, strict=True)
-    return [_last(len(prompt), -1 if index is None else index) for prompt, index in pairs]
-
-
-def _last(num_tokens: int, index: int) -> tuple[int, int]:
-    position = index if index >= 0 else num_tokens + index
-    if not 0 <= position < num_tokens:
-        raise RequestRejectedError(
-            f"indices contains {index} for a prompt of {num_tokens} tokens; expected "
-            f"{-num_tokens} to {num_tokens - 1}",
-            param="indices",
-        )
-    return (position, position + 1)
 
 
 def score_requests(request: ScoreRequest) -> list[GenerationRequest]:
@@ -197,3 +132,68 @@ def score_rows(logits: Tensor, next_ids: Sequence[int], *, full: bool) -> Prompt
     if not bool(found.isfinite().all()):
         return None
     return PromptScore(tuple(found.tolist()), torch.cat(rows) if full else None)
+
+
+def _capture_windows(request: CaptureRequest) -> list[tuple[int, int]]:
+    if request.pooling is not Pooling.LAST:
+        return _prompt_windows(request.prompts, request.windows)
+    if request.windows is not None:
+        raise RequestRejectedError(
+            "windows is given with pooling 'last', which reads one token; use pooling 'mean' or "
+            "'all', or indices",
+            param="windows",
+        )
+    indices = _per_prompt(request.prompts, request.indices, "indices")
+    pairs = zip(request.prompts, indices, strict=True)
+    return [_window_at(len(prompt), -1 if index is None else index) for prompt, index in pairs]
+
+
+def _window_at(num_tokens: int, index: int) -> tuple[int, int]:
+    position = index if index >= 0 else num_tokens + index
+    if not 0 <= position < num_tokens:
+        raise RequestRejectedError(
+            f"indices contains {index} for a prompt of {num_tokens} tokens; expected "
+            f"{-num_tokens} to {num_tokens - 1}",
+            param="indices",
+        )
+    return (position, position + 1)
+
+
+def _prompt_windows(
+    prompts: Sequence[Sequence[int]], windows: Sequence[tuple[int, int]] | None
+) -> list[tuple[int, int]]:
+    """Half-open positions of each prompt: its window, or all of it where there are none.
+
+    Raises:
+        RequestRejectedError: Another number of windows than of prompts, or a window that is empty
+            or goes beyond its prompt.
+    """
+    found = []
+    for prompt, window in zip(prompts, _per_prompt(prompts, windows, "windows"), strict=True):
+        start, stop = (0, len(prompt)) if window is None else window
+        if window is not None and not 0 <= start < stop <= len(prompt):
+            raise RequestRejectedError(
+                f"windows contains [{start}, {stop}) for a prompt of {len(prompt)} tokens; "
+                f"expected 0 <= start < stop <= {len(prompt)}",
+                param="windows",
+            )
+        found.append((start, stop))
+    return found
+
+
+def _per_prompt(
+    prompts: Sequence[Sequence[int]], values: Sequence[_T] | None, param: str
+) -> Sequence[_T | None]:
+    """`values`, one for each prompt, or None for each where there are none.
+
+    Raises:
+        RequestRejectedError: Another number of values than of prompts.
+    """
+    if values is None:
+        return [None] * len(prompts)
+    if len(values) != len(prompts):
+        raise RequestRejectedError(
+            f"{param} has {len(values)} entries for {len(prompts)} prompts; expected one for each",
+            param=param,
+        )
+    return values

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from server.resolver.errors import InvalidGgufError, InvalidSafetensorsError
 from server.store import Actor, DirectionRecord, SaveResult, Store
 from steering.compatibility import check_direction
 from steering.directions import Direction, DirectionKind
@@ -30,6 +29,18 @@ _GGUF_MAGIC: Final = b"GGUF"
 _LARGE_DOSE: Final = 3.0
 _MAX_TEXT: Final = 256
 _LENGTHS: Final = frozenset({"vector", "shift"})
+
+
+class InvalidGgufError(FormatError):
+    """An uploaded GGUF file cannot be read as a control vector."""
+
+    code = "invalid_gguf"
+
+
+class InvalidSafetensorsError(FormatError):
+    """An uploaded file cannot be read as safetensors."""
+
+    code = "invalid_safetensors"
 
 
 def _short_text(value: Any) -> Any:

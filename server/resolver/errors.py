@@ -5,10 +5,6 @@ InvalidSteeringError
 |-- StrengthOutOfRangeError     a strength this key may not give
 |-- NothingToCompareError       a comparison of an answer that is not steered
 `-- InvalidProfileError         everything that is wrong with a profile, at once
-
-FormatError (of steering)
-|-- InvalidGgufError            an uploaded GGUF file is no control vector
-`-- InvalidSafetensorsError     an uploaded file is not safetensors
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steering.errors import CoxswainError, FormatError
+from steering.errors import CoxswainError
 
 
 class InvalidSteeringError(CoxswainError):
@@ -65,15 +61,3 @@ class InvalidProfileError(InvalidSteeringError):
         super().__init__(first.message + more, param=first.param)
         self.problems = tuple(problems)
         self.code = first.code  # type: ignore[misc]
-
-
-class InvalidGgufError(FormatError):
-    """An uploaded GGUF file cannot be read as a control vector."""
-
-    code = "invalid_gguf"
-
-
-class InvalidSafetensorsError(FormatError):
-    """An uploaded file cannot be read as safetensors."""
-
-    code = "invalid_safetensors"

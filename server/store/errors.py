@@ -99,7 +99,7 @@ class ConflictError(StoreError):
 
 
 class NameTakenError(ConflictError):
-    """Profiles and aliases share one namespace, and the other noun has this name."""
+    """Profiles and aliases share one namespace, and the other kind has this name."""
 
     code = "name_taken"
 

@@ -22,7 +22,7 @@ RESERVED_NAMES: Final = frozenset({"base", "default", "none"})
 """Names with a meaning of their own where a profile is chosen."""
 
 
-class Noun(StrEnum):
+class NameKind(StrEnum):
     """The kinds of things that a name can stand for."""
 
     DIRECTION = "direction"
@@ -32,7 +32,7 @@ class Noun(StrEnum):
     @property
     def space(self) -> str:
         """Its namespace: profiles and aliases share one."""
-        return "direction" if self is Noun.DIRECTION else "profile"
+        return "direction" if self is NameKind.DIRECTION else "profile"
 
 
 def check_name(name: str, *, param: str = "name") -> None:
@@ -92,29 +92,29 @@ def check_text(value: str, *, param: str, max_length: int) -> None:
         )
 
 
-def claim(session: Session, noun: Noun, name: str, expected: str | None = None) -> NameRow:
-    """Lock `name` for `noun` until the transaction ends; a new name begins at revision 0.
+def claim(session: Session, kind: NameKind, name: str, expected: str | None = None) -> NameRow:
+    """Lock `name` for `kind` until the transaction ends; a new name begins at revision 0.
 
     Args:
         session: The session of a write transaction.
-        noun: The kind of thing that is to have the name.
+        kind: What is to have the name.
         name: Checked already.
         expected: The etag the caller has seen, `"*"` for any, None for no condition.
 
     Raises:
-        NameTakenError: The other noun of the namespace has it.
+        NameTakenError: The other kind of the namespace has it.
         PreconditionFailedError: `expected` is given and is not the present etag.
     """
-    query = select(NameRow).where(NameRow.space == noun.space, NameRow.name == name)
+    query = select(NameRow).where(NameRow.space == kind.space, NameRow.name == name)
     row = session.scalars(query.with_for_update()).one_or_none()
     _check_revision(name, None if row is None or row.noun is None else row.revision, expected)
     if row is None:
-        row = NameRow(space=noun.space, name=name, noun=noun.value, revision=0)
+        row = NameRow(space=kind.space, name=name, noun=kind.value, revision=0)
         session.add(row)
         session.flush()
     if row.noun is None:
-        row.noun = noun.value
-    if row.noun != noun.value:
+        row.noun = kind.value
+    if row.noun != kind.value:
         raise NameTakenError(
             f"name is {name!r}, which is {_article(row.noun)} already; profiles and aliases "
             "share one namespace, so choose another name",
@@ -137,8 +137,8 @@ def _check_revision(name: str, present: int | None, expected: str | None) -> Non
         )
 
 
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun == "alias" else f"a {noun}"
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind == "alias" else f"a {kind}"
 
 
 def check_requires(requires: Sequence[str], *, of_direction: bool = False) -> None:

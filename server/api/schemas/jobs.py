@@ -130,7 +130,7 @@ class Job(Answer):
 
     @classmethod
     def of_record(cls, record: JobRecord, **more: Any) -> Self:
-        """As the store has it."""
+        """The answer that tells of a stored job."""
         error = None if record.error is None else record.error["error"]
         return cls.of(record, progress=record.fraction, error=error, **more)
 
@@ -172,5 +172,5 @@ class JobEvent(Answer):
 
     @classmethod
     def of_record(cls, job_id: str, event: EventRecord) -> Self:
-        """As the store has it."""
+        """The answer that tells of a stored event."""
         return cls.of(event, job=job_id, progress=event.fraction)

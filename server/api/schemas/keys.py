@@ -85,7 +85,7 @@ class Key(Answer):
 
     @classmethod
     def of_record(cls, record: KeyRecord, **more: str) -> Self:
-        """As the store has it."""
+        """The answer that tells of a stored key."""
         spec, allow = record.spec, record.spec.profiles_allow
         return cls.of(
             record,
@@ -144,7 +144,7 @@ class AuditEvent(Answer):
 
     @classmethod
     def of_record(cls, event: AuditRecord) -> Self:
-        """As the store has it."""
+        """The answer that tells of a stored event."""
         actor = event.actor
         own = {"key_id": actor.key_id, "request_id": actor.request_id, "address": actor.address}
         return cls.of(event, **own)

@@ -211,7 +211,7 @@ class Profile(Answer):
 
     @classmethod
     def of_record(cls, record: ProfileRecord) -> Self:
-        """As the store has it."""
+        """The answer that tells of a stored profile."""
         norms = {
             f"{point.site.value}.{point.layer}": norm
             for point, norm in sorted(record.resid_norms.items())
@@ -287,7 +287,7 @@ class Alias(Answer):
 
     @classmethod
     def of_record(cls, record: AliasRecord) -> Self:
-        """As the store has it."""
+        """The answer that tells of a stored alias."""
         return cls.of(record, alias=record.name, profile=record.target)
 
 

@@ -96,7 +96,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
     device_map = resolve_device_map(config.device_map, device)
     dtype = resolve_dtype(config.dtype, model_config.get_text_config().dtype)
     _check_size(config, model_config, files, dtype, device)
-    with _quiet() as said:
+    with _captured_messages() as messages:
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 Path(config.model),
@@ -111,7 +111,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
                 trust_remote_code=False,
             )
         except RuntimeError:
-            unconverted = _UNCONVERTED.findall("\n".join(said))
+            unconverted = _UNCONVERTED.findall("\n".join(messages))
             _refuse(config.model, "has parts that do not make up the weights of", unconverted)
             raise
     model, report = loaded
@@ -122,7 +122,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
     _refuse(config.model, "has weights in another shape", misshapen)
     _refuse(config.model, "has tensors that its architecture does not use", unused - left_out)
     _refuse(config.model, "has weights that are not in floating point", _integers(model, files))
-    for text in said:
+    for text in messages:
         if _REPORT not in text:  # it is about the names that are told here
             _log.warning("transformers_warned", message=" ".join(text.split()))
     if left_out:
@@ -163,19 +163,19 @@ def _check_size(
 
 
 @contextmanager
-def _quiet() -> Iterator[list[str]]:
-    """Keep transformers from printing while weights are read; gives what it said instead."""
-    said: list[str] = []
+def _captured_messages() -> Iterator[list[str]]:
+    """Collect what transformers would log while weights are read, instead of printing it."""
+    messages: list[str] = []
 
-    def keep(record: logging.LogRecord) -> bool:
-        said.append(record.getMessage())
+    def capture(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
         return False
 
-    _REPORTER.addFilter(keep)
+    _REPORTER.addFilter(capture)
     try:
-        yield said
+        yield messages
     finally:
-        _REPORTER.removeFilter(keep)
+        _REPORTER.removeFilter(capture)
 
 
 def _ignored(model: Any, files: CheckpointFiles) -> Iterator[str]:

@@ -17,7 +17,7 @@ from server.store.errors import (
     ProfileNotFoundError,
     ProfileUnavailableError,
 )
-from server.store.names import Noun, check_name, claim
+from server.store.names import NameKind, check_name, claim
 from server.store.page import Listing, Page
 from server.store.tables import AliasRow, NameRow, ProfileRow
 from steering.documents import DirectionRef
@@ -87,7 +87,7 @@ class AliasStore:
         check_name(name, param="alias")
 
         def work(session: Session) -> AliasRecord:
-            claimed = claim(session, Noun.ALIAS, name, expected)
+            claimed = claim(session, NameKind.ALIAS, name, expected)
             _require_published(session, profile_name, profile_version)
             row = session.get(AliasRow, name, with_for_update=True)
             before = None if row is None else _target(row.profile_name, row.profile_version)
@@ -146,7 +146,7 @@ class AliasStore:
         def work(session: Session) -> None:
             if session.get(AliasRow, name) is None:
                 raise _not_found(name)
-            claimed = claim(session, Noun.ALIAS, name, expected)
+            claimed = claim(session, NameKind.ALIAS, name, expected)
             row = session.get(AliasRow, name, with_for_update=True, populate_existing=True)
             if row is None:
                 raise _not_found(name)
@@ -192,7 +192,7 @@ class AliasStore:
 
 
 _RECORDS = select(AliasRow, NameRow.revision).join(
-    NameRow, and_(NameRow.space == Noun.ALIAS.space, NameRow.name == AliasRow.name)
+    NameRow, and_(NameRow.space == NameKind.ALIAS.space, NameRow.name == AliasRow.name)
 )
 
 

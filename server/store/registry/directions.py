@@ -14,7 +14,7 @@ from server.store.canonical import canonical_json, json_digest
 from server.store.clock import WallClock
 from server.store.database import Database, serialize
 from server.store.errors import CorruptArtifactError, DirectionNotFoundError, InUseError
-from server.store.names import Noun, check_name, check_requires, check_text, claim
+from server.store.names import NameKind, check_name, check_requires, check_text, claim
 from server.store.page import Listing, Page
 from server.store.tables import DirectionRow, DirectionTagRow, ProfileDirectionRow, ProfileRow
 from steering.directions import Direction, DirectionKind
@@ -59,7 +59,7 @@ class DirectionStore:
         self._clock = clock
         self._load = load
         self._versions = VersionTable(
-            database, Noun.DIRECTION, DirectionRow, DirectionRecord.from_row, DirectionRow.tags
+            database, NameKind.DIRECTION, DirectionRow, DirectionRecord.from_row, DirectionRow.tags
         )
 
     def put(
@@ -198,7 +198,7 @@ class DirectionStore:
     def _put(
         self, session: Session, upload: _Upload, expected: str | None
     ) -> SaveResult[DirectionRecord]:
-        name = claim(session, Noun.DIRECTION, upload.direction.name, expected)
+        name = claim(session, NameKind.DIRECTION, upload.direction.name, expected)
         self._hold(session, upload)
         self._repair(session, upload)
         query = select(DirectionRow).where(DirectionRow.name == name.name)
@@ -274,7 +274,7 @@ class DirectionStore:
             query = query.where(DirectionRow.version == version)
         if session.scalars(query.limit(1)).first() is None:
             raise _not_found(name, version)
-        claimed = claim(session, Noun.DIRECTION, name, expected)
+        claimed = claim(session, NameKind.DIRECTION, name, expected)
         # The lock makes a profile that is being saved with one of these wait, or be seen below.
         rows = session.scalars(query.order_by(DirectionRow.version).with_for_update()).all()
         _require_unused(session, name, rows)

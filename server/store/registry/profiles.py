@@ -13,7 +13,7 @@ from server.store.audit import Actor, AuditStore
 from server.store.clock import WallClock
 from server.store.database import Database
 from server.store.errors import InUseError, ProfileNotFoundError
-from server.store.names import Noun, check_name, check_requires, check_text, claim
+from server.store.names import NameKind, check_name, check_requires, check_text, claim
 from server.store.page import Listing, Page
 from server.store.tables import AliasRow, NameRow, ProfileRow
 from steering.documents import Profile
@@ -52,7 +52,7 @@ class ProfileStore:
         self._audit = audit
         self._clock = clock
         self._versions = VersionTable(
-            database, Noun.PROFILE, ProfileRow, ProfileRecord.from_row, ProfileRow.directions
+            database, NameKind.PROFILE, ProfileRow, ProfileRecord.from_row, ProfileRow.directions
         )
 
     def save(
@@ -115,7 +115,7 @@ class ProfileStore:
             row = session.scalars(_listed(name, version).limit(1)).first()
             if row is None:
                 raise _not_found(name, version)
-            claimed = claim(session, Noun.PROFILE, name, expected)
+            claimed = claim(session, NameKind.PROFILE, name, expected)
             session.refresh(row, with_for_update=True)
             if row.archived_at is not None:
                 raise _not_found(name, version)
@@ -197,7 +197,7 @@ class ProfileStore:
     def _save(
         self, session: Session, draft: _Draft, expected: str | None
     ) -> SaveResult[ProfileRecord]:
-        name = claim(session, Noun.PROFILE, draft.profile.name, expected)
+        name = claim(session, NameKind.PROFILE, draft.profile.name, expected)
         pinned = pin(session, draft.profile, draft.resid_norms, draft.needed)
         query = select(ProfileRow).where(ProfileRow.name == name.name)
         newest = session.scalars(query.order_by(ProfileRow.version.desc()).limit(1)).first()
@@ -241,7 +241,7 @@ class ProfileStore:
         query = _listed(name, version)
         if session.scalars(query.limit(1)).first() is None:
             raise _not_found(name, version)
-        claimed = claim(session, Noun.PROFILE, name, expected)
+        claimed = claim(session, NameKind.PROFILE, name, expected)
         rows = session.scalars(query.with_for_update()).all()
         for row in rows:
             row.archived_at = self._clock()

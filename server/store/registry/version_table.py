@@ -1,4 +1,4 @@
-"""Reading nouns that are stored in immutable versions."""
+"""Reading directions and profiles, which are stored in immutable versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import InstrumentedAttribute, selectinload
 
 from server.store.database import Database
-from server.store.names import Noun
+from server.store.names import NameKind
 from server.store.page import Listing, Page
 from server.store.tables import NameRow, VersionedRow
 
@@ -18,12 +18,12 @@ _Record = TypeVar("_Record")
 
 
 class VersionTable(Generic[_Row, _Record]):
-    """The versions of every name of one noun. Thread-safe."""
+    """The versions of every name of one kind. Thread-safe."""
 
     def __init__(
         self,
         database: Database,
-        noun: Noun,
+        kind: NameKind,
         row: type[_Row],
         record: Callable[[_Row, int], _Record],
         related: InstrumentedAttribute[Any],
@@ -32,13 +32,13 @@ class VersionTable(Generic[_Row, _Record]):
 
         Args:
             database: Shared with the other stores.
-            noun: What the names stand for.
+            kind: What the names stand for.
             row: The class of the versions' rows.
             record: Makes a record of a row and the revision of its name.
             related: The relationship that `record` reads besides the row.
         """
         self._database = database
-        self._noun = noun
+        self._kind = kind
         self._row = row
         self._record = record
         self._related = related
@@ -100,7 +100,7 @@ class VersionTable(Generic[_Row, _Record]):
             InvalidCursorError: Another listing gave out the cursor.
         """
         filters = (name, str(include_archived))
-        listing = Listing(f"{self._noun} versions", filters, limit)
+        listing = Listing(f"{self._kind} versions", filters, limit)
         query = self._select(include_archived).where(self._row.name == name)
         before = listing.after(cursor, int)
         if before is not None:
@@ -112,7 +112,7 @@ class VersionTable(Generic[_Row, _Record]):
 
     def _select(self, include_archived: bool) -> Select[_Row, int]:
         """Rows with the revision of their name."""
-        name = and_(NameRow.space == self._noun.space, NameRow.name == self._row.name)
+        name = and_(NameRow.space == self._kind.space, NameRow.name == self._row.name)
         query = select(self._row, NameRow.revision).join(NameRow, name)
         query = query.options(selectinload(self._related))
         return query if include_archived else query.where(self._row.archived_at.is_(None))
