@@ -31,7 +31,7 @@ class Compute(Protocol):
     """Calls a function in a thread of its own and returns what it returns."""
 
     async def __call__(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
-        """Call `function`."""
+        """Return what `function` returns; raises what it raises."""
         ...
 
 

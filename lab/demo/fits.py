@@ -59,7 +59,7 @@ class Fits:
 
     @property
     def layers(self) -> range:
-        """Of the model."""
+        """Indices of the model's layers."""
         return range(self.spec.num_layers)
 
     def difference(self, contrast: Contrast, layer: int) -> Direction:

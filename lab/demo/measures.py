@@ -25,7 +25,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """In [0, 1]."""
+        """The share that was hit, in [0, 1]."""
         return self.hits / self.n
 
     @property

@@ -24,7 +24,7 @@ _SHORT = {
 
 
 def report(run: Run) -> str:
-    """The whole document."""
+    """The page of a run as Markdown."""
     sections = (_chosen, _effects, _broken, _strengths, _layers, _monitor)
     return "\n".join([_INTRODUCTION, *(section(run) for section in sections)])
 

@@ -18,7 +18,7 @@ class Choice:
     """The recipe taken, and what it did on validation prompts.
 
     Attributes:
-        recipe: The one.
+        recipe: The one that was chosen.
         rates: Its rates.
         num_tried: How many it was chosen from.
     """
@@ -28,7 +28,7 @@ class Choice:
     num_tried: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON."""
+        """Settings and validation rates as JSON."""
         return {
             "settings": dict(self.recipe.settings),
             "num_tried": self.num_tried,

@@ -47,7 +47,7 @@ class Recipe:
         return {"method": self.method, "settings": dict(self.settings)}
 
     def condition(self, spec: ModelSpec) -> Condition:
-        """What `lab.demo.effects` measures."""
+        """The compiled recipe, as `lab.demo.effects` measures it."""
         plan = compile_plan(self.steers, [], spec) if self.steers else None
         return Condition(str(self), plan, self.system)
 
@@ -81,7 +81,7 @@ class Observation:
         }
 
     def to_dict(self) -> dict[str, dict[str, float]]:
-        """JSON."""
+        """Every estimate as JSON, by name."""
         return {name: found.to_dict() for name, found in self.estimates().items()}
 
 

@@ -170,7 +170,7 @@ class _Grid:
         return replace(found, recipe=replace(found.recipe, method=method))
 
     def to_list(self) -> list[dict[str, Any]]:
-        """JSON."""
+        """The grid as JSON, a row for each recipe."""
         return [
             {
                 **recipe.settings,
@@ -184,7 +184,7 @@ class _Grid:
 
 
 class _Study:
-    """One checkpoint's rows."""
+    """What experiment 1 measures of one checkpoint."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject

@@ -115,7 +115,7 @@ def run(subject: Subject) -> dict[str, Any]:
 
 
 class _Study:
-    """One checkpoint's rows."""
+    """What experiment 2 measures of one checkpoint."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject

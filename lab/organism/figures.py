@@ -22,7 +22,7 @@ class Run:
     train: dict[str, object]
 
     def value(self, split: str, cell: str, metric: str) -> float:
-        """One figure."""
+        """The value of one metric of a cell on a split."""
         return self.splits[split][cell][metric]
 
 

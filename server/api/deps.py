@@ -118,7 +118,7 @@ def operation(
 
 
 async def _services(request: Request) -> Services:
-    """The application's services."""
+    """What `create_app` left in the state of the application."""
     services: Services = request.app.state.services
     return services
 

@@ -58,7 +58,7 @@ class RegionName(StrEnum):
 
     @property
     def region(self) -> Region:
-        """Its bit."""
+        """The region's bit in the labels of tokens."""
         return Region[self.name]
 
 

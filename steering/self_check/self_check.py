@@ -37,11 +37,6 @@ _RELATIVE_SIZE: Final = 0.5  # of a probe, against the activations it must show 
 _MAX_LAYERS_CHECKED_ALL: Final = 8
 
 
-def _relative_tolerance(dtype: torch.dtype) -> float:
-    """How far, of its length, a vector may be off in `dtype` when all is well."""
-    return 1e-3 if torch.finfo(dtype).bits >= 32 else 2e-2
-
-
 @dataclass(frozen=True, eq=False)
 class _Effect:
     """What one probe did to one tensor, for one token: base, probed and expected are [d]."""
@@ -294,3 +289,8 @@ def _check_restored(
 def _drift(one: Trace, other: Trace, point: SitePoint) -> float:
     before, after = one.seen[point].float(), other.seen[point].float()
     return float((after - before).norm() / before.norm().clamp_min(torch.finfo().tiny))
+
+
+def _relative_tolerance(dtype: torch.dtype) -> float:
+    """How far, of its length, a vector may be off in `dtype` when all is well."""
+    return 1e-3 if torch.finfo(dtype).bits >= 32 else 2e-2

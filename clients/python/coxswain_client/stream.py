@@ -18,18 +18,6 @@ _DONE = "[DONE]"
 _CUT = "the stream ended before its closing event"
 
 
-def _read(call: Call[_T], event: ServerSentEvent) -> _T:
-    """The value of one event.
-
-    Raises:
-        APIStreamError: The event reports a fault.
-    """
-    document = event.json()
-    if "error" in document:
-        raise APIStreamError(document["error"])
-    return call.read(document)
-
-
 class Stream(Generic[_T]):
     """Events of one answer, in order: a context manager and an iterator.
 
@@ -107,3 +95,15 @@ class AsyncStream(Generic[_T]):
         except httpx.TransportError as error:
             raise transport_error(error) from error
         raise APIConnectionError(_CUT)
+
+
+def _read(call: Call[_T], event: ServerSentEvent) -> _T:
+    """The value of one event.
+
+    Raises:
+        APIStreamError: The event reports a fault.
+    """
+    document = event.json()
+    if "error" in document:
+        raise APIStreamError(document["error"])
+    return call.read(document)

@@ -119,7 +119,8 @@ async def run_suite(
     """Run a suite and leave everything in `folder`; `Results.read` makes numbers of it.
 
     Args:
-        client: Client of the server; its key needs the scopes `admin`, `inline`, `read` and `chat`.
+        client: Client of the server; its key needs the permissions `admin`, `inline`, `read` and
+            `chat`.
         loaded: The suite with its data.
         folder: Where the run is kept; it is made if it is not there.
         resume: Whether the folder may hold a run; its finished cells are not asked again.

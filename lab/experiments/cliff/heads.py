@@ -52,7 +52,7 @@ class HeadStudy:
     rollouts: Sequence[Rollout]
 
     def result(self) -> dict[str, Any]:
-        """JSON."""
+        """Rows of the table as JSON: what each ranking and count of heads does."""
         rankings = self._rankings()
         spec = self.probe.laboratory.spec
         percentages = self.sizes.some(PERCENTAGES)

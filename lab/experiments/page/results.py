@@ -18,12 +18,12 @@ _NAME: Final = re.compile(r"([a-z]+)-seed(\d+)\.json")
 
 
 def path_of(out: Path, name: str, training_seed: int) -> Path:
-    """Where a result is kept."""
+    """The file of one experiment's result with one training seed."""
     return out / FOLDER / f"{name}-seed{training_seed}.json"
 
 
 def write(out: Path, name: str, result: Mapping[str, Any]) -> None:
-    """Keep a result."""
+    """Write a result, whose `training_seed` is part of its file's name."""
     path = path_of(out, name, result["training_seed"])
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, sort_keys=True)

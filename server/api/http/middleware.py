@@ -54,7 +54,7 @@ class ErrorBoundary:
     answer: _Answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request."""
+        """Run the request and answer what it raises, unless its response has begun."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

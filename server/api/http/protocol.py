@@ -47,7 +47,7 @@ class BoundedProtocol(H11Protocol):
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Cancel the timer of the next head."""
         self._stop_waiting()
         super().connection_lost(exc)
 

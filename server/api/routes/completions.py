@@ -106,7 +106,7 @@ class _Echo:
         ]
 
     def answer(self, run: GenerationRun) -> dict[str, Any]:
-        """The whole answer."""
+        """The answer to a request that is not streamed."""
         return whole_answer(run, "text_completion", self._choice)
 
     def events(

@@ -51,7 +51,7 @@ class SamplingBatch:
 
     @property
     def logprob_rows(self) -> tuple[int, ...]:
-        """Rows with log-probabilities."""
+        """Indices of the rows that return log-probabilities, ascending."""
         return tuple(row for row, count in enumerate(self.num_logprobs) if count is not None)
 
     @property

@@ -58,7 +58,7 @@ class TokenChoice:
 
     @property
     def document(self) -> str | int:
-        """What `parse` reads."""
+        """The choice as `data.token` of a request states it."""
         return self.index if self.kind is TokenKind.INDEX else self.kind.value
 
 

@@ -32,120 +32,6 @@ _Prompts = tuple[tuple[int, ...], ...]
 _MOVES_POSITIVE: Final = frozenset({"leace", "null_space", "pca"})
 
 
-def _apply_plan(
-    direction: Direction, method: Method, spec: ModelSpec, *, strength: float, scope: Tokens
-) -> SteeringPlan | None:
-    """Return the method's operation on tokens of `scope`, where the direction is stored.
-
-    `rotate_to` turns to its first axis. None for a method whose direction is only read.
-    """
-    if method.operation is None:
-        return None
-    asked = Intervention.from_dict(
-        {
-            "operation": method.operation,
-            "direction": "fitted",
-            "strength": strength,
-            "scope": {"tokens": scope},
-            **_FIELDS.get(method.operation, {}),
-        }
-    )
-    return _plan([asked], direction, spec)
-
-
-def _bypass_plan(direction: Direction, spec: ModelSpec) -> SteeringPlan:
-    """Return a plan that ablates the direction wherever the residual stream is written or read.
-
-    Source: Arditi et al. 2024, arXiv:2406.11717 (directional ablation).
-    """
-    everywhere = LayerRange.between(0.0, 1.0)
-    return _plan(
-        [
-            Ablate(direction=DirectionRef("fitted"), layers=everywhere, site=site)
-            for site in _WRITES
-            if site not in spec.unavailable_sites
-        ],
-        direction,
-        spec,
-    )
-
-
-def reading_vector(direction: Direction, layer: int, positive: Tensor, negative: Tensor) -> Tensor:
-    """Return the [d] that samples are projected on: the vector, probe weight or first axis.
-
-    Maps have none of these: theirs is the difference in means of positive [N, d] and negative
-    [M, d].
-    """
-    name = {
-        DirectionKind.VECTOR: "vector",
-        DirectionKind.PROBE: "weight",
-        DirectionKind.BASIS: "basis",
-        DirectionKind.PLANE: "basis",
-    }.get(direction.kind)
-    if name is None:
-        return positive.mean(dim=0) - negative.mean(dim=0)
-    found = direction.at(layer)[name]
-    return found[0] if found.ndim == 2 else found
-
-
-def dose_resid_norms(
-    direction: Direction, method: Method, hidden: Mapping[int, Tensor], spec: ModelSpec
-) -> dict[int, float]:
-    """Return the mean length of what strength 1 adds to hidden {layer: [N, d]}, in mean norms.
-
-    Empty for methods that are only read and for rotations, which add nothing of a fixed length.
-    """
-    doses = {}
-    for layer in direction.layers:
-        added = _added(direction, method, layer, hidden[layer])
-        norm = spec.resid_norms.get(SitePoint(layer, direction.site))
-        if added is not None and norm:
-            doses[layer] = float(added.norm(dim=-1).mean()) / norm
-    return doses
-
-
-def _added(direction: Direction, method: Method, layer: int, hidden: Tensor) -> Tensor | None:
-    tensors = {name: tensor.float() for name, tensor in direction.at(layer).items()}
-    match method.operation:
-        case Operation.ADD:
-            return tensors["vector"]
-        case Operation.ABLATE:
-            return (hidden @ tensors["basis"].T) @ tensors["basis"]
-        case Operation.TRANSPORT:
-            reads = hidden @ tensors["basis"].T - tensors["offset"]
-            return reads @ tensors["map"] + tensors["shift"]
-        case Operation.DIAGONAL:
-            return hidden * (tensors["scale"] - 1.0) + tensors["shift"]
-        case _:
-            return None
-
-
-def _plan(interventions: list[Intervention], direction: Direction, spec: ModelSpec) -> SteeringPlan:
-    return compile_plan([Steer(asked, direction) for asked in interventions], [], spec)
-
-
-async def derive_behaviour_tokens(instrument: Instrument, data: FitData) -> tuple[int, ...]:
-    """Return tokens that begin answers to positive training prompts and not to negative ones.
-
-    Raises:
-        FitError: There are none: the first token of an answer does not show the behaviour.
-    """
-    found = distinguishing_tokens(
-        *[
-            await instrument.next_token(part.served)
-            for part in (data.train.positive, data.train.negative)
-        ]
-    )
-    if not found:
-        raise FitError(
-            "answers to positive and to negative prompts begin alike, so the behaviour cannot be "
-            "read off the first token; give options.behaviour_tokens, or options.selection "
-            "'separation'",
-            param="options.behaviour_tokens",
-        )
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class FitEffects:
     """Measures edits on prompts as they are served, without the transient system prompt.
@@ -234,6 +120,120 @@ class FitEffects:
         if prompts not in self._plain:  # the same for every candidate
             self._plain[prompts] = await self.instrument.next_token(prompts)
         return _mean(await self.instrument.kl(prompts, plan, plain=self._plain[prompts]))
+
+
+async def derive_behaviour_tokens(instrument: Instrument, data: FitData) -> tuple[int, ...]:
+    """Return tokens that begin answers to positive training prompts and not to negative ones.
+
+    Raises:
+        FitError: There are none: the first token of an answer does not show the behaviour.
+    """
+    found = distinguishing_tokens(
+        *[
+            await instrument.next_token(part.served)
+            for part in (data.train.positive, data.train.negative)
+        ]
+    )
+    if not found:
+        raise FitError(
+            "answers to positive and to negative prompts begin alike, so the behaviour cannot be "
+            "read off the first token; give options.behaviour_tokens, or options.selection "
+            "'separation'",
+            param="options.behaviour_tokens",
+        )
+    return found
+
+
+def reading_vector(direction: Direction, layer: int, positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the [d] that samples are projected on: the vector, probe weight or first axis.
+
+    Maps have none of these: theirs is the difference in means of positive [N, d] and negative
+    [M, d].
+    """
+    name = {
+        DirectionKind.VECTOR: "vector",
+        DirectionKind.PROBE: "weight",
+        DirectionKind.BASIS: "basis",
+        DirectionKind.PLANE: "basis",
+    }.get(direction.kind)
+    if name is None:
+        return positive.mean(dim=0) - negative.mean(dim=0)
+    found = direction.at(layer)[name]
+    return found[0] if found.ndim == 2 else found
+
+
+def dose_resid_norms(
+    direction: Direction, method: Method, hidden: Mapping[int, Tensor], spec: ModelSpec
+) -> dict[int, float]:
+    """Return the mean length of what strength 1 adds to hidden {layer: [N, d]}, in mean norms.
+
+    Empty for methods that are only read and for rotations, which add nothing of a fixed length.
+    """
+    doses = {}
+    for layer in direction.layers:
+        added = _added(direction, method, layer, hidden[layer])
+        norm = spec.resid_norms.get(SitePoint(layer, direction.site))
+        if added is not None and norm:
+            doses[layer] = float(added.norm(dim=-1).mean()) / norm
+    return doses
+
+
+def _added(direction: Direction, method: Method, layer: int, hidden: Tensor) -> Tensor | None:
+    tensors = {name: tensor.float() for name, tensor in direction.at(layer).items()}
+    match method.operation:
+        case Operation.ADD:
+            return tensors["vector"]
+        case Operation.ABLATE:
+            return (hidden @ tensors["basis"].T) @ tensors["basis"]
+        case Operation.TRANSPORT:
+            reads = hidden @ tensors["basis"].T - tensors["offset"]
+            return reads @ tensors["map"] + tensors["shift"]
+        case Operation.DIAGONAL:
+            return hidden * (tensors["scale"] - 1.0) + tensors["shift"]
+        case _:
+            return None
+
+
+def _apply_plan(
+    direction: Direction, method: Method, spec: ModelSpec, *, strength: float, scope: Tokens
+) -> SteeringPlan | None:
+    """Return the method's operation on tokens of `scope`, where the direction is stored.
+
+    `rotate_to` turns to its first axis. None for a method whose direction is only read.
+    """
+    if method.operation is None:
+        return None
+    asked = Intervention.from_dict(
+        {
+            "operation": method.operation,
+            "direction": "fitted",
+            "strength": strength,
+            "scope": {"tokens": scope},
+            **_FIELDS.get(method.operation, {}),
+        }
+    )
+    return _plan([asked], direction, spec)
+
+
+def _bypass_plan(direction: Direction, spec: ModelSpec) -> SteeringPlan:
+    """Return a plan that ablates the direction wherever the residual stream is written or read.
+
+    Source: Arditi et al. 2024, arXiv:2406.11717 (directional ablation).
+    """
+    everywhere = LayerRange.between(0.0, 1.0)
+    return _plan(
+        [
+            Ablate(direction=DirectionRef("fitted"), layers=everywhere, site=site)
+            for site in _WRITES
+            if site not in spec.unavailable_sites
+        ],
+        direction,
+        spec,
+    )
+
+
+def _plan(interventions: list[Intervention], direction: Direction, spec: ModelSpec) -> SteeringPlan:
+    return compile_plan([Steer(asked, direction) for asked in interventions], [], spec)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Who may do what: keys, scopes, defaults, limits."""
+"""Who may do what: keys, permissions, defaults, limits."""
 
 from __future__ import annotations
 

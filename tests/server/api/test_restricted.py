@@ -1,4 +1,4 @@
-"""What only the scope `restricted` lets a key do, and what anybody may with a locked direction."""
+"""What only the permission `restricted` allows, and what anybody may with a locked direction."""
 
 from __future__ import annotations
 

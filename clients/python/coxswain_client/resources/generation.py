@@ -53,7 +53,7 @@ def _chat(
         model: A name from `models()`; `base:profile` chooses a profile as well.
         profile: `name` or `name@version`; "none" opts out of any default.
         strength: Factor on the profile's strengths.
-        interventions: Inline interventions; the key needs the scope `inline`.
+        interventions: Inline interventions; the key needs the permission `inline`.
         steering: Further members of the `steering` object, such as `compare` or `monitors`.
         sampling: Further members of the body, such as `max_tokens`, `temperature` or `seed`.
 

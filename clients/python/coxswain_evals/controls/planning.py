@@ -113,7 +113,8 @@ async def plan_arms(
     that say what they are; an evaluation that needs them again finds them.
 
     Args:
-        client: Client of the server; its key needs the scopes `admin`, `inline`, `read` and `chat`.
+        client: Client of the server; its key needs the permissions `admin`, `inline`, `read` and
+            `chat`.
         suite: The suite whose treatments are planned.
         model: Name of the model.
         calibration: Chats on which the dose of projections is measured.

@@ -89,7 +89,7 @@ class KeywordSpec(BaseModel):
         return self._made().labels
 
     def make(self, transport: httpx.AsyncBaseTransport | None) -> Judge:
-        """The judge."""
+        """The judge that these settings describe; it needs no transport."""
         del transport
         return self._made()
 
