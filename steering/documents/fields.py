@@ -56,10 +56,11 @@ class Within:
         try:
             return handler(value)
         except ValidationError as error:
-            if self.is_whole:
-                raise refused(f"is {short_repr(value)}; expected {self.words}") from None
-            if error.errors()[0]["type"] in _BOUNDS:
+            kind = error.errors()[0]["type"]
+            if kind in _BOUNDS and not self.is_whole:
                 raise refused(f"is {value:g}; expected {self.words}") from None
+            if self.is_whole and kind != InvalidFieldError.code:  # else it is in words already
+                raise refused(f"is {short_repr(value)}; expected {self.words}") from None
             raise
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from .activations import ActivationPair, SampleCounts
 from .fitted import combine_layers
 from .methods import METHODS, Method, find_method
-from .number_range import POSITIVE
 from .receipt import Damage, DataSummary, Receipt
 from .selection import (
     Candidate,
@@ -24,7 +23,6 @@ from .separation import (
 
 __all__ = [
     "METHODS",
-    "POSITIVE",
     "ActivationPair",
     "Candidate",
     "Damage",

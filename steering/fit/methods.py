@@ -12,8 +12,8 @@ from typing import Any, Final
 from torch import Tensor
 
 from steering.directions import Direction, DirectionKind
-from steering.documents import Operation, unknown_field
-from steering.errors import FitError, InvalidFieldError, short_repr
+from steering.documents import Operation
+from steering.errors import FitError, InvalidFieldError, SteeringError, short_repr
 from steering.sites import Site
 
 from .activations import SampleCounts
@@ -27,7 +27,7 @@ from .fitters.means import fit_mean_centring, fit_mean_difference
 from .fitters.null_space import fit_null_space
 from .fitters.pca import check_rank, fit_pair_pca, fit_pca
 from .fitters.probe import fit_probe
-from .options import Option, options_of
+from .options import MethodOptions, options_of
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,21 @@ class Method:
         return inspect.getdoc(self.fitter).split("\n")[0]  # type: ignore[union-attr]
 
     @cached_property
-    def options(self) -> Mapping[str, Option]:
-        """Its options by name, with types and defaults."""
-        return MappingProxyType({option.name: option for option in options_of(self.fitter)})
+    def options(self) -> type[MethodOptions]:
+        """The model of its options."""
+        return options_of(self.fitter, f"method {self.name!r}")
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All options: those given, checked, and the defaults of the others.
 
         Raises:
             InvalidFieldError: An option it does not have, or of another type.
+            NonFiniteError: A number that is not finite.
         """
-        unknown = next((name for name in options if name not in self.options), None)
-        if unknown is not None:
-            noun = f"method {self.name!r}"
-            raise unknown_field(unknown, self.options, noun, "options.").under("options")
-        given = {name: self.options[name].checked(value) for name, value in options.items()}
-        return {name: option.default for name, option in self.options.items()} | given
+        try:
+            return dict(self.options.from_dict(options))
+        except SteeringError as error:
+            raise error.under("options") from None
 
     def check_counts(self, num_positive: int, num_negative: int) -> None:
         """Check that there is enough data.

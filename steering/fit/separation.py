@@ -13,7 +13,7 @@ from torch import Tensor
 from steering.errors import InvalidFieldError
 
 from .activations import ActivationPair
-from .number_range import SHARE
+from .options import OpenUnitInterval, check_number
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 """Any shape, float64."""
@@ -212,4 +212,4 @@ def _check(num_resamples: int, level: float) -> None:
         raise InvalidFieldError(
             f"num_resamples is {num_resamples}; expected at least 2", param="num_resamples"
         )
-    SHARE.check(level, "level")
+    check_number(OpenUnitInterval, level, "level")

@@ -18,10 +18,10 @@ from server.measure.instrument import Instrument
 from server.measure.rollout import read_rollout
 from server.store.names import RegistryName
 from steering.directions import Direction
-from steering.documents import Document, Integer, Number, Seed, SiteName, Texts, Within, refused
+from steering.documents import Document, Integer, Seed, SiteName, Texts, refused
 from steering.errors import InvalidFieldError
-from steering.fit import POSITIVE
 from steering.fit.fitters.probe import fit_probe
+from steering.fit.options import Positive
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint
 
@@ -47,9 +47,7 @@ class CliffProbeJob(Document):
     data: Annotated[ContrastData, BeforeValidator(_object)] = Field(
         description="Rollouts that refuse (positive) and that comply (negative)."
     )
-    l2: Annotated[Number, Field(gt=0), Within(f"a number {POSITIVE}")] = Field(
-        default=1.0, description="Strength of the penalty on the squared weights."
-    )
+    l2: Positive = Field(default=1.0, description="Strength of the penalty on the squared weights.")
     seed: Seed = Field(default=0, description="Of the split.")
     site: Annotated[SiteName, BeforeValidator(str)] = Field(
         default=Site.FINAL, description="Where features are read."

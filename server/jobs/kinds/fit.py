@@ -25,6 +25,7 @@ from steering.directions import Direction
 from steering.fit import (
     METHODS,
     Interval,
+    Method,
     Receipt,
     Selection,
     bootstrap_cosine,
@@ -274,16 +275,21 @@ def _methods() -> dict[str, Any]:
             "operation": method.operation and method.operation.value,
             "min_samples": method.min_samples,
             "is_paired": method.is_paired,
-            "options": {
-                option.name: {
-                    "type": option.type,
-                    "default": option.default,
-                    **({} if option.range is None else {"expected": f"a number {option.range}"}),
-                }
-                for option in method.options.values()
-            },
+            "options": _options(method),
         }
         for name, method in METHODS.items()
+    }
+
+
+def _options(method: Method) -> dict[str, Any]:
+    types, ranges = method.options.types(), method.options.ranges()
+    return {
+        name: {
+            "type": types[name],
+            "default": field.default,
+            **({"expected": ranges[name]} if name in ranges else {}),
+        }
+        for name, field in method.options.model_fields.items()
     }
 
 

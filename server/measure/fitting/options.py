@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from server.engine.engine import Engine
 from server.engine.text import Tokenizer
@@ -28,10 +28,9 @@ from steering.errors import (
     IncompatibleOperationError,
     InvalidFieldError,
     ShapeMismatchError,
-    SteeringError,
     short_repr,
 )
-from steering.fit import Method
+from steering.fit import METHODS, Method
 from steering.fit.selection import MAX_KL
 from steering.sites import Site
 
@@ -50,8 +49,34 @@ def _rule_name(value: Any) -> Any:
     return value
 
 
-class JobOptions(Document):
-    """Options of a fit that are the job's own, beside those of the method."""
+def _add_methods_options(schema: dict[str, Any]) -> None:
+    """Put the options of every method into the schema, each with the methods that take it."""
+    takers: dict[str, dict[str, dict[str, Any]]] = {}
+    for method in METHODS.values():
+        for name, option in method.options.model_json_schema().get("properties", {}).items():
+            option.pop("title")
+            takers.setdefault(name, {})[method.name] = option
+    for name, by_method in takers.items():
+        options = list(by_method.values())
+        merged = options[0]
+        if any(option != options[0] for option in options):  # methods differ in what it is
+            forms = [
+                option | {"description": _taken_by([method])}
+                for method, option in by_method.items()
+            ]
+            merged = {"anyOf": forms}
+        schema["properties"][name] = merged | {"description": _taken_by(by_method)}
+    schema["additionalProperties"] = False
+
+
+def _taken_by(methods: Iterable[str]) -> str:
+    return f"Of {' and '.join(f'`{method}`' for method in methods)}."
+
+
+class FitJobOptions(Document):
+    """Options of a fit: the job's own, and those of the method, which are read when it is known."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_add_methods_options)
 
     noun: ClassVar[str] = "options"
     prefix: ClassVar[str] = "options."
@@ -83,7 +108,7 @@ class JobOptions(Document):
     strength: Number = Field(default=1.0, description="With which edits are measured.")
 
 
-JOB_OPTIONS: Final = tuple(sorted(JobOptions.known()))
+JOB_OPTIONS: Final = tuple(sorted(FitJobOptions.known()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,45 +141,41 @@ class FitOptions:
     @classmethod
     def parse(
         cls,
-        options: Mapping[str, Any],
+        asked: FitJobOptions,
         method: Method,
         site: Site,
         engine: Engine,
         directions: RequestDirections,
     ) -> Self:
-        """Read the `options` of a request.
+        """Complete the `options` of a request.
 
         Raises:
             InvalidFieldError: One that neither the method nor the job has, or a wrong value.
             Exception: As `stored_vectors`.
         """
-        known = {*method.options, *JOB_OPTIONS}
-        unknown = next((name for name in options if name not in known), None)
+        own = dict(asked.model_extra or {})
+        known = method.options.known()
+        unknown = next((name for name in own if name not in known), None)
         if unknown is not None:
             noun = f"a fit by {method.name!r}"
-            raise unknown_field(unknown, known, noun, "options.").under("options")
-        own = {name: value for name, value in options.items() if name not in JOB_OPTIONS}
-        try:
-            job = JobOptions.from_dict({k: v for k, v in options.items() if k in JOB_OPTIONS})
-        except SteeringError as error:
-            raise error.under("options") from None
+            raise unknown_field(unknown, {*known, *JOB_OPTIONS}, noun, "options.").under("options")
         stored = stored_vectors(own, method, engine.info().spec.width(site), directions)
         own |= {name: d.at(d.layers[0])["vector"] for name, d in stored.items()}
-        rule = _rule(job.selection, method, site)
-        _check_sequential(job.sequential, method)
-        reads_prompts = rule is not SelectionRule.SEPARATION or job.sequential
-        _check_scope(job.scope, reads_prompts=reads_prompts)
-        is_bounded = rule is SelectionRule.EFFECT and "max_kl" not in options
+        rule = _rule(asked.selection, method, site)
+        _check_sequential(asked.sequential, method)
+        reads_prompts = rule is not SelectionRule.SEPARATION or asked.sequential
+        _check_scope(asked.scope, reads_prompts=reads_prompts)
+        is_bounded = rule is SelectionRule.EFFECT and "max_kl" not in asked.model_fields_set
         return cls(
             method=method.resolve(own),
             vectors={name: direction.reference for name, direction in stored.items()},
             rule=rule,
-            behaviour_tokens=_tokens(job.behaviour_tokens, engine.tokenizer),
-            max_kl=MAX_KL if is_bounded else job.max_kl,
-            min_induce=job.min_induce,
-            scope=job.scope,
-            strength=job.strength,
-            is_sequential=job.sequential,
+            behaviour_tokens=_tokens(asked.behaviour_tokens, engine.tokenizer),
+            max_kl=MAX_KL if is_bounded else asked.max_kl,
+            min_induce=asked.min_induce,
+            scope=asked.scope,
+            strength=asked.strength,
+            is_sequential=asked.sequential,
         )
 
     def document(self) -> dict[str, Any]:
@@ -227,8 +248,8 @@ def stored_vectors(
     """
     return {
         name: _vector(options[name], f"options.{name}", width, directions)
-        for name, option in method.options.items()
-        if option.type == "vector" and name in options
+        for name, kind in method.options.types().items()
+        if kind == "vector" and name in options
     }
 
 

@@ -35,7 +35,7 @@ from steering.model_spec import ModelSpec
 from steering.sites import Site, sole_layer
 
 from .data import FitData
-from .options import FitOptions, SelectionRule
+from .options import FitJobOptions, FitOptions, SelectionRule
 
 SELECT: Final = "select"
 _LAYERS: Final = {"type": "array", "items": {"type": "integer"}, "minItems": 1, "uniqueItems": True}
@@ -104,8 +104,8 @@ class FitJob(Document):
     site: Annotated[SiteName, BeforeValidator(_text)] | None = Field(
         default=None, description="At which site; by default the method's own, or `resid_post`."
     )
-    options: dict[str, Any] = Field(
-        default_factory=dict,
+    options: FitJobOptions = Field(
+        default_factory=FitJobOptions,
         description="Of the method and of the job, as `capabilities` lists them.",
     )
     seed: Seed = Field(default=0, description="Of the split and of resampling.")

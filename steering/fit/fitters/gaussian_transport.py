@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
 from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction
-from steering.fit.number_range import WITHIN_ONE, NumberRange
+from steering.fit.options import AtLeastOne, UnitInterval, check_number
 from steering.sites import Site
 
 from .pca import PooledPca, pooled_pca
@@ -27,7 +27,6 @@ _MAX_INVERSE_ERROR: Final = 1e-6
 DEFAULT_RANK: Final = 2
 DEFAULT_SHRINKAGE: Final = 0.2
 DEFAULT_MAX_STRETCH: Final = 2.0
-_STRETCH: Final = NumberRange(1.0)
 _MAX_MOMENT_ERROR: Final = 0.01
 
 
@@ -81,9 +80,9 @@ def fit_gaussian_transport(
     layer: int,
     site: Site = Site.RESID_POST,
     rank: int = DEFAULT_RANK,
-    shrinkage: Annotated[float, WITHIN_ONE] = DEFAULT_SHRINKAGE,
-    max_stretch: Annotated[float, _STRETCH] = DEFAULT_MAX_STRETCH,
-    complement_shift: Annotated[float, WITHIN_ONE] = 1.0,
+    shrinkage: UnitInterval = DEFAULT_SHRINKAGE,
+    max_stretch: AtLeastOne = DEFAULT_MAX_STRETCH,
+    complement_shift: UnitInterval = 1.0,
     model_fingerprint: str | None = None,
 ) -> Direction:
     """The map that carries negative activations to positive ones: T(h) = h + (h V^T - m) C + b.
@@ -122,9 +121,9 @@ def fit_gaussian_transport(
 
     Source: Nanfack, Belilovsky & Dohmatob 2026, arXiv:2603.04355.
     """
-    WITHIN_ONE.check(shrinkage, "shrinkage")
-    _STRETCH.check(max_stretch, "max_stretch")
-    WITHIN_ONE.check(complement_shift, "complement_shift")
+    check_number(UnitInterval, shrinkage, "shrinkage")
+    check_number(AtLeastOne, max_stretch, "max_stretch")
+    check_number(UnitInterval, complement_shift, "complement_shift")
     pair = ActivationPair.of(negative, positive, names=("negative", "positive"))
     pca = pooled_pca(pair, rank)
     stretches, frame = torch.linalg.eigh(_shrunk_map(pair, pca, shrinkage))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError, InvalidFieldError
 from steering.fit.activations import MIN_SAMPLES, ActivationPair, joint_digest, pairs_by_layer
-from steering.fit.number_range import POSITIVE, SHARE
+from steering.fit.options import OpenUnitInterval, Positive, check_number
 from steering.sites import Site
 
 from .probe import logistic_regression
@@ -44,8 +43,8 @@ def fit_iti_heads(
     name: str,
     num_heads: int,
     top_k: int | None = None,
-    validation: Annotated[float, SHARE] = 0.2,
-    l2: Annotated[float, POSITIVE] = 1.0,
+    validation: OpenUnitInterval = 0.2,
+    l2: Positive = 1.0,
     seed: int = 0,
     site: Site = Site.HEADS,
     model_fingerprint: str | None = None,
@@ -143,7 +142,7 @@ def check_held_out(num_samples: int, validation: float) -> int:
         FitError: There are too few.
         InvalidFieldError: `validation` is no share.
     """
-    SHARE.check(validation, "validation")
+    check_number(OpenUnitInterval, validation, "validation")
     held = round(validation * num_samples)
     if min(held, num_samples - held) < MIN_SAMPLES:
         raise FitError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,8 @@ from steering.directions import Direction, DirectionKind
 from steering.errors import FitError
 from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction
-from steering.fit.number_range import NumberRange
+from steering.fit.options import NotNegative, check_number
 from steering.sites import Site
-
-_STD: Final = NumberRange(0.0, has_high=False)
 
 
 def fit_linear_act(
@@ -24,7 +22,7 @@ def fit_linear_act(
     name: str,
     layer: int,
     variant: Literal["linear", "gaussian", "mean"] = "linear",
-    min_std: Annotated[float, _STD] = 1e-4,
+    min_std: NotNegative = 1e-4,
     site: Site = Site.RESID_POST,
     model_fingerprint: str | None = None,
 ) -> Direction:
@@ -60,7 +58,7 @@ def fit_linear_act(
 
     Source: Rodriguez et al. 2024, arXiv:2410.23054.
     """
-    _STD.check(min_std, "min_std")
+    check_number(NotNegative, min_std, "min_std")
     pair = ActivationPair.of(negative, positive, names=("negative", "positive"))
     source_std, target_std = pair.source.std(dim=0), pair.target.std(dim=0)
     moves = (source_std > min_std) & (target_std > min_std)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError, ShapeMismatchError
 from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction, require_gap
-from steering.fit.number_range import POSITIVE, SHARE
+from steering.fit.options import OpenUnitInterval, Positive, check_number
 from steering.sites import Site
 
 
@@ -22,8 +20,8 @@ def fit_null_space(
     name: str,
     layer: int,
     target: Tensor | None = None,
-    null_ratio: Annotated[float, SHARE] = 0.5,
-    ridge: Annotated[float, POSITIVE] = 10.0,
+    null_ratio: OpenUnitInterval = 0.5,
+    ridge: Positive = 10.0,
     site: Site = Site.RESID_POST,
     model_fingerprint: str | None = None,
 ) -> Direction:
@@ -58,8 +56,8 @@ def fit_null_space(
 
     Source: AlphaSteer, arXiv:2506.07022.
     """
-    SHARE.check(null_ratio, "null_ratio")
-    POSITIVE.check(ridge, "ridge")
+    check_number(OpenUnitInterval, null_ratio, "null_ratio")
+    check_number(Positive, ridge, "ridge")
     pair = ActivationPair.of(negative, positive, names=("negative", "positive"))
     push = _push(pair, target)
     kept = _main_axes(pair.source, null_ratio)

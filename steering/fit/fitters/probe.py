@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from steering.directions import MIN_NORM, Direction, DirectionKind
 from steering.errors import FitError
 from steering.fit.activations import ActivationPair
 from steering.fit.fitted import fitted_direction
-from steering.fit.number_range import POSITIVE
+from steering.fit.options import Positive, PositiveInteger, check_number
 from steering.fit.separation import FloatArray
 from steering.sites import Site
 
@@ -25,9 +25,9 @@ def fit_probe(
     *,
     name: str,
     layer: int,
-    l2: Annotated[float, POSITIVE] = 1.0,
+    l2: Positive = 1.0,
     balance: bool = True,
-    max_iterations: Annotated[int, POSITIVE] = 1000,
+    max_iterations: PositiveInteger = 1000,
     site: Site = Site.RESID_POST,
     model_fingerprint: str | None = None,
 ) -> Direction:
@@ -97,8 +97,8 @@ def logistic_regression(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    POSITIVE.check(l2, "l2")
-    POSITIVE.check(max_iterations, "max_iterations")
+    check_number(Positive, l2, "l2")
+    check_number(PositiveInteger, max_iterations, "max_iterations")
     rows = torch.cat([pair.source, pair.target]).numpy()
     labels = np.repeat([0, 1], [len(pair.source), len(pair.target)])
     scaler = StandardScaler().fit(rows)

@@ -101,7 +101,7 @@ def test_provenance_records_counts_data_and_every_option(method: Method) -> None
     assert (provenance["num_positive"], provenance["num_negative"]) == (24, 24)
     assert len(provenance["data_sha256"]) == 64
     assert provenance["data_sha256"] != fit(method, *sets(1, layers)).provenance["data_sha256"]
-    recorded = {name for name in method.options if method.options[name].type != "vector"}
+    recorded = {name for name, kind in method.options.types().items() if kind != "vector"}
     assert recorded - {"max_iterations"} <= set(provenance)
 
 
@@ -168,13 +168,14 @@ def test_options_are_the_arguments_of_the_fitter_with_their_defaults() -> None:
     }
     assert isinstance(resolved["shrinkage"], float)
     assert find_method("iti_heads").resolve({"top_k": None})["top_k"] is None
-    assert find_method("linear_act").options["variant"].choices == ("linear", "gaussian", "mean")
+    variant = find_method("linear_act").options.model_json_schema()["properties"]["variant"]
+    assert variant["enum"] == ["linear", "gaussian", "mean"]
     target = torch.ones(WIDTH)
     assert find_method("null_space").resolve({"target": target})["target"] is target
     with pytest.raises(NonFiniteError):
         find_method("probe").resolve({"l2": float("nan")})
     for method in METHODS.values():
-        assert "layer" not in method.options
+        assert "layer" not in method.options.known()
         assert method.summary
         assert not method.summary.endswith(":")
 
@@ -193,5 +194,5 @@ def test_the_guide_has_a_row_and_a_section_for_it(method: Method) -> None:
     assert kind.startswith(method.kind.value)
     assert operation.startswith(f"`{method.operation.value}`" if method.operation else "read")
     assert int(fewest.split()[0]) == method.min_samples
-    assert set(re.findall(r"`(\w+)` ", options)) >= set(method.options)
+    assert set(re.findall(r"`(\w+)` ", options)) >= method.options.known()
     assert f"\n### {method.name}\n" in text
