@@ -14,10 +14,12 @@ _SCORES: Final = (
     "auc",
     "d_prime",
     "accuracy",
+    "cosine_stability",
     "bypass",
     "induce",
     "kl",
     "log_odds",
+    "target_accuracy",
 )
 
 MAX_KL: Final = 0.1
@@ -44,11 +46,13 @@ class Candidate:
         auc: Area under the ROC curve of the projections of validation samples, in [0, 1].
         d_prime: Difference of their means in pooled standard deviations.
         accuracy: Balanced accuracy on validation samples at a threshold fixed on training ones.
+        cosine_stability: Mean cosine between the direction and those of resampled data.
         bypass: Mean log-odds of the behaviour on prompts that show it, direction ablated.
         induce: Mean log-odds of the behaviour on prompts that do not, direction added.
         kl: Mean KL divergence (nats) of the edited next-token distribution from the unedited one
             on prompts that should not change.
         log_odds: Mean log-odds of the *wanted* behaviour on validation prompts, edit active.
+        target_accuracy: Share of validation answers that are as wanted, edit active.
 
     Raises:
         LayerOutOfRangeError: A negative layer.
@@ -61,10 +65,12 @@ class Candidate:
     auc: float | None = None
     d_prime: float | None = None
     accuracy: float | None = None
+    cosine_stability: float | None = None
     bypass: float | None = None
     induce: float | None = None
     kl: float | None = None
     log_odds: float | None = None
+    target_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if self.layer < 0:

@@ -28,7 +28,10 @@ def test_a_receipt_survives_json_and_loses_nothing() -> None:
     document = json.loads(json.dumps(receipt.to_dict(), allow_nan=False))
     assert set(document) == set(Receipt.__dataclass_fields__)
     assert document["data"]["num_train"] == {"positive": 3, "negative": 4}
-    assert document["selection"]["chosen"]["layer"] == 2
+    chosen = document["selection"]["chosen"]
+    assert chosen["layer"] == 2
+    assert set(chosen) == set(Candidate.__dataclass_fields__)
+    assert chosen["cosine_stability"] is chosen["target_accuracy"] is None
     assert document["selection"]["rejected"][0]["layer"] == 1
     assert document["candidates"][0] == {"layer": 1, "position": -1, "auc": 0.7}
     assert document["candidates"][1]["kl"] == 0.0
