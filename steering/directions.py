@@ -162,7 +162,7 @@ class Direction:
         return self.is_per_layer or self.kind in (DirectionKind.TRANSPORT, DirectionKind.DIAGONAL)
 
     def at(self, layer: int) -> Mapping[str, Tensor]:
-        """Its tensors for `layer`, without the layer suffix, in float32 (copies)."""
+        """The tensors for `layer`, without the layer suffix, in float32 (copies)."""
         return {name: t.to(torch.float32, copy=True) for name, t in self._names_at(layer).items()}
 
     def _check_layer(self, layer: int) -> int:

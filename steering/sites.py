@@ -41,7 +41,7 @@ class SitePoint(NamedTuple):
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Its place in the order of the forward pass; of two points the lower is computed first."""
+        """Place in the order of the forward pass; of two points the lower is computed first."""
         return self.layer, _ORDER[self.site]
 
 

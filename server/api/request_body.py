@@ -19,7 +19,7 @@ from steering.errors import SteeringError
 
 from .deps import Services, ServicesDep
 from .generation.prompts import check_message_count
-from .http.body import Bounds, Document, check_media_type, parse_json, read_body
+from .http.body import Bounds, Strictness, check_media_type, parse_json, read_body
 from .http.errors import BodyTimeoutError, BodyTooLargeError, RequestError
 from .http.limits import Limits, Place
 from .schemas.fields import Wire, read
@@ -49,7 +49,7 @@ class JsonBody(RequestBody):
     def __init__(
         self,
         model: type[Wire],
-        kind: Document = Document.STORED,
+        strictness: Strictness = Strictness.STORED,
         bounds: Callable[[Limits], Bounds] = _document,
         take: Callable[[dict[str, Any]], Any] | None = None,
     ) -> None:
@@ -57,12 +57,12 @@ class JsonBody(RequestBody):
 
         Args:
             model: What it becomes.
-            kind: How exactly it is read.
+            strictness: How exactly it is read.
             bounds: How much of it there may be, from the limits of the server.
             take: Makes something else of an object of the model's form.
         """
         self._model = model
-        self._kind = kind
+        self._strictness = strictness
         self._bounds = bounds
         self._take = take or partial(read, model)
 
@@ -72,7 +72,7 @@ class JsonBody(RequestBody):
         return {"application/json": self._model}
 
     async def __call__(self, request: Request, services: ServicesDep) -> Any:
-        """Read it.
+        """Read the body.
 
         Raises:
             RequestError: There is none, it is too large, too slow or too deep, or a field of it is
@@ -89,17 +89,17 @@ class JsonBody(RequestBody):
         return await services.offload.run(request, self._parse, data, bounds, services.limits)
 
     def _parse(self, data: bytearray, bounds: Bounds, limits: Limits) -> Any:
-        document = parse_json(data, bounds.max_values, self._kind)
+        document = parse_json(data, bounds.max_values, self._strictness)
         if "messages" in self._model.model_fields:
             check_message_count(document, limits.max_messages)
         return self._take(document)
 
 
 class IdempotentBody(JsonBody):
-    """The same of a route that is `idempotent`."""
+    """The JSON body of a route that is `idempotent`."""
 
     async def __call__(self, request: Request, services: ServicesDep) -> Any:
-        """Read it; what is wrong with it waits, as `deferred` has it."""
+        """Read the body; what is wrong with it is raised later, as `deferred` says."""
         return await deferred(request, super().__call__(request, services))
 
 
@@ -134,14 +134,14 @@ async def read_bounded(request: Request, services: Services, max_bytes: int) -> 
 
 
 class QueuedBody(JsonBody):
-    """The same of a request for the engine, which holds a place in its queue once it has come.
+    """The JSON body of a request for the engine, which holds a place in its queue once read.
 
     It is the last parameter of its route, which begins with `with held_place(request):`, so that
     nothing can fail in between: a dependency that yields would cost as much as all others.
     """
 
     async def __call__(self, request: Request, services: ServicesDep) -> Any:
-        """Read it.
+        """Read the body.
 
         Raises:
             QueueFullError: The queue was filled while the body came.

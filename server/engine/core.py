@@ -150,7 +150,7 @@ class EngineCore:
             self._fail(request, error)
 
     def step(self) -> None:
-        """One step, for the requests the scheduler chooses."""
+        """Run one step for the requests that the scheduler chooses."""
         begun_at = time.monotonic()
         output = self._scheduler.schedule(self._meter.pace)
         work = output.work

@@ -211,7 +211,7 @@ class Request:
 
     @property
     def request_id(self) -> str:
-        """Its id, unique among running requests."""
+        """The request's id, unique among running requests."""
         return self.spec.request_id
 
     @property

@@ -61,7 +61,7 @@ class JobObserver(Protocol):
         ...
 
     def jobs_counted(self, num_running: int, num_queued: int) -> None:
-        """So many jobs run on this server, and so many wait on all servers."""
+        """The number of jobs that run on this server, and of those that wait on all servers."""
         ...
 
 

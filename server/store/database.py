@@ -69,7 +69,7 @@ class Database:
 
     @property
     def url(self) -> URL:
-        """Its address, which may hold a password."""
+        """The database's address, which may hold a password."""
         return self._engine.url
 
     @property

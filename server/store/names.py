@@ -31,7 +31,7 @@ class NameKind(StrEnum):
 
     @property
     def space(self) -> str:
-        """Its namespace: profiles and aliases share one."""
+        """The namespace of such names: profiles and aliases share one."""
         return "direction" if self is NameKind.DIRECTION else "profile"
 
 

@@ -233,7 +233,7 @@ def without_nulls(document: Mapping[str, Any], known: Collection[str]) -> dict[s
 def refused(
     predicate: str, code: str = InvalidFieldError.code, *, at_item: bool = False
 ) -> PydanticCustomError:
-    """For a validator to raise: a refusal whose message is the member's name and `predicate`.
+    """The refusal that a validator raises: its message is the member's name and `predicate`.
 
     `code` is that of the `SteeringError` it becomes. The member is a whole list, also where one of
     its items is at fault, unless `at_item`.

@@ -195,7 +195,7 @@ class Selector(Document):
 
     @cached_property
     def region_bits(self) -> Region:
-        """Its regions as bits of a region code."""
+        """The scope's regions as bits of a region code."""
         bits = Region.NONE
         for name in self.regions:
             bits |= name.region

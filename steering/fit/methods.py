@@ -62,12 +62,12 @@ class Method:
 
     @cached_property
     def summary(self) -> str:
-        """What it makes, in one line."""
+        """What the method makes, in one line."""
         return inspect.getdoc(self.fitter).split("\n")[0]  # type: ignore[union-attr]
 
     @cached_property
     def options(self) -> type[MethodOptions]:
-        """The model of its options."""
+        """The model of the method's options."""
         return options_of(self.fitter, f"method {self.name!r}")
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class PlannedIntervention:
 
     @property
     def gates(self) -> tuple[PlannedGate, ...]:
-        """Its gates: that of the request, or those of the tokens at each edit."""
+        """The intervention's gates: that of the request, or those of the tokens at each edit."""
         own = (self.latch, *(planned.gate for planned in self.edits))
         return tuple(gate for gate in own if gate is not None)
 
@@ -169,7 +169,7 @@ class PlannedIntervention:
         return max(planned.edit.rank for planned in self.edits)
 
     def gains(self, start: int, stop: int, context: PositionContext) -> _Gains:
-        """Its gain at each absolute position of [start, stop)."""
+        """The intervention's gain at each absolute position of [start, stop)."""
         mask = self.intervention.scope.mask(start, stop, context)
         schedule = self.intervention.schedule
         if schedule == CONSTANT:

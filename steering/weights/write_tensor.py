@@ -83,7 +83,7 @@ def locate_write_tensors(
 def _matrices(
     model: nn.Module, layout: Layout, points: Collection[SitePoint]
 ) -> Mapping[str, WriteMatrix]:
-    """By what all names of a weight end with, below the trunk: `layers.3.mlp.down_proj`."""
+    """Write matrices by the end of their names, below the trunk: `layers.3.mlp.down_proj`."""
     paths = {id(module): path for path, module in model.named_modules()}
     trunk = paths[id(layout.layers[0].block)].rsplit(".", 2)[0]
     matrices = {}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import Request
 
 from server.api.deps import Services
-from server.api.http.body import Document, parse_json
+from server.api.http.body import Strictness, parse_json
 from server.api.http.errors import (
     InvalidParameterError,
     ModelNotFoundError,
@@ -117,7 +117,7 @@ def _fields(body: GenerationFields) -> SteeringFields:
         )
     text, param = body.vllm_xargs.get("steering", "{}"), "vllm_xargs.steering"
     try:
-        document = parse_json(text.encode(), len(text), Document.OWN)
+        document = parse_json(text.encode(), len(text), Strictness.OWN)
     except RequestError as error:
         raise error.under(param) from None
     return read(SteeringFields, document, under=param)

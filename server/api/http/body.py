@@ -34,7 +34,7 @@ _MAX_DIGITS: Final = 64
 _MAX_CONTAINERS: Final = 2**16  # arrays and objects; the parser holds up every thread for each
 _SLICE_BYTES: Final = 2**16
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
-_ONCE: Final = "steering"
+_OWN_OBJECT: Final = "steering"  # the one that is ours in a document that OpenAI defines
 _MAX_INLINE_BYTES: Final = 4096
 
 
@@ -51,10 +51,10 @@ class Bounds:
     max_values: int
 
 
-class Document(Enum):
-    """Who defines a JSON document, which decides how strictly it is read.
+class Strictness(Enum):
+    """How strictly a JSON document is read, which depends on who defines it.
 
-    A name given twice in a `steering` object is an error in each of them.
+    A name given twice in a `steering` object is an error under each of them.
     """
 
     OPENAI = "the last of two equal names wins, as other servers have it"
@@ -74,7 +74,7 @@ class Offload:
         return await self.run_sized(getattr(request.state, "body_bytes", 0), work, *args)
 
     async def run_sized(self, size: int, work: Callable[..., _T], /, *args: Any) -> _T:
-        """Do the same for work that takes as long as a body of `size` bytes."""
+        """Return what `work` returns, which takes as long as a body of `size` bytes does."""
         return work(*args) if size <= _MAX_INLINE_BYTES else await self.in_thread(work, *args)
 
     async def in_thread(self, work: Callable[..., _T], /, *args: Any) -> _T:
@@ -130,7 +130,7 @@ def check_media_type(request: Request, *expected: str) -> str:
 
 
 def parse_json(
-    data: bytes | bytearray, max_values: int, kind: Document = Document.OPENAI
+    data: bytes | bytearray, max_values: int, strictness: Strictness = Strictness.OPENAI
 ) -> dict[str, Any]:
     """Parse a JSON object strictly: UTF-8, finite numbers, nested at most `MAX_DEPTH` deep.
 
@@ -161,7 +161,7 @@ def parse_json(
         raise _too_deep() from None
     if not isinstance(document, dict):
         raise InvalidJsonError("the body is not a JSON object; send {...}")
-    _check_value(document, "", 1, kind)
+    _check_value(document, "", 1, strictness)
     return document
 
 
@@ -229,36 +229,36 @@ def _too_deep() -> InvalidJsonError:
     return InvalidJsonError(f"the body is nested more than {MAX_DEPTH} deep")
 
 
-def _check_value(value: Any, path: str, depth: int, kind: Document) -> None:
+def _check_value(value: Any, path: str, depth: int, strictness: Strictness) -> None:
     if isinstance(value, str):
-        _check_text(value, path, kind)
+        _check_text(value, path, strictness)
         return
     if depth > MAX_DEPTH:
         raise _too_deep()
     if isinstance(value, dict):
         if isinstance(value, _Ambiguous):
-            _check_names(value, path, kind)
+            _check_names(value, path, strictness)
         for key, item in value.items():
-            _check_text(key, path, kind)
+            _check_text(key, path, strictness)
             if isinstance(item, (str, dict, list)):
-                is_ours = kind is Document.OPENAI and key == _ONCE
+                is_ours = strictness is Strictness.OPENAI and key == _OWN_OBJECT
                 inner = f"{path}.{key}" if path else key
-                _check_value(item, inner, depth + 1, Document.OWN if is_ours else kind)
+                _check_value(item, inner, depth + 1, Strictness.OWN if is_ours else strictness)
     else:
         for index, item in enumerate(value):
             if isinstance(item, (str, dict, list)):  # long lists are of numbers
-                _check_value(item, f"{path}[{index}]", depth + 1, kind)
+                _check_value(item, f"{path}[{index}]", depth + 1, strictness)
 
 
-def _check_names(document: _Ambiguous, path: str, kind: Document) -> None:
+def _check_names(document: _Ambiguous, path: str, strictness: Strictness) -> None:
     for name in document.repeated:
-        if kind is not Document.OPENAI or name == _ONCE:
+        if strictness is not Strictness.OPENAI or name == _OWN_OBJECT:
             param = f"{path}.{name[:64]}" if path else name[:64]
             raise DuplicateKeyError(f"{param} is given more than once; give it once", param=param)
 
 
-def _check_text(text: str, path: str, kind: Document) -> None:
-    if kind is Document.STORED and "\0" in text:
+def _check_text(text: str, path: str, strictness: Strictness) -> None:
+    if strictness is Strictness.STORED and "\0" in text:
         raise InvalidUnicodeError(
             f"{path or 'the body'} contains U+0000, which cannot be stored; remove it",
             param=path or None,

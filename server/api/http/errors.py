@@ -117,7 +117,7 @@ class ModelNotFoundError(RequestError):
 
     @classmethod
     def of(cls, model: str, served: str) -> Self:
-        """For a request's `model`, where `served` is the name of the base model."""
+        """The error of a request for `model`, where `served` is the name of the base model."""
         return cls(
             f"model is {short_repr(model)}; expected {served!r} or '{served}:PROFILE'; "
             "GET /v1/models lists them",

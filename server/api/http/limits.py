@@ -50,34 +50,34 @@ class Limits:
 
     @property
     def chat(self) -> Bounds:
-        """Of a chat, or one text: what could be a context, written in the longest way."""
+        """Bounds of a chat or one text: a whole context, written in the longest way."""
         most = _MAX_FIELD_BYTES + _MAX_BYTES_PER_CHAR * MAX_CHARS_PER_TOKEN * self.max_model_len
         return Bounds(min(most, self.max_body_bytes), _MAX_CHAT_VALUES)
 
     @property
     def prompts(self) -> Bounds:
-        """Of prompts, which may be token ids."""
+        """Bounds of a request with several prompts, which may be token ids."""
         most = min(self.max_prompts * self.max_model_len, _MAX_PROMPT_TOKENS)
         return Bounds(self.max_body_bytes, _MAX_CHAT_VALUES + most)
 
     @property
     def document(self) -> Bounds:
-        """Of a profile, an alias, a key, a job or an analysis."""
+        """Bounds of a profile, an alias, a key, a job or an analysis."""
         return Bounds(self.max_body_bytes, _MAX_DOCUMENT_VALUES)
 
     @property
     def upload(self) -> Bounds:
-        """Of a direction in JSON; more numbers than this go into base64 or a file."""
+        """Bounds of a direction in JSON; more numbers than this go into base64 or a file."""
         return Bounds(self.max_json_upload_bytes, _MAX_TENSOR_VALUES)
 
     @property
     def max_json_upload_bytes(self) -> int:
-        """Of a direction in JSON: room for tensors of `max_upload_bytes` in base64."""
+        """Largest direction in JSON: room for tensors of `max_upload_bytes` in base64."""
         return -(-self.max_upload_bytes // 3) * 4 + _BESIDE_FILE_BYTES
 
     @property
     def max_form_bytes(self) -> int:
-        """Of a direction whose file is a part of a form."""
+        """Largest form that has a direction's file as a part."""
         return self.max_upload_bytes + _BESIDE_FILE_BYTES
 
 
@@ -97,7 +97,7 @@ class Room:
         self._num_entering = 0
 
     def ask(self) -> None:
-        """Ask, at the gate, before a key is looked up or a body is read.
+        """Check that there is room, before a key is looked up or a body is read.
 
         Raises:
             QueueFullError: There is none.
@@ -112,7 +112,7 @@ class Room:
         self._num_entering += 1
 
     def leave(self) -> None:
-        """Count one less."""
+        """Count one less of those that are not yet in the engine."""
         self._num_entering -= 1
 
     def place(self) -> Place:
@@ -131,7 +131,7 @@ class Place:
         self._is_held = False
 
     def hold(self) -> None:
-        """Take it.
+        """Take the place.
 
         Raises:
             QueueFullError: There is none.
@@ -140,13 +140,13 @@ class Place:
         self._is_held = True
 
     def __enter__(self) -> None:
-        """Keep it until the end of a block."""
+        """Keep the place until the end of a block."""
 
     def __exit__(self, *failure: object) -> None:
         self.leave()
 
     def leave(self) -> None:
-        """Give it up, if it is held."""
+        """Give the place up, if it is held."""
         if self._is_held:
             self._is_held = False
             self._room.leave()

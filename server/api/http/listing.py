@@ -56,7 +56,7 @@ class Listing:
         return [{"in": "query", "name": name, "schema": found} for name, found in schemas.items()]
 
     async def __call__(self, request: Request) -> Paging:
-        """Read it.
+        """Read the page and the filters from the query.
 
         Raises:
             UnknownParameterError: A query parameter that the route does not have.

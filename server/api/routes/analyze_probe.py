@@ -12,7 +12,7 @@ from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operatio
 from server.api.generation.analysis import choose_analysed_steering, readable_request
 from server.api.generation.prompts import Prompt
 from server.api.generation.steering_choice import PROFILE_HEADER
-from server.api.http.body import Document
+from server.api.http.body import Strictness
 from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
 from server.api.request_body import JsonBody
@@ -62,9 +62,9 @@ def _read_heads(document: dict[str, Any]) -> HeadsQuery:
 
 _CliffAsked = Annotated[
     tuple[SteeringFields, CliffQuery],
-    Depends(JsonBody(CliffBody, Document.OWN, take=_read_cliff)),
+    Depends(JsonBody(CliffBody, Strictness.OWN, take=_read_cliff)),
 ]
-_HeadsAsked = Annotated[HeadsQuery, Depends(JsonBody(HeadsBody, Document.OWN, take=_read_heads))]
+_HeadsAsked = Annotated[HeadsQuery, Depends(JsonBody(HeadsBody, Strictness.OWN, take=_read_heads))]
 
 
 @router.post(

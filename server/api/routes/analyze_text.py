@@ -22,7 +22,7 @@ from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import Prompt, check_token_ids, encode_text
 from server.api.generation.run import GenerationRun
 from server.api.generation.steering_choice import PROFILE_HEADER
-from server.api.http.body import Document
+from server.api.http.body import Strictness
 from server.api.http.errors import InvalidParameterError
 from server.api.http.sse import until_disconnect
 from server.api.request_body import JsonBody
@@ -40,8 +40,8 @@ _MAX_SCORES: Final = 2**20
 
 router = APIRouter(prefix="/v1/steering/analyze", tags=["Analysis"])
 
-_TraceBody = Annotated[TraceBody, Depends(JsonBody(TraceBody, Document.OWN))]
-_ScoreBody = Annotated[ScoreBody, Depends(JsonBody(ScoreBody, Document.OWN))]
+_TraceBody = Annotated[TraceBody, Depends(JsonBody(TraceBody, Strictness.OWN))]
+_ScoreBody = Annotated[ScoreBody, Depends(JsonBody(ScoreBody, Strictness.OWN))]
 
 
 @router.post(

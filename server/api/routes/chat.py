@@ -22,7 +22,7 @@ from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import render_chat
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
-from server.api.http.body import Document, Offload
+from server.api.http.body import Offload, Strictness
 from server.api.request_body import QueuedBody, held_place
 from server.api.schemas.chat import ChatCompletion, ChatRequest
 from server.auth.permissions import Permission, Principal
@@ -32,7 +32,7 @@ from server.resolver.resolution import ResolvedSteering
 router = APIRouter(tags=["OpenAI"])
 
 _Body = Annotated[
-    ChatRequest, Depends(QueuedBody(ChatRequest, Document.OPENAI, lambda limits: limits.chat))
+    ChatRequest, Depends(QueuedBody(ChatRequest, Strictness.OPENAI, lambda limits: limits.chat))
 ]
 
 

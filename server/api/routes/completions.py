@@ -26,7 +26,7 @@ from server.api.generation.outputs import ChoiceOutput
 from server.api.generation.prompts import Prompt, read_prompts
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
-from server.api.http.body import Document, Offload
+from server.api.http.body import Offload, Strictness
 from server.api.request_body import QueuedBody, held_place
 from server.api.schemas.completions import Completion, CompletionRequest
 from server.auth.permissions import Permission, Principal
@@ -44,7 +44,7 @@ _BOUNDARY: Final[dict[str, Any]] = {
 
 _Body = Annotated[
     CompletionRequest,
-    Depends(QueuedBody(CompletionRequest, Document.OPENAI, lambda limits: limits.prompts)),
+    Depends(QueuedBody(CompletionRequest, Strictness.OPENAI, lambda limits: limits.prompts)),
 ]
 
 

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from server.api.deps import ActorDep, CallerDep, Services, ServicesDep, operation
-from server.api.http.body import Document, check_media_type, parse_json
+from server.api.http.body import Strictness, check_media_type, parse_json
 from server.api.http.errors import (
     BodyTooLargeError,
     MalformedBodyError,
@@ -64,11 +64,11 @@ class _DirectionBody(RequestBody):
 
     @property
     def content(self) -> Mapping[str, type[BaseModel]]:
-        """Both forms."""
+        """The models of both forms."""
         return {"application/json": DirectionUploadBody, _MULTIPART: DirectionForm}
 
     async def __call__(self, request: Request, services: ServicesDep) -> _SentDirection | None:
-        """Read it, as `deferred` does.
+        """Read either form, as `deferred` does.
 
         Raises:
             RequestError: It is of another type, too large or too slow, or malformed.
@@ -81,7 +81,7 @@ class _DirectionBody(RequestBody):
             body = await read_bounded(request, services, limits.max_form_bytes)
             return await services.offload.in_thread(_read_form, request.headers, body, limits)
         data = await read_bounded(request, services, limits.upload.max_bytes)
-        parse = partial(parse_json, data, limits.upload.max_values, Document.STORED)
+        parse = partial(parse_json, data, limits.upload.max_values, Strictness.STORED)
         return _SentDirection(await services.offload.run(request, parse))
 
 
@@ -250,6 +250,6 @@ async def _parts(form: FormData, limits: Limits) -> _SentDirection:
         )
     try:
         max_values = limits.document.max_values
-        return _SentDirection(parse_json(metadata.encode(), max_values, Document.STORED), data)
+        return _SentDirection(parse_json(metadata.encode(), max_values, Strictness.STORED), data)
     except RequestError as error:
         raise error.under("metadata") from None

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.api.deps import Services, ServicesDep, operation
 from server.api.generation.prompts import check_token_ids, encode_text, render_chat
-from server.api.http.body import Document
+from server.api.http.body import Strictness
 from server.api.http.errors import ModelNotFoundError
 from server.api.request_body import JsonBody
 from server.api.schemas.tokenize import (
@@ -25,11 +25,11 @@ router = APIRouter(tags=["OpenAI"])
 
 _TokenizeBody = Annotated[
     TokenizeRequest,
-    Depends(JsonBody(TokenizeRequest, Document.OPENAI, lambda limits: limits.chat)),
+    Depends(JsonBody(TokenizeRequest, Strictness.OPENAI, lambda limits: limits.chat)),
 ]
 _DetokenizeBody = Annotated[
     DetokenizeRequest,
-    Depends(JsonBody(DetokenizeRequest, Document.OPENAI, lambda limits: limits.prompts)),
+    Depends(JsonBody(DetokenizeRequest, Strictness.OPENAI, lambda limits: limits.prompts)),
 ]
 
 

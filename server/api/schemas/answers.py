@@ -21,7 +21,7 @@ class Answer(BaseModel):
 
     @classmethod
     def of(cls, record: Any, **more: Any) -> Self:
-        """From the attributes of a record that have the members' names, and from `more`."""
+        """Make an answer of a record's attributes that members are named after, and of `more`."""
         names = [name for name in cls.model_fields if hasattr(record, name)]
         return cls.model_validate({**{name: getattr(record, name) for name in names}, **more})
 

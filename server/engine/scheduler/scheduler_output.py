@@ -54,7 +54,7 @@ class ScheduledRequest:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOutput:
-    """One step.
+    """What the scheduler has chosen for one step.
 
     Attributes:
         scheduled: Decodes and chunks, in the order of the packed batch.

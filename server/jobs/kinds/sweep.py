@@ -42,7 +42,7 @@ _Prompts = Annotated[
 
 
 class SweepData(Document):
-    """On what an intervention is measured."""
+    """The prompts on which an intervention is measured."""
 
     noun: ClassVar[str] = "data"
     prefix: ClassVar[str] = "data."

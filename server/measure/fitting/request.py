@@ -74,7 +74,7 @@ def _neutral(value: Any) -> Any:
 
 
 class FitExamples(ContrastData):
-    """On what a direction is fitted, and what of each example is read."""
+    """The examples a direction is fitted on, and what of each is read."""
 
     null_is_absent: ClassVar[bool] = True
 

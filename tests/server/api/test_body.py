@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.api.http import body as reading
-from server.api.http.body import Document, parse_json
+from server.api.http.body import Strictness, parse_json
 from server.api.http.errors import BodyTooLargeError, DuplicateKeyError, InvalidUnicodeError
 from server.api.route_list import list_routes
 from server.app import create_app
@@ -139,8 +139,8 @@ def test_what_is_given_twice_is_told_by_where_it_stands(path: list[str], data: A
     for name in reversed(path):
         text = f'{{"{name}":{text}}}'
     raw, is_double = text.encode(), len(set(names)) < len(names)
-    for kind in Document:
-        if is_double and (kind is not Document.OPENAI or "steering" in path):
+    for kind in Strictness:
+        if is_double and (kind is not Strictness.OPENAI or "steering" in path):
             with pytest.raises(DuplicateKeyError) as caught:
                 parse_json(raw, 1000, kind)
             prefix, _, last = str(caught.value.param).rpartition(".")
@@ -155,9 +155,9 @@ def test_what_is_given_twice_is_told_by_where_it_stands(path: list[str], data: A
 
 def test_nul_is_text_where_nothing_is_stored() -> None:
     raw = b'{"a":"\\u0000"}'
-    assert parse_json(raw, 9, Document.OWN) == parse_json(raw, 9) == {"a": "\0"}
+    assert parse_json(raw, 9, Strictness.OWN) == parse_json(raw, 9) == {"a": "\0"}
     with pytest.raises(InvalidUnicodeError, match="U\\+0000"):
-        parse_json(raw, 9, Document.STORED)
+        parse_json(raw, 9, Strictness.STORED)
 
 
 @contextmanager
