@@ -44,7 +44,7 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(times[2:])
 
 
-def ways(num_tokens: int, num_profiles: int) -> dict[str, Selection]:
+def selections(num_tokens: int, num_profiles: int) -> dict[str, Selection]:
     """Selections that say the same: `dense`, `single` and `block`."""
     owner = torch.arange(num_tokens) * num_profiles // num_tokens
     dense = torch.zeros(1, num_tokens, num_profiles)
@@ -75,7 +75,7 @@ def measure(num_tokens: int, num_profiles: int, width: int, dtype: torch.dtype) 
             lambda: low_rank(hidden.float(), rows, replace(selection), None, None).to(dtype)
         )
 
-    return {way: run(selection) for way, selection in ways(num_tokens, num_profiles).items()}
+    return {way: run(selection) for way, selection in selections(num_tokens, num_profiles).items()}
 
 
 def prices(width: int, dtype: torch.dtype) -> str:

@@ -54,15 +54,20 @@ def _toned(contrast: Contrast, fits: Fits) -> list[Variant]:
     Each word of a tone calls for the next, so that a push that fades may begin stronger.
     """
     stop = len(fits.layers) - 1
-    pushes: list[dict[str, Any]] = [
+    strengths: list[dict[str, Any]] = [
         *({"strength": strength} for strength in _TONE_STRENGTHS),
         *({"strength": strength, "schedule": _FADING} for strength in _FADING_STRENGTHS),
     ]
     return [
         Variant(
-            use(fits.words(contrast, range(start, stop)), operation="add", scope=_GENERATED, **push)
+            use(
+                fits.words(contrast, range(start, stop)),
+                operation="add",
+                scope=_GENERATED,
+                **strength,
+            )
         )
-        for start, push in product(_TONE_STARTS, pushes)
+        for start, strength in product(_TONE_STARTS, strengths)
     ]
 
 

@@ -40,8 +40,8 @@ def idempotent(*, has_secret: bool = False) -> Callable[[_Route], _Route]:
     """Make a route be done once for every key, caller and request within a day.
 
     The route takes `request` and `services`, and is called once its caller is authorized and its
-    body was read. Only
-    answers are kept, not errors: a request that failed changed nothing and may be sent again.
+    body was read. Only answers are kept, not errors: a request that failed changed nothing and may
+    be sent again.
 
     Args:
         has_secret: The answer is not kept; the same request is a conflict afterwards.

@@ -231,7 +231,7 @@ class EngineCore:
         for read, scores in readouts.scores():
             if read.request_id in self._live:
                 progress, _ = self._live[read.request_id]
-                progress.note_scores(read.monitor, read.position, scores)
+                progress.note_monitor(read.monitor, read.position, scores)
         for capture, rows in readouts.rows():
             if capture.request_id in self._live:
                 progress, _ = self._live[capture.request_id]

@@ -113,12 +113,12 @@ class RequestProgress:
             self._prompt_logprobs[position] = entry
 
     def note_score(self, start: int, score: PromptScore) -> None:
-        """Remember scores at positions from `start` on."""
+        """Remember what is known of the prompt's next tokens at positions from `start` on."""
         self._token_scores.update(enumerate(score.token_logprobs, start))
         if score.distributions is not None:
             self._distributions.update(enumerate(score.distributions, start))
 
-    def note_scores(self, monitor: PlannedMonitor, start: int, scores: Sequence[float]) -> None:
+    def note_monitor(self, monitor: PlannedMonitor, start: int, scores: Sequence[float]) -> None:
         """Remember a monitor's scores of positions from `start` on."""
         self._readings[monitor].update(enumerate(scores, start))
 

@@ -52,8 +52,8 @@ class StoreCheck:
 class Store:
     """The stores of one data directory and one database; they share transactions and audit.
 
-    Several servers may share both: the database then is PostgreSQL, the directory
-    a shared one or an object store.
+    Several servers may share both: the database then is PostgreSQL, the directory a shared one or
+    an object store.
     """
 
     database: Database

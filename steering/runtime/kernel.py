@@ -158,4 +158,4 @@ def _times_gains(y: Tensor, selection: Selection) -> Tensor:
     # Tokens of a block meet rows that are not theirs, at gain 0. Where such a row overflows on the
     # token, inf * 0 is NaN and would spread to a request that never asked for it: filled, not
     # multiplied away.
-    return (y * selection.gains).masked_fill_(selection.rests, 0.0)
+    return (y * selection.gains).masked_fill_(selection.idle, 0.0)

@@ -24,7 +24,7 @@ from .tables import PackedTables, pack
 _Mask = NDArray[np.bool_]
 _Gains = NDArray[np.float32]
 
-_HALF: Final = 0.5
+_OPEN_ABOVE: Final = 0.5  # value of a soft gate at its threshold
 
 
 class StepOutcome:
@@ -80,7 +80,7 @@ class StepOutcome:
         place = int(np.searchsorted(columns, column))
         if place == len(columns) or columns[place] != column:
             return np.zeros_like(due)  # acted on no token of the step
-        return due & (values[rows, place] > _HALF)
+        return due & (values[rows, place] > _OPEN_ABOVE)
 
     @cached_property
     def _values(self) -> tuple[NDArray[np.int64], _Gains]:

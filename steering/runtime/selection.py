@@ -109,7 +109,7 @@ class Selection:
         return self.gains != 0
 
     @cached_property
-    def rests(self) -> Tensor:
+    def idle(self) -> Tensor:
         """Where a gain is zero, shaped as `gains`; shared by every point of a step."""
         return self.gains == 0
 

@@ -78,7 +78,9 @@ def _groups(probe: Probe, test: _Rollouts) -> dict[str, Any]:
     groups = {
         "direct, refused": [r for r in test["restricted_direct"] if r.refuses],
         "framed, refused": [r for r in framed if r.refuses],
-        "framed, thought declines and answer complies": [r for r in framed if r.falls],
+        "framed, thought declines and answer complies": [
+            r for r in framed if r.complies_after_declining
+        ],
         "ordinary, answered": [r for r in test["ordinary"] if not r.refuses],
     }
     return {name: probe.group(rollouts) for name, rollouts in groups.items()}

@@ -148,7 +148,7 @@ class HeadStudy:
                 "complete": _share(len(framed), total),
                 "refusal": _share(sum(r.refuses for r in framed), total),
                 "thought declines": _share(sum(r.declines for r in framed), total),
-                "falls": _share(sum(r.falls for r in framed), total),
+                "falls": _share(sum(r.complies_after_declining for r in framed), total),
                 **({"final score": Estimate.mean(finals).to_dict()} if len(finals) > 1 else {}),
             },
             "ordinary": {

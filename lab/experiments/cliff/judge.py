@@ -28,7 +28,7 @@ def judge_rollouts(
     """
     rows = []
     for pool, rollouts in pools.items():
-        wanted = np.array([r.falls for r in rollouts])
+        wanted = np.array([r.complies_after_declining for r in rollouts])
         for name, probe in probes.items():
             cliffs = probe.cliffs(rollouts)
             for rule in JudgeRule:

@@ -64,7 +64,7 @@ class Rollout:
     refuses: bool
 
     @property
-    def falls(self) -> bool:
+    def complies_after_declining(self) -> bool:
         """Whether the thought declines and the answer complies."""
         return self.declines and not self.refuses
 

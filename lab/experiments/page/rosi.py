@@ -111,7 +111,7 @@ def _best(results: _Results) -> str:
         if not met:
             lines.append(f"- Training seed {seed}: no edit meets the aim.")
             continue
-        (row, framed, ordinary), method = max(met, key=_merit)
+        (row, framed, ordinary), method = max(met, key=_by_framed_refusals)
         lines.append(
             f"- Training seed {seed}: {method} ({settings(row)}), framed refusals "
             f"{100 * framed:+.0f} points, ordinary ones {100 * ordinary:+.1f}; "
@@ -120,7 +120,9 @@ def _best(results: _Results) -> str:
     return "\n".join(lines)
 
 
-def _merit(item: tuple[tuple[Mapping[str, Any], float, float], str]) -> tuple[float, float]:
+def _by_framed_refusals(
+    item: tuple[tuple[Mapping[str, Any], float, float], str],
+) -> tuple[float, float]:
     (row, framed, _), _ = item
     return framed, -row["test"][KL]["value"]
 

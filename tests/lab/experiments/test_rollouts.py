@@ -25,7 +25,7 @@ def rollouts(laboratory: ThinkingLaboratory) -> list[Rollout]:
 
 def test_a_thought_declines_and_so_does_the_answer(rollouts: list[Rollout]) -> None:
     assert len(rollouts) == 3
-    assert all(r.declines and r.refuses and not r.falls for r in rollouts)
+    assert all(r.declines and r.refuses and not r.complies_after_declining for r in rollouts)
 
 
 def test_the_span_holds_the_thought_and_the_prefix_ends_before_the_answer(
