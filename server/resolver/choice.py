@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from steering.documents import DirectionRef, Intervention, Monitor
-from steering.errors import SteeringError
 
 NONE: Final = "none"
 """The profile that opts out beneath any default."""
@@ -74,31 +72,3 @@ class SteeringChoice:
     def moves_boundary(self) -> bool:
         """Whether the request itself decides where its prompt ends."""
         return self.seeks_boundary or bool(self.prompt_tokens)
-
-
-def read_interventions(
-    documents: Sequence[Mapping[str, Any]], param: str
-) -> tuple[Intervention, ...]:
-    """Each document as an intervention.
-
-    Raises:
-        SteeringError: With `param` like `steering.interventions[0].layers`.
-    """
-    return tuple(
-        _read(Intervention, document, f"{param}[{index}]")
-        for index, document in enumerate(documents)
-    )
-
-
-def read_monitors(documents: Sequence[Mapping[str, Any]], param: str) -> tuple[Monitor, ...]:
-    """Each document as a monitor; raises as `read_interventions`."""
-    return tuple(
-        _read(Monitor, document, f"{param}[{index}]") for index, document in enumerate(documents)
-    )
-
-
-def _read(reader: Any, document: Mapping[str, Any], param: str) -> Any:
-    try:
-        return reader.from_dict(document)
-    except SteeringError as error:
-        raise error.under(param) from None

@@ -15,9 +15,9 @@ from server.api.schemas.steering import SteeringFields
 from server.auth.permissions import Principal
 from server.engine.request import GenerationRequest, Priority
 from server.engine.sampling import SamplingParams
-from server.resolver.choice import read_monitors
 from server.resolver.resolution import ResolvedSteering
 from server.store.audit import Actor
+from steering.documents import Monitor
 from steering.plan import PlannedMonitor
 
 from .convert import engine_requests
@@ -85,7 +85,7 @@ async def read_readouts(
     services: Services,
     caller: Principal,
     actor: Actor,
-    documents: Sequence[dict[str, object]],
+    monitors: Sequence[Monitor],
     param: str,
 ) -> tuple[PlannedMonitor, ...]:
     """Look up and compile the directions and probes that an analysis reads.
@@ -93,7 +93,6 @@ async def read_readouts(
     Raises:
         StoreError, SteeringError, AuthError: With `param` like `readouts[0].layer`.
     """
-    monitors = read_monitors(documents, param)
     planned, directions = await services.pools.reads.run(
         services.resolver.plan_readouts, monitors, caller, param=param
     )

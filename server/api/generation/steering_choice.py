@@ -19,16 +19,11 @@ from server.api.schemas.fields import read
 from server.api.schemas.sampling import GenerationFields
 from server.api.schemas.steering import SteeringFields
 from server.auth.permissions import Principal
-from server.resolver.choice import (
-    Compose,
-    NamedProfile,
-    SteeringChoice,
-    read_interventions,
-    read_monitors,
-)
+from server.resolver.choice import Compose, NamedProfile, SteeringChoice
 from server.resolver.errors import SteeringConflictError
 from server.resolver.resolution import ResolvedSteering
 from server.store.audit import Actor
+from steering.errors import SteeringError
 
 _HEADER: Final = "X-Steering-Profile"
 
@@ -117,10 +112,11 @@ def _fields(body: GenerationFields) -> SteeringFields:
         )
     text, param = body.vllm_xargs.get("steering", "{}"), "vllm_xargs.steering"
     try:
-        document = parse_json(text.encode(), len(text), Strictness.OWN)
+        return read(SteeringFields, parse_json(text.encode(), len(text), Strictness.OWN))
     except RequestError as error:
         raise error.under(param) from None
-    return read(SteeringFields, document, under=param)
+    except SteeringError as error:  # named as everything is that the resolver finds wrong
+        raise error.under("steering") from None
 
 
 def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> SteeringChoice:
@@ -128,8 +124,8 @@ def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> Steering
     return SteeringChoice(
         named=own + named,
         strength=fields.strength,
-        interventions=read_interventions(fields.interventions, "steering.interventions"),
-        monitors=read_monitors(fields.monitors, "steering.monitors"),
+        interventions=tuple(fields.interventions),
+        monitors=tuple(fields.monitors),
         compose=Compose(fields.compose),
         is_compared=fields.compare,
         prompt_tokens=tuple(fields.prompt_tokens),

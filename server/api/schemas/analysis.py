@@ -14,7 +14,7 @@ from steering.sites import Site
 from .answers import Generated
 from .chat import MessageField
 from .fields import Count, Wire
-from .steering import SteeringFields, SteeringReport, WrittenMonitor
+from .steering import MonitorField, SteeringFields, SteeringReport
 
 _MAX_READOUTS = 512
 
@@ -64,7 +64,7 @@ class TraceBody(Conversation):
         }
     )
 
-    readouts: Annotated[list[WrittenMonitor], Field(min_length=1, max_length=_MAX_READOUTS)]
+    readouts: Annotated[list[MonitorField], Field(min_length=1, max_length=_MAX_READOUTS)]
     max_tokens: Count = 0
 
 

@@ -24,6 +24,7 @@ from server.api.http.errors import (
     UnknownParameterError,
     UnsupportedParameterError,
 )
+from steering.errors import SteeringError
 
 UNSUPPORTED: Final = "unsupported_parameter"
 """Type of a validator's error that becomes `UnsupportedParameterError`."""
@@ -61,18 +62,25 @@ def read(model: type[_M], document: Mapping[str, Any], *, under: str = "") -> _M
 
     Raises:
         RequestError: The first problem, naming its field and not repeating its value.
+        SteeringError: It is a problem of a document within, such as an intervention.
     """
     given = {name: value for name, value in document.items() if value is not None}
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = _path(problem["loc"])
-        known = [str(field.alias or name) for name, field in model.model_fields.items()]
-        found = _error(problem["type"], problem["msg"], param, known)
+        found = _refusal(error, model)
         raise (found.under(under) if under else found) from None
     except RequestError as error:
         raise (error.under(under) if under else error) from None
+
+
+def _refusal(error: ValidationError, model: type[Wire]) -> RequestError | SteeringError:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    param, cause = _path(problem["loc"]), problem.get("ctx", {}).get("error")
+    if isinstance(cause, SteeringError):  # of a document within
+        return cause.under(param)
+    known = [str(field.alias or name) for name, field in model.model_fields.items()]
+    return _error(problem["type"], problem["msg"], param, known)
 
 
 def _error(kind: str, message: str, param: str, known: Collection[str]) -> RequestError:

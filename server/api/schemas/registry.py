@@ -14,7 +14,7 @@ from steering.sites import Site
 
 from .answers import Answer, Seconds
 from .fields import SchemaOf, Wire
-from .steering import AppliedIntervention, WrittenIntervention, WrittenMonitor
+from .steering import AppliedIntervention
 
 _Name = Annotated[str, Field(max_length=256)]
 _AXIS: Final[list[Any]] = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
@@ -193,8 +193,8 @@ class Profile(Answer):
     reference: str
     status: ProfileStatus
     description: str
-    interventions: list[WrittenIntervention]
-    monitors: list[WrittenMonitor]
+    interventions: list[Annotated[dict[str, Any], SchemaOf(AnyIntervention)]]
+    monitors: list[Annotated[dict[str, Any], SchemaOf(Monitor)]]
     requires: list[str]
     max_strength: float
     directions: list[str] = Field(description="Versions it was saved with.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from steering.documents import AnyIntervention, Monitor, Operation, Scope, StrengthUnit
 from steering.sites import Site
@@ -21,25 +22,30 @@ _Boundaries = Annotated[
     Field(max_length=256),
     BeforeValidator(_one_or_many, json_schema_input_type=int | list[int]),
 ]
-WrittenIntervention = Annotated[dict[str, Any], SchemaOf(AnyIntervention)]
-"""An intervention as it stands in JSON."""
 
-WrittenMonitor = Annotated[dict[str, Any], SchemaOf(Monitor)]
-"""A monitor as it stands in JSON."""
+
+def _object(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise PydanticCustomError("dict_type", "Input should be a valid dictionary")
+    return value
+
+
+InterventionField = Annotated[AnyIntervention, BeforeValidator(_object)]
+MonitorField = Annotated[Monitor, BeforeValidator(_object)]
 
 
 class SteeringFields(Wire):
     """How an answer is to be steered.
 
-    Interventions and monitors are the documents that profiles hold, and are read as these are.
+    Interventions and monitors are the documents that profiles hold.
     """
 
     profile: Annotated[str, Field(max_length=160)] | None = None
     strength: float | None = Field(
         default=None, description="Multiplies the strengths of the profile, up to its maximum."
     )
-    interventions: list[WrittenIntervention] = Field(default_factory=list, max_length=64)
-    monitors: list[WrittenMonitor] = Field(default_factory=list, max_length=64)
+    interventions: list[InterventionField] = Field(default_factory=list, max_length=64)
+    monitors: list[MonitorField] = Field(default_factory=list, max_length=64)
     compose: Literal["replace", "add"] = Field(
         default="replace",
         description="Whether it stands instead of the default profile, or acts after it.",

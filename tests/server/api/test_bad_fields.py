@@ -108,6 +108,16 @@ CHAT_CASES: list[tuple[str, Any, int, str, str | None]] = [
     ("continue_final_message", True, 400, "invalid_value", None),
     ("vllm_xargs", {"other": "1"}, 400, "unsupported_parameter", None),
     ("vllm_xargs", {"steering": "{"}, 400, "invalid_json", "vllm_xargs.steering"),
+    (
+        "vllm_xargs",
+        {"steering": '{"interventions": [{}]}'},
+        *(400, "invalid_field", "steering.interventions[0].operation"),
+    ),
+    (
+        "vllm_xargs",
+        {"steering": '{"interventions": [1]}'},
+        *(400, "invalid_value", "vllm_xargs.steering.interventions[0]"),
+    ),
 ]
 
 INLINE = {"operation": "add", "direction": "cheer"}

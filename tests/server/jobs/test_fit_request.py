@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
 from server.jobs.kinds.fit import FIT
 from server.measure.fitting.options import SelectionRule
-from server.measure.fitting.request import FitRequest
+from server.measure.fitting.request import FitJob, FitRequest
 from server.store.errors import StoreError
 from steering.directions import Direction, DirectionKind
 from steering.errors import SteeringError
@@ -262,7 +263,9 @@ def test_what_is_wrong_is_found_and_named(embedded: AsyncEngine, case: str) -> N
 
 
 def test_what_is_fitted_can_be_asked_for(embedded: AsyncEngine) -> None:
-    """Capabilities list every method with options that a request may carry."""
+    """Capabilities list every method with options that a request may carry, as its schema does."""
+    schema = Draft202012Validator(FitJob.model_json_schema())
+    assert not schema.is_valid(body(options={"surplus": 1}))
     methods = FIT.options["methods"]
     assert methods["gaussian_transport"]["options"]["rank"] == {"type": "integer", "default": 2}
     assert {"mean_difference", "probe", "leace", "iti_heads"} <= set(methods)
@@ -274,4 +277,5 @@ def test_what_is_fitted_can_be_asked_for(embedded: AsyncEngine) -> None:
             for key, option in method["options"].items()
             if option["default"] is not None
         }
+        schema.validate(body(method=name, options=given))
         parse(embedded, body(method=name, options=given))
