@@ -180,14 +180,15 @@ class Direction:
         """Tensors of a per-layer set, by layer and by name without its suffix."""
         layers = {str(layer): layer for layer in self.layers}
         found: dict[int, dict[str, Tensor]] = {layer: {} for layer in self.layers}
-        for stored, tensor in self.tensors.items():
+        # Sorted: the order of a file's tensors is its reader's, and a refusal names the first.
+        for stored in sorted(self.tensors):
             name, _, suffix = stored.rpartition(".")
             if suffix not in layers:
                 raise InvalidFieldError(
                     f"tensor {stored!r} names a layer outside layers {list(self.layers)}",
                     param=f"tensors.{stored}",
                 )
-            found[layers[suffix]][name] = tensor
+            found[layers[suffix]][name] = self.tensors[stored]
         return found
 
 

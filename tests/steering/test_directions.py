@@ -159,6 +159,14 @@ def test_a_set_has_exactly_its_layers() -> None:
     assert list(twelve.at(2)) == ["vector"]
 
 
+def test_the_same_layer_is_named_in_whatever_order_tensors_come() -> None:
+    tensors = per_layer("transport", (1, 7, 9))
+    for order in (sorted(tensors), sorted(tensors, reverse=True)):
+        with pytest.raises(InvalidFieldError, match="outside layers") as caught:
+            direction("transport", {name: tensors[name] for name in order})
+        assert caught.value.param == "tensors.basis.7"
+
+
 def test_a_set_may_vary_in_rank_but_not_in_width() -> None:
     tensors = {"basis.1": torch.eye(1, 3), "basis.4": torch.eye(3)}
     assert direction("basis", tensors).width == 3
