@@ -30,7 +30,7 @@ _WRITTEN: dict[Any, list[dict[str, Any]]] = {
     generation.ChatMessage: [_SCHEMAS["Message"]],
     steering.Gate: [_SCHEMAS["RequestGate"], _SCHEMAS["TokenGate"]],
     steering.Intervention: [_SCHEMAS[ref.rsplit("/", 1)[1]] for ref in _OPERATIONS],
-    steering.Monitor: [_STEERING["monitors"]["items"]],
+    steering.Monitor: [_SCHEMAS["Monitor"]],
     steering.SteeringOptions: [_SCHEMAS["SteeringFields"]],
 }
 """Schemas of what is sent."""
