@@ -11,7 +11,7 @@ from torch import nn
 
 from steering.errors import UnsupportedArchitectureError
 
-from .spec import AttentionSpec
+from .spec import AttentionSpec, Reach
 
 PAGED: Final = "coxswain_paged"
 """Name under which `paged_attention` is registered; no mask function, so no mask is ever made."""
@@ -33,32 +33,38 @@ class MaskRule:
     def __init__(self, *, mask_function: _VisibilityFunction, **_: object) -> None:
         self._mask_function = mask_function
 
-    def window(self) -> int | None:
-        """The sliding window of a causal rule, or None where all keys up to the query are seen.
+    def reach(self) -> Reach:
+        """Which keys a query of this rule sees.
 
         Raises:
-            UnsupportedArchitectureError: The rule is not causal with at most a sliding window.
+            UnsupportedArchitectureError: The rule is not causal with at most a sliding window or
+                chunks.
         """
-        keys = torch.arange(_FARTHEST + 1)
-        seen = int(self._visible(torch.tensor(_FARTHEST), keys).sum())
-        window = None if seen > _FARTHEST else seen
-        edges = torch.cat([torch.arange(_NEAR), torch.arange(-2, 3) + seen, keys[-_NEAR:]])
+        queries = torch.arange(_FARTHEST + 1)
+        # How many queries see the very first key: of a window or of chunks, its size.
+        seen = int(self._visible(queries, torch.tensor(0)).sum())
+        edges = torch.cat([queries[:_NEAR], *_around(seen), queries[-_NEAR:]])
         edges = edges[(edges >= 0) & (edges <= _FARTHEST)]
-        queries, keys = edges[:, None], edges[None, :]
-        expected = keys <= queries
-        if window is not None:
-            expected &= keys > queries - window
-        if not torch.equal(self._visible(queries, keys), expected):
-            raise UnsupportedArchitectureError(
-                "attention is not causal with at most a sliding window, the only kind supported "
-                "(bidirectional, chunked and prefix masks are not)",
-                param="model",
-            )
-        return window
+        visible = self._visible(edges[:, None], edges[None, :])
+        for reach in (Reach(),) if seen > _FARTHEST else (Reach(window=seen), Reach(chunk=seen)):
+            first = torch.from_numpy(reach.first(edges.numpy()))[:, None]
+            if torch.equal(visible, (edges <= edges[:, None]) & (edges >= first)):
+                return reach
+        raise UnsupportedArchitectureError(
+            "attention is not causal with at most a sliding window or chunks, the only kinds "
+            "supported (bidirectional and prefix masks are not)",
+            param="model",
+        )
 
     def _visible(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         zero = torch.tensor(0)
         return self._mask_function(zero, zero, queries, keys).expand_as(queries + keys)
+
+
+def _around(size: int) -> list[torch.Tensor]:
+    """Positions near the first two multiples of `size`, and near the last two below the end."""
+    last = _FARTHEST // max(size, 1)
+    return [times * size + torch.arange(-2, 3) for times in (1, 2, last - 1, last)]
 
 
 @dataclass(frozen=True)
@@ -73,19 +79,26 @@ def inspected_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: object,
+    attention_mask: object = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """Record what is asked for; returns zeros of the right shape."""
     where = f"{type(module).__name__}, attention layer {getattr(module, 'layer_idx', '?')}"
     _refuse_unknown(kwargs, where)
-    window = _window(module, attention_mask, where)
-    if sliding_window not in (None, window):
+    reach = _reach(module, attention_mask, where)
+    if sliding_window not in (None, reach.window):
         raise UnsupportedArchitectureError(
-            f"{where} asks for a sliding window of {sliding_window}, its mask for {window}",
+            f"{where} asks for a sliding window of {sliding_window}, its mask for {reach.window}",
+            param="model",
+        )
+    if s_aux is not None and s_aux.shape != (query.shape[1],):
+        raise UnsupportedArchitectureError(
+            f"{where} has sinks of shape {list(s_aux.shape)}; expected one for each of its "
+            f"{query.shape[1]} heads",
             param="model",
         )
     recorder = module.coxswain
@@ -97,10 +110,12 @@ def inspected_attention(
         key_dim=key.shape[3],
         value_dim=value.shape[3],
         scaling=float(query.shape[3] ** -0.5 if scaling is None else scaling),
-        window=window,
+        window=reach.window,
         softcap=softcap,
         dtype=query.dtype,
         device=query.device,
+        chunk=reach.chunk,
+        has_sinks=s_aux is not None,
     )
     recorder.calls.append((module, spec))
     return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
@@ -116,9 +131,9 @@ def inspect_attention(model: Any) -> tuple[tuple[nn.Module, AttentionSpec], ...]
 
     Raises:
         UnsupportedArchitectureError: The model does not call attention through transformers'
-            interface once per layer, or asks for something that is not implemented: attention
-            sinks, position bias, head masks, dropout, another mask than causal with at most a
-            sliding window.
+            interface once per layer, or asks for something that is not implemented: position
+            bias, head masks, dropout, another mask than causal with at most a sliding window or
+            chunks.
     """
     recorder = _Recorder([])
     modules = list(model.modules())
@@ -168,14 +183,14 @@ def _refuse_unknown(kwargs: Mapping[str, object], where: str) -> None:
         )
 
 
-def _window(module: nn.Module, attention_mask: object, where: str) -> int | None:
+def _reach(module: nn.Module, attention_mask: object, where: str) -> Reach:
     if isinstance(attention_mask, MaskRule):
         try:
-            return attention_mask.window()
+            return attention_mask.reach()
         except UnsupportedArchitectureError as error:
             raise UnsupportedArchitectureError(f"{where}: {error}", param="model") from None
     if attention_mask is None and getattr(module, "is_causal", False):
-        return None
+        return Reach()
     raise UnsupportedArchitectureError(
         f"{where} builds its mask outside transformers' mask interface, or is not causal",
         param="model",

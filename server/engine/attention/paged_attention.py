@@ -96,11 +96,15 @@ def paged_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    _attention_mask: object,
+    attention_mask: object = None,
+    s_aux: torch.Tensor | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """The attention function registered with transformers; the module's `coxswain` does it.
 
-    What mask and keywords ask for was read and checked once, by `inspect_attention`.
+    What mask and keywords ask for was read and checked once, by `inspect_attention`; of them only
+    `s_aux` [H], the scores of the heads' sinks, is a tensor that each call needs.
     """
-    return module.coxswain(query, key, value), None  # type: ignore[operator]
+    del attention_mask
+    layer: Any = module.coxswain
+    return layer(query, key, value) if s_aux is None else layer(query, key, value, s_aux), None

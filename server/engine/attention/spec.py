@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+_Positions = TypeVar("_Positions", int, NDArray[np.int64])
+
+
+class Reach(NamedTuple):
+    """Which keys a query sees: all up to itself, or of these only the nearest.
+
+    Attributes:
+        window: At position p the keys at (p - window, p]; None means no such limit.
+        chunk: At position p the keys at [p - p % chunk, p], as positions fall into chunks; None
+            means no such limit. At most one of the two is set.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+
+    def first(self, position: _Positions) -> _Positions:
+        """The first key position seen from `position`; may be negative under a window."""
+        if self.window is not None:
+            return position - (self.window - 1)
+        if self.chunk is not None:
+            return position - position % self.chunk
+        return position * 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +44,13 @@ class AttentionSpec:
         key_dim: Width of one query or key head, D.
         value_dim: Width of one value head, Dv.
         scaling: Factor on q.k before soft-cap and softmax.
-        window: A query at position p sees keys (p - window, p]; None means all up to p.
+        window: A query at position p sees keys (p - window, p]; None means no such limit.
         softcap: Scores become softcap * tanh(score / softcap); None means as they are.
         dtype: Data type of queries, keys and values.
         device: Device of queries, keys and values.
+        chunk: A query at position p sees keys [p - p % chunk, p]; None means no such limit.
+        has_sinks: Whether each query head has a sink: a score that takes part in the softmax
+            and has no value (gpt-oss). The layer then gets them, [H], at each call.
     """
 
     layer: int
@@ -34,6 +63,13 @@ class AttentionSpec:
     softcap: float | None
     dtype: torch.dtype
     device: torch.device
+    chunk: int | None = None
+    has_sinks: bool = False
+
+    @property
+    def reach(self) -> Reach:
+        """Which keys a query sees."""
+        return Reach(self.window, self.chunk)
 
     @property
     def num_groups(self) -> int:

@@ -1,4 +1,4 @@
-"""Paged attention by dense products over gathered keys: any device, any dtype, soft-cap."""
+"""Paged attention by dense products over gathered keys: all that an `AttentionSpec` can ask for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .schedule import (
     slots_to_clear,
     slots_to_write,
 )
-from .spec import AttentionSpec
+from .spec import AttentionSpec, Reach
 
 # Queries of one product: few enough that scores stay in the cache, enough to be worth a call.
 _MAX_QUERIES: Final = 32
@@ -72,27 +72,28 @@ class TiledStep:
         slots: Cache slot of every packed token, [T], or the runs they fall into where those are
             long: copying a run is several times faster than copying its rows by index.
         cleared: Slots to set to zero first.
-        tiles: Tiles by sliding window; those of a window cover every packed token once.
+        tiles: Tiles by reach; those of a reach cover every packed token once.
     """
 
     slots: torch.Tensor | tuple[SlotRun, ...]
     cleared: torch.Tensor
-    tiles: Mapping[int | None, tuple[Tile, ...]]
+    tiles: Mapping[Reach, tuple[Tile, ...]]
 
 
 class _PackedSequence(NamedTuple):
-    """A sequence in the pack, and the cache blocks that a window lets it see."""
+    """A sequence in the pack, and the cache blocks that its reach lets it see."""
 
     row: int
     num_queries: int
     start: int  # its first query, counted from its first gathered key
+    base: int  # position of its first gathered key
     blocks: Sequence[int]
 
 
 class TilePlanner:
     """Plans the steps of the tiled layers of one device.
 
-    A plan costs some microseconds per sequence and distinct sliding window on the host, and a few
+    A plan costs some microseconds per sequence and distinct reach on the host, and a few
     small copies to the device; it never waits for the device.
 
     Args:
@@ -102,7 +103,7 @@ class TilePlanner:
 
     def __init__(self, specs: Sequence[AttentionSpec], block_size: int) -> None:
         self._device = specs[0].device
-        self._windows = {spec.window for spec in specs}
+        self._reaches = {spec.reach for spec in specs}
         self._num_heads = max(spec.num_heads for spec in specs)
         self._kv_width = max(spec.num_kv_heads * spec.key_dim for spec in specs)
         self._block_size = block_size
@@ -114,10 +115,8 @@ class TilePlanner:
             slots=self._slots(slots_to_write(sequences, self._block_size)),
             cleared=self._tensor(slots_to_clear(sequences, self._block_size)),
             tiles={
-                window: tuple(
-                    self._tile(group, window) for group in self._groups(sequences, window)
-                )
-                for window in self._windows
+                reach: tuple(self._tile(group, reach) for group in self._groups(sequences, reach))
+                for reach in self._reaches
             },
         )
 
@@ -126,10 +125,10 @@ class TilePlanner:
         return tuple(runs) if len(runs) * _LONG_RUN <= len(slots) else self._tensor(slots)
 
     def _groups(
-        self, sequences: Sequence[ScheduledSequence], window: int | None
+        self, sequences: Sequence[ScheduledSequence], reach: Reach
     ) -> Iterator[list[_PackedSequence]]:
         """Sequences of equal token count and similar context, as many as fit at once."""
-        placed = _place(sequences, window, self._block_size)
+        placed = _place(sequences, reach, self._block_size)
         # Longest first within a token count: the first of a group then sets what the others pad to.
         placed.sort(key=lambda p: (p.num_queries, -len(p.blocks)))
         group: list[_PackedSequence] = []
@@ -154,9 +153,11 @@ class TilePlanner:
             and max(num_keys * self._kv_width, num_scores) <= self._max_elements
         )
 
-    def _tile(self, group: list[_PackedSequence], window: int | None) -> Tile:
+    def _tile(self, group: list[_PackedSequence], reach: Reach) -> Tile:
         num_queries, num_blocks = group[0].num_queries, len(group[0].blocks)
-        starts = np.array([p.start for p in group])
+        starts, bases = (
+            np.array(of) for of in zip(*((p.start, p.base) for p in group), strict=True)
+        )
         rows = (np.array([p.row for p in group])[:, None] + np.arange(num_queries)).reshape(-1)
         is_run = bool((np.diff(rows) == 1).all())
         # Padded with a block of its own: another request's might hold NaN, and 0 * NaN is NaN.
@@ -170,47 +171,61 @@ class TilePlanner:
             num_queries=num_queries,
             blocks=self._tensor(np.array(blocks).reshape(-1)),
             spans=tuple(
-                self._span(starts, first, min(first + most, num_queries), num_keys, window)
+                self._span(
+                    starts[:, None] + np.arange(first, min(first + most, num_queries)),
+                    bases,
+                    first,
+                    num_keys,
+                    reach,
+                )
                 for first in range(0, num_queries, most)
             ),
         )
 
     def _span(
-        self, starts: NDArray[np.int64], first: int, stop: int, num_keys: int, window: int | None
+        self,
+        queries: NDArray[np.int64],
+        bases: NDArray[np.int64],
+        first: int,
+        num_keys: int,
+        reach: Reach,
     ) -> Span:
-        lowest, highest = int(starts.min()) + first, int(starts.max()) + stop - 1
+        """Queries [N, t] from the tile's query `first` on, counted from each one's base."""
+        seen_from = reach.first(queries + bases[:, None]) - bases[:, None]
+        lowest, highest = int(queries.min()), int(queries.max())
         k_start, k_stop = 0, num_keys
         # A slice of the gathered keys costs a copy, which one query alone does not earn back.
-        if stop - first > 1:
-            k_start = 0 if window is None else max(lowest - window + 1, 0)
+        if queries.shape[1] > 1:
+            k_start = max(int(seen_from.min()), 0)
             k_stop = highest + 1
         # Keys that all queries of the span see need no mask: those up to the lowest query, unless
-        # the window hides some of them from the highest one.
-        is_cut = window is not None and highest - window >= k_start
+        # some of them are beyond the reach of another.
+        is_cut = int(seen_from.max()) > k_start
         hidden_start = k_start if is_cut else min(lowest + 1, k_stop)
         keys = np.arange(hidden_start, k_stop)
-        queries = starts[:, None, None, None] + np.arange(first, stop)[:, None]
-        hidden = keys > queries
-        if window is not None:
-            hidden |= keys <= queries - window
+        hidden = keys > queries[:, None, :, None]
+        if is_cut:
+            hidden |= keys < seen_from[:, None, :, None]
         mask = self._tensor(hidden) if hidden.any() else None
-        return Span(first, stop, k_start, k_stop, hidden_start, mask)
+        return Span(first, first + queries.shape[1], k_start, k_stop, hidden_start, mask)
 
     def _tensor(self, array: NDArray[np.int64] | NDArray[np.bool_]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
 
 def _place(
-    sequences: Sequence[ScheduledSequence], window: int | None, block_size: int
+    sequences: Sequence[ScheduledSequence], reach: Reach, block_size: int
 ) -> list[_PackedSequence]:
     placed, row = [], 0
     for sequence in sequences:
-        first = 0 if window is None else max(sequence.start - window + 1, 0) // block_size
+        first = max(reach.first(sequence.start), 0) // block_size
         stop = -(-sequence.stop // block_size)
         blocks = sequence.block_table[first:stop]
         assert len(blocks) == stop - first, "a block table is shorter than its context"
-        start = sequence.start - first * block_size
-        placed.append(_PackedSequence(row, sequence.num_tokens, start, blocks))
+        base = first * block_size
+        placed.append(
+            _PackedSequence(row, sequence.num_tokens, sequence.start - base, base, blocks)
+        )
         row += sequence.num_tokens
     return placed
 
@@ -232,22 +247,30 @@ class TiledLayer:
         self.keys = torch.empty(*shape, spec.key_dim, dtype=spec.dtype, device=spec.device)
         self.values = torch.empty(*shape, spec.value_dim, dtype=spec.dtype, device=spec.device)
         self._spec = spec
+        self._reach = spec.reach
         self._holder = holder
 
-    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Write the step's keys and values to the cache, then attend.
 
-        query [1, H, T, D]; key [1, Hkv, T, D]; value [1, Hkv, T, Dv]. Returns [1, T, H, Dv].
+        query [1, H, T, D]; key [1, Hkv, T, D]; value [1, Hkv, T, Dv]; sinks [H], the score of
+        each head's sink, where the layer has them. Returns [1, T, H, Dv].
         """
         step = self._holder.step
         _write(self.keys, key[0], step)
         _write(self.values, value[0], step)
         out = query.new_empty(query.shape[2], self._spec.num_heads, self._spec.value_dim)
-        for tile in step.tiles[self._spec.window]:
-            out[tile.rows] = self._attend(query[0][:, tile.rows], tile)
+        for tile in step.tiles[self._reach]:
+            out[tile.rows] = self._attend(query[0][:, tile.rows], tile, sinks)
         return out[None]
 
-    def _attend(self, query: torch.Tensor, tile: Tile) -> torch.Tensor:
+    def _attend(self, query: torch.Tensor, tile: Tile, sinks: torch.Tensor | None) -> torch.Tensor:
         """Attention of a tile's tokens, queries [H, N * t, D] to outputs [N * t, H, Dv]."""
         spec, n, t = self._spec, tile.num_sequences, tile.num_queries
         q = query.view(spec.num_kv_heads, spec.num_groups, n, t, spec.key_dim).transpose(1, 2)
@@ -256,13 +279,18 @@ class TiledLayer:
         k = k.transpose(1, 2)  # [Hkv * N, D, keys]
         if len(tile.spans) > 1:
             k = k.contiguous()  # a product that is repeated is faster on rows of keys
-        parts = [self._attend_span(q, k, v, span) for span in tile.spans]
+        parts = [self._attend_span(q, k, v, span, sinks) for span in tile.spans]
         mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
         mixed = mixed.permute(1, 3, 0, 2, 4)  # [N, t, Hkv, group, Dv]
         return mixed.reshape(n * t, spec.num_heads, spec.value_dim)
 
     def _attend_span(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, span: Span
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        span: Span,
+        sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         """Mixed values of a span's queries, [Hkv, N, group, queries, Dv]."""
         q = q[:, :, :, span.q_start : span.q_stop]
@@ -274,9 +302,19 @@ class TiledLayer:
         if span.hidden is not None:
             by_head = scores.view(*heads, -1)[..., span.hidden_start - span.k_start :]
             by_head.masked_fill_(span.hidden, -torch.inf)
-        mixed = torch.bmm(scores.softmax(dim=-1), v).view(*heads, -1)
+        weights = scores.softmax(dim=-1) if sinks is None else _with_sinks(scores, sinks, heads)
+        mixed = torch.bmm(weights, v).view(*heads, -1)
         self._holder.beat()
         return mixed
+
+
+def _with_sinks(scores: torch.Tensor, sinks: torch.Tensor, heads: torch.Size) -> torch.Tensor:
+    """Softmax of scores [Hkv * N, group * queries, keys] and one more score, which then drops out.
+
+    heads is [Hkv, N, group, queries]; the sinks [H] are those of the Hkv * group query heads.
+    """
+    own = sinks.to(scores.dtype).view(heads[0], 1, heads[2], 1).expand(heads)
+    return torch.cat([scores, own.reshape(*scores.shape[:2], 1)], dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def _write(cache: torch.Tensor, new: torch.Tensor, step: TiledStep) -> None:

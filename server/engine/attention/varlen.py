@@ -108,6 +108,8 @@ class VarlenLayer:
             and spec.dtype in (torch.float16, torch.bfloat16)
             and spec.key_dim == spec.value_dim <= _MAX_HEAD_DIM
             and spec.softcap is None
+            and spec.chunk is None
+            and not spec.has_sinks
         )
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

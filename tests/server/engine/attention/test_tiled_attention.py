@@ -59,18 +59,28 @@ def _sequences(spec: AttentionSpec, lengths: list[int], block_size: int) -> list
 
 
 def _oracle(spec: AttentionSpec, sequence: _Sequence) -> Tensor:
-    """softmax(cap(scaling q k^T) over visible keys) v, one query and head at a time."""
+    """softmax(cap(scaling q k^T) over visible keys, sink) v, one query and head at a time."""
     q, k, v = sequence.q.double(), sequence.k.double(), sequence.v.double()
     out = torch.empty(len(q), spec.num_heads, spec.value_dim, dtype=torch.float64)
     for position in range(len(q)):
         first = 0 if spec.window is None else max(position - spec.window + 1, 0)
+        if spec.chunk is not None:
+            first = position // spec.chunk * spec.chunk
         for head in range(spec.num_heads):
             group = head // spec.num_groups
             scores = k[first : position + 1, group] @ q[position, head] * spec.scaling
             if spec.softcap is not None:
                 scores = spec.softcap * torch.tanh(scores / spec.softcap)
-            out[position, head] = scores.softmax(0) @ v[first : position + 1, group]
+            if spec.has_sinks:
+                scores = torch.cat([scores, _sinks(spec)[head : head + 1].double()])
+            weights = scores.softmax(0)[: position + 1 - first]
+            out[position, head] = weights @ v[first : position + 1, group]
     return out
+
+
+def _sinks(spec: AttentionSpec) -> Tensor:
+    """One score for each head, from far below to far above those of the keys."""
+    return torch.linspace(-6.0, 6.0, spec.num_heads).to(spec.dtype)
 
 
 def _run(
@@ -92,7 +102,8 @@ def _run(
             torch.cat([getattr(sequences[i], name)[done[i] : done[i] + n] for i, n in parts])
             for name in ("q", "k", "v")
         ]
-        out = module.coxswain(*(x.transpose(0, 1)[None] for x in packed))[0]  # type: ignore[operator]
+        sinks = [_sinks(attention.specs[0])] if attention.specs[0].has_sinks else []
+        out = module.coxswain(*(x.transpose(0, 1)[None] for x in packed), *sinks)[0]  # type: ignore[operator]
         for (i, n), rows in zip(parts, out.split(counts), strict=True):
             outs[i][done[i] : done[i] + n] = rows
             done[i] += n
@@ -109,6 +120,11 @@ def _run(
         {"window": 100},
         {"softcap": 3.0},
         {"softcap": 3.0, "window": 20},
+        {"chunk": 1},
+        {"chunk": 10},
+        {"chunk": 100},
+        {"has_sinks": True},
+        {"has_sinks": True, "window": 7},
         {"value_dim": 5},
         {"num_kv_heads": 6},
         {"num_kv_heads": 1},
@@ -127,6 +143,7 @@ def test_tiles_equal_the_formula(changes: dict[str, object], block_size: int) ->
 def test_work_that_does_not_fit_at_once_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.engine.attention.tiled._CPU_ELEMENTS", 2000)
     test_tiles_equal_the_formula({"window": 20}, 4)
+    test_tiles_equal_the_formula({"chunk": 30, "has_sinks": True}, 4)
     test_tiles_equal_the_formula({}, 4)
 
 
