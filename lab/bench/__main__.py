@@ -1,6 +1,6 @@
 """Run a measurement: `python -m lab.bench <name> [options]`; without a name, those of the guide.
 
-compare      the engine, transformers and vLLM on one core, in turn
+http         OpenAI servers over HTTP, in turn on one core
 profiles     what profiles cost
 throughput   the engine alone
 long_prompt  a long prompt beside short chats
@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import runpy
 import sys
-from pathlib import Path
 
 from server.logs import configure_logs
 
-_NAMES = ("attention", "compare", "kernel", "linear", "long_prompt", "profiles", "throughput")
+_NAMES = ("attention", "http", "kernel", "linear", "long_prompt", "profiles", "throughput")
 _GUIDE = (
-    ["compare"],
     ["profiles"],
     ["profiles", "--num-requests", "256", "--profiles", "1", "8", "32", "256"],
 )
@@ -32,8 +30,6 @@ def main() -> None:
         raise SystemExit(__doc__)
     configure_logs("warning", "text")
     for command in [arguments] if arguments else _GUIDE:
-        if command == ["compare"] and not Path(".venv-vllm/bin/python").is_file():
-            command = [*command, "--sides", "coxswain", "transformers"]
         sys.argv = [f"lab.bench.{command[0]}", *command[1:]]
         runpy.run_module(f"lab.bench.{command[0]}", run_name="__main__")
 

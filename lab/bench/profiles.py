@@ -17,8 +17,8 @@ import subprocess
 import sys
 from collections import defaultdict
 
-from .compare import describe
 from .model_124m import model_path
+from .workload import describe
 
 
 def rates(core: int, options: list[str]) -> dict[int, list[float]]:

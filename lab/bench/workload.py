@@ -1,14 +1,17 @@
-"""What every side of a comparison runs, and the line it reports."""
+"""What a measurement runs, the line it reports, and what its figures depend on."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import random
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 _FIRST_WORD: Final = 259  # above the special tokens and bytes of the model's tokenizer
@@ -89,6 +92,18 @@ def workload(arguments: argparse.Namespace) -> Workload:
     """The workload the options ask for."""
     return Workload(
         arguments.num_requests, arguments.prompt_tokens, arguments.new_tokens, arguments.seed
+    )
+
+
+def describe(seed: int) -> str:
+    """The machine, the commit and the seed."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return (
+        f"{(models or [platform.processor()])[0]}, one core, one thread, "
+        f"Python {platform.python_version()}, commit {commit}, seed {seed}"
     )
 
 
