@@ -55,6 +55,8 @@ class Tile:
         num_queries: Tokens of each sequence.
         blocks: Cache blocks of each, padded with its own to one length, [N * num_blocks].
         spans: The products to compute.
+        run: Cache slots of all keys that are seen, where they follow one another and belong to one
+            query of one sequence; else None.
     """
 
     rows: torch.Tensor | slice
@@ -62,6 +64,7 @@ class Tile:
     num_queries: int
     blocks: torch.Tensor
     spans: tuple[Span, ...]
+    run: slice | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,12 @@ class TiledStep:
     Attributes:
         slots: Cache slot of every packed token, [T], or the runs they fall into where those are
             long: copying a run is several times faster than copying its rows by index.
-        cleared: Slots to set to zero first.
+        cleared: Slots to set to zero first; None where there are none.
         tiles: Tiles by reach; those of a reach cover every packed token once.
     """
 
     slots: torch.Tensor | tuple[SlotRun, ...]
-    cleared: torch.Tensor
+    cleared: torch.Tensor | None
     tiles: Mapping[Reach, tuple[Tile, ...]]
 
 
@@ -111,9 +114,10 @@ class TilePlanner:
 
     def plan(self, sequences: Sequence[ScheduledSequence]) -> TiledStep:
         """The work of one step; sequences are packed in the order given."""
+        cleared = slots_to_clear(sequences, self._block_size)
         return TiledStep(
             slots=self._slots(slots_to_write(sequences, self._block_size)),
-            cleared=self._tensor(slots_to_clear(sequences, self._block_size)),
+            cleared=self._tensor(cleared) if len(cleared) else None,
             tiles={
                 reach: tuple(self._tile(group, reach) for group in self._groups(sequences, reach))
                 for reach in self._reaches
@@ -180,7 +184,19 @@ class TilePlanner:
                 )
                 for first in range(0, num_queries, most)
             ),
+            run=self._run(group, reach),
         )
+
+    def _run(self, group: list[_PackedSequence], reach: Reach) -> slice | None:
+        sequence = group[0]
+        blocks = sequence.blocks
+        if len(group) > 1 or sequence.num_queries > 1:
+            return None
+        if list(blocks) != list(range(blocks[0], blocks[0] + len(blocks))):
+            return None
+        first = max(reach.first(sequence.base + sequence.start) - sequence.base, 0)
+        slot = blocks[0] * self._block_size
+        return slice(slot + first, slot + sequence.start + 1)
 
     def _span(
         self,
@@ -246,9 +262,18 @@ class TiledLayer:
         shape = (spec.num_kv_heads, num_blocks, block_size)
         self.keys = torch.empty(*shape, spec.key_dim, dtype=spec.dtype, device=spec.device)
         self.values = torch.empty(*shape, spec.value_dim, dtype=spec.dtype, device=spec.device)
+        self._key_slots = self.keys.flatten(1, 2)[None]  # [1, Hkv, slots, D]
+        self._value_slots = self.values.flatten(1, 2)[None]
         self._spec = spec
         self._reach = spec.reach
         self._holder = holder
+        # What torch's fused attention on the CPU can do.
+        self._is_fusible = (
+            spec.device.type == "cpu"
+            and spec.softcap is None
+            and not spec.has_sinks
+            and spec.key_dim == spec.value_dim
+        )
 
     def __call__(
         self,
@@ -263,12 +288,30 @@ class TiledLayer:
         each head's sink, where the layer has them. Returns [1, T, H, Dv].
         """
         step = self._holder.step
-        _write(self.keys, key[0], step)
-        _write(self.values, value[0], step)
+        _write(self._key_slots, key, step)
+        _write(self._value_slots, value, step)
+        tiles = step.tiles[self._reach]
+        if len(tiles) == 1 and tiles[0].run is not None and self._is_fusible:
+            return self._attend_run(query, tiles[0].run)
         out = query.new_empty(query.shape[2], self._spec.num_heads, self._spec.value_dim)
-        for tile in step.tiles[self._reach]:
+        for tile in tiles:
             out[tile.rows] = self._attend(query[0][:, tile.rows], tile, sinks)
         return out[None]
+
+    def _attend_run(self, query: torch.Tensor, run: slice) -> torch.Tensor:
+        """Attention of the step's only token, [1, H, 1, D], to keys that lie together.
+
+        They are read where they are, by one kernel that computes in float32: [1, 1, H, Dv].
+        """
+        spec = self._spec
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            query.view(1, spec.num_kv_heads, spec.num_groups, spec.key_dim),
+            self._key_slots[:, :, run],
+            self._value_slots[:, :, run],
+            scale=spec.scaling,
+        )
+        self._holder.beat()
+        return mixed.reshape(1, 1, spec.num_heads, spec.value_dim)
 
     def _attend(self, query: torch.Tensor, tile: Tile, sinks: torch.Tensor | None) -> torch.Tensor:
         """Attention of a tile's tokens, queries [H, N * t, D] to outputs [N * t, H, Dv]."""
@@ -317,11 +360,12 @@ def _with_sinks(scores: torch.Tensor, sinks: torch.Tensor, heads: torch.Size) ->
     return torch.cat([scores, own.reshape(*scores.shape[:2], 1)], dim=-1).softmax(dim=-1)[..., :-1]
 
 
-def _write(cache: torch.Tensor, new: torch.Tensor, step: TiledStep) -> None:
-    slots = cache.flatten(1, 2)
-    slots.index_fill_(1, step.cleared, 0)
+def _write(slots: torch.Tensor, new: torch.Tensor, step: TiledStep) -> None:
+    """Copy new [1, Hkv, T, D] to the step's slots of [1, Hkv, slots, D]."""
+    if step.cleared is not None:
+        slots.index_fill_(2, step.cleared, 0)
     if isinstance(step.slots, torch.Tensor):
-        slots.index_copy_(1, step.slots, new)
+        slots.index_copy_(2, step.slots, new)
         return
     for row, slot, length in step.slots:
-        slots[:, slot : slot + length] = new[:, row : row + length]
+        slots[:, :, slot : slot + length] = new[:, :, row : row + length]

@@ -155,6 +155,33 @@ def test_blocks_in_a_row_are_written_as_runs(monkeypatch: pytest.MonkeyPatch) ->
     test_tiles_equal_the_formula({"window": 20}, 4)
 
 
+@pytest.mark.parametrize("changes", [{}, {"window": 7}, {"window": 100}, {"chunk": 6}])
+def test_a_token_alone_reads_keys_that_lie_together(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sequence, one token a step, as a single stream decodes."""
+    fused = torch.nn.functional.scaled_dot_product_attention
+    num_keys: list[int] = []
+
+    def counted(q: Tensor, k: Tensor, v: Tensor, **options: float) -> Tensor:
+        num_keys.append(k.shape[2])
+        return fused(q, k, v, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    spec = _spec(**changes)
+    module = nn.Module()
+    attention = PagedAttention([(module, spec)], num_blocks=64, block_size=4)
+    (sequence,) = _sequences(spec, [40], 4)
+    blocks = range(7, 17)
+    expected = _oracle(spec, sequence)
+    for position in range(40):
+        attention.begin_step([ScheduledSequence(blocks, position, 1)])
+        q, k, v = (x[position][None, :, None] for x in (sequence.q, sequence.k, sequence.v))
+        out = module.coxswain(q, k, v)[0, 0]  # type: ignore[operator]
+        torch.testing.assert_close(out.double(), expected[position], atol=2e-5, rtol=2e-5)
+    assert num_keys == [p + 1 - max(spec.reach.first(p), 0) for p in range(40)]
+
+
 def test_bfloat16_rounds_like_eager_attention() -> None:
     """Scores and weights are rounded once each: the error stays at bfloat16's own size."""
     spec = _spec(torch.bfloat16)
