@@ -192,6 +192,7 @@ def _services(
             send_timeout_seconds=settings.send_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
         ),
+        sampling=engine.info().sampling,
         started_at=int(time.time()),
     )
 

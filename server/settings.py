@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         default=None,
         description="Profile of requests that choose none, as `name` or `name@version`.",
     )
+    generation_config: Literal["model", "none"] = Field(
+        default="model",
+        description="Sampling of requests that do not say: as the model's generation_config.json "
+        "has it; none: temperature 1 and no limit.",
+    )
     load_demo: bool = Field(
         default=True, description="Create the demo profiles of the embedded model."
     )
@@ -178,6 +183,7 @@ class Settings(BaseSettings):
             dtype=self.dtype,
             device_map=self.device_map,
             num_threads=self.threads,
+            generation_config=self.generation_config,
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,

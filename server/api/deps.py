@@ -22,6 +22,7 @@ from server.auth.permissions import (
     RateLimitedError,
 )
 from server.engine.engine import Engine
+from server.engine.sampling import SamplingDefaults
 from server.jobs.manager import JobManager
 from server.metrics import Metrics
 from server.pools import Pools
@@ -90,6 +91,7 @@ class Services:
     limits: Limits
     offload: Offload
     room: Room
+    sampling: SamplingDefaults
     started_at: int
 
     def identify_answer(self, prefix: str, model: str) -> AnswerIdentity:

@@ -27,6 +27,7 @@ def serve(
     max_model_len: Annotated[int | None, typer.Option(help="Prompt plus answer.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
     default_profile: Annotated[str | None, typer.Option(help="For requests without.")] = None,
+    generation_config: Annotated[str | None, typer.Option(help="model or none.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
 ) -> None:
     """Serve a model over HTTP. Options win over COXSWAIN_<NAME> in the environment."""
@@ -43,6 +44,7 @@ def serve(
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         default_profile=default_profile,
+        generation_config=generation_config,
         log_format=log_format,
     )
     asyncio.run(_run(settings))

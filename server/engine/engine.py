@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from .outputs import CaptureResult, EngineInfo, EngineStats, RequestOutput, ScoreResult
 from .request import CaptureRequest, GenerationRequest, ScoreRequest
@@ -29,6 +29,8 @@ class EngineConfig:
         num_threads: Threads of one torch operation on the CPU; 0 means physical cores.
         pack_weights: On the CPU, keep a second copy of linear weights in the layout its kernels
             prefer, where a quarter of the free memory holds it.
+        generation_config: `model` takes sampling defaults from its `generation_config.json`; `none`
+            leaves them as `SamplingParams` has them.
         max_model_len: Longest prompt plus answer in tokens; 0 means the model's own limit.
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
@@ -54,6 +56,7 @@ class EngineConfig:
     device_map: str = "none"
     num_threads: int = 0
     pack_weights: bool = True
+    generation_config: Literal["model", "none"] = "model"
     max_model_len: int = 0
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048

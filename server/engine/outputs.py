@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from .sampling import SamplingDefaults
+
 if TYPE_CHECKING:
     import torch
 
@@ -164,7 +166,7 @@ class EngineInfo:
 
     `device` is a readable summary such as `cpu` or `cuda:0 (12 layers), cuda:1 (12 layers)`.
     `attention` reads the weights of the attention output projections; None where the back end does
-    not give access to them.
+    not give access to them. `sampling` is what the model's own files recommend.
     """
 
     model_name: str
@@ -179,6 +181,7 @@ class EngineInfo:
     num_threads: int
     num_kv_blocks: int
     block_size: int
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     attention: AttentionReader | None = field(default=None, repr=False, compare=False)
 
 

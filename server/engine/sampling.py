@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from .errors import InvalidSamplingError, PromptTooLongError
 
@@ -144,6 +144,40 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """How a request is sampled that does not say; None leaves a field as `SamplingParams` has it.
+
+    Attributes:
+        temperature: As in `SamplingParams`, like the other fields.
+        max_tokens: Most tokens of an answer to a chat, where the context holds as many.
+
+    Raises:
+        InvalidSamplingError: A value is outside its range; `param` names the field.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        SamplingParams(**self.given())
+        if self.max_tokens == 0:
+            raise InvalidSamplingError("max_tokens is 0; expected 1 or more", param="max_tokens")
+
+    def given(self) -> dict[str, Any]:
+        """The fields that have a value, by name."""
+        values = ((item.name, getattr(self, item.name)) for item in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+    def over(self, other: SamplingDefaults) -> SamplingDefaults:
+        """These, and those of `other` where these say nothing."""
+        return SamplingDefaults(**{**other.given(), **self.given()})
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

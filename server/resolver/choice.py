@@ -51,6 +51,7 @@ class SteeringChoice:
     Attributes:
         named: Explicit choices of a profile, first the body's; they must agree.
         strength: Factor on the profile's strengths; None means 1.
+        ignores_max_strength: Whether the strength may leave what the profile offers.
         interventions: After the profile's.
         monitors: Beside the profile's.
         compose: The effect on the default profile.
@@ -61,6 +62,7 @@ class SteeringChoice:
 
     named: tuple[NamedProfile, ...] = ()
     strength: float | None = None
+    ignores_max_strength: bool = False
     interventions: tuple[Intervention, ...] = ()
     monitors: tuple[Monitor, ...] = ()
     compose: Compose = Compose.REPLACE

@@ -2,7 +2,7 @@
 
 InvalidSteeringError
 |-- SteeringConflictError       two explicit choices of a profile disagree
-|-- StrengthOutOfRangeError     a strength this key may not give
+|-- StrengthOutOfRangeError     a strength that the profile does not offer
 |-- NothingToCompareError       a comparison of an answer that is not steered
 `-- InvalidProfileError         everything that is wrong with a profile, at once
 """
@@ -28,7 +28,7 @@ class SteeringConflictError(InvalidSteeringError):
 
 
 class StrengthOutOfRangeError(InvalidSteeringError):
-    """A strength outside [0, max_strength] from a key without the permission `inline`."""
+    """A strength outside [0, max_strength] without `ignore_max_strength`."""
 
     code = "strength_out_of_range"
 

@@ -108,7 +108,7 @@ class Resolver:
             SteeringConflictError: Two explicit choices disagree.
             ProfileNotFoundError, DirectionNotFoundError: Unknown names.
             PermissionDeniedError: The key may not use what it chose.
-            StrengthOutOfRangeError: A strength that needs the permission `inline`.
+            StrengthOutOfRangeError: A strength that the profile does not offer.
             SteeringError: The steering cannot be compiled for this model.
         """
         if choice.interventions:
@@ -306,12 +306,15 @@ def _strength(choice: SteeringChoice, profile: ProfileRecord | None, caller: Pri
             param="steering.strength",
         )
     most = profile.profile.max_strength
-    if not 0.0 <= choice.strength <= most and Permission.INLINE not in caller.permissions:
+    if 0.0 <= choice.strength <= most:
+        return choice.strength
+    if not choice.ignores_max_strength:
         raise StrengthOutOfRangeError(
             f"strength is {choice.strength:g}; expected 0 to {most:g} for profile {profile.name!r} "
-            "(other values need the scope 'inline')",
+            "(another one takes ignore_max_strength: true, and of a key the scope 'inline')",
             param="steering.strength",
         )
+    caller.require(Permission.INLINE, param="steering.ignore_max_strength")
     return choice.strength
 
 

@@ -13,7 +13,7 @@ from server.api.schemas.sampling import GenerationFields
 from server.engine.engine import Engine
 from server.engine.outputs import EngineInfo
 from server.engine.request import GenerationRequest
-from server.engine.sampling import SamplingParams
+from server.engine.sampling import SamplingDefaults, SamplingParams
 from server.resolver.errors import SteeringConflictError
 from server.resolver.resolution import ResolvedSteering
 from steering.documents import PositionContext
@@ -51,38 +51,57 @@ class EngineRequests:
     baselines: tuple[GenerationRequest, ...]
 
 
-def chat_sampling(body: ChatRequest, info: EngineInfo) -> SamplingParams:
-    """Return how a chat is sampled; without `max_tokens`, the answer may fill the context."""
-    limit = body.max_completion_tokens
-    sampling = _sampling(body, info, body.max_tokens if limit is None else limit)
+def chat_sampling(
+    body: ChatRequest, info: EngineInfo, defaults: SamplingDefaults, num_prompt_tokens: int
+) -> SamplingParams:
+    """Return how a chat is sampled: as it says, else by the defaults.
+
+    Where neither says how long an answer may be, it may fill the context.
+    """
+    limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    room = info.max_model_len - num_prompt_tokens
+    if limit is None and defaults.max_tokens is not None and room > 0:
+        limit = min(max(defaults.max_tokens, body.min_tokens), room)
+    sampling = _sampling(body, info, defaults, limit)
     if not body.logprobs:
         return sampling
     return replace(sampling, logprobs=body.top_logprobs or 0)
 
 
-def completion_sampling(body: CompletionRequest, info: EngineInfo) -> SamplingParams:
-    """Return how completions are sampled; `echo` with `logprobs` asks for the prompt's too."""
+def completion_sampling(
+    body: CompletionRequest, info: EngineInfo, defaults: SamplingDefaults
+) -> SamplingParams:
+    """Return how completions are sampled; `echo` with `logprobs` asks for the prompt's too.
+
+    The length of an answer that the defaults give is that of chats.
+    """
     limit = _DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-    sampling = replace(_sampling(body, info, limit), logprobs=body.logprobs)
+    sampling = replace(_sampling(body, info, defaults, limit), logprobs=body.logprobs)
     if body.echo and body.logprobs is not None:
         counts = [count for count in (body.logprobs, body.prompt_logprobs) if count is not None]
         return replace(sampling, prompt_logprobs=max(counts))
     return sampling
 
 
-def _sampling(body: GenerationFields, info: EngineInfo, max_tokens: int | None) -> SamplingParams:
+def _sampling(
+    body: GenerationFields, info: EngineInfo, defaults: SamplingDefaults, max_tokens: int | None
+) -> SamplingParams:
     logit_bias = {int(key): value for key, value in body.logit_bias.items()}
     for name, ids in (("logit_bias", logit_bias), ("stop_token_ids", body.stop_token_ids)):
         check_token_ids(list(ids), info, name)
-    return SamplingParams(
-        max_tokens=max_tokens,
+    own = SamplingDefaults(
         temperature=body.temperature,
         top_p=body.top_p,
         top_k=body.top_k,
         min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+    )
+    sampled = replace(own.over(defaults), max_tokens=None)
+    return SamplingParams(
+        **sampled.given(),
+        max_tokens=max_tokens,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        repetition_penalty=body.repetition_penalty,
         logit_bias=logit_bias,
         seed=body.seed,
         stop=tuple(body.stop),

@@ -124,6 +124,7 @@ def _choice(fields: SteeringFields, named: tuple[NamedProfile, ...]) -> Steering
     return SteeringChoice(
         named=own + named,
         strength=fields.strength,
+        ignores_max_strength=fields.ignore_max_strength,
         interventions=tuple(fields.interventions),
         monitors=tuple(fields.monitors),
         compose=Compose(fields.compose),

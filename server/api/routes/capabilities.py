@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -10,7 +11,7 @@ from server.api.deps import CallerDep, Services, ServicesDep, operation
 from server.api.schemas.operations import Capabilities
 from server.auth.permissions import Permission
 from server.engine.outputs import EngineInfo
-from server.engine.sampling import MAX_LOGPROBS
+from server.engine.sampling import MAX_LOGPROBS, SamplingDefaults
 from server.registry.drafting import MAX_INTERVENTIONS
 from server.resolver.choice import Compose
 from steering.directions import DirectionKind
@@ -53,7 +54,7 @@ async def capabilities(services: ServicesDep, caller: CallerDep) -> dict[str, An
     info = services.engine.info()
     return {
         "object": "capabilities",
-        "model": _model(info),
+        "model": _model(info, services.sampling),
         "sites": [_site(site, info.spec) for site in Site],
         "operations": [item.value for item in Operation],
         "direction_kinds": [item.value for item in DirectionKind],
@@ -81,7 +82,7 @@ async def capabilities(services: ServicesDep, caller: CallerDep) -> dict[str, An
     }
 
 
-def _model(info: EngineInfo) -> dict[str, Any]:
+def _model(info: EngineInfo, sampling: SamplingDefaults) -> dict[str, Any]:
     spec = info.spec
     return {
         "name": info.model_name,
@@ -94,6 +95,7 @@ def _model(info: EngineInfo) -> dict[str, Any]:
         "vocab_size": info.vocab_size,
         "dtype": info.dtype,
         "device": info.device,
+        "sampling": asdict(sampling),
     }
 
 

@@ -61,7 +61,7 @@ def _run(
 ) -> GenerationRun:
     info = services.engine.info()
     prompt = render_chat(services.engine.tokenizer, body, info.max_model_len)
-    sampling = chat_sampling(body, info)
+    sampling = chat_sampling(body, info, services.sampling, len(prompt.token_ids))
     check_room([prompt], sampling, info, "messages")
     identity = services.identify_answer("chatcmpl", body.model)
     return prepare_run(services, caller, identity, [prompt], sampling, steering, num_choices=body.n)

@@ -83,7 +83,7 @@ def _run(
     prompts = read_prompts(
         services.engine.tokenizer, body, info, max_prompts=services.limits.max_prompts
     )
-    sampling = completion_sampling(body, info)
+    sampling = completion_sampling(body, info, services.sampling)
     check_room(prompts, sampling, info, "prompt")
     steering = with_boundaries(header, steering, prompts, services.engine.tokenizer)
     identity = services.identify_answer("cmpl", body.model)

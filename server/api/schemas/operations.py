@@ -62,6 +62,15 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class _SamplingDefaults(BaseModel):
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    max_tokens: int | None
+
+
 class _ServedModel(BaseModel):
     name: str
     family: str
@@ -73,6 +82,9 @@ class _ServedModel(BaseModel):
     vocab_size: int
     dtype: str
     device: str
+    sampling: _SamplingDefaults = Field(
+        description="Of requests that do not say; null leaves OpenAI's default."
+    )
 
 
 class _SiteOfModel(BaseModel):

@@ -48,6 +48,10 @@ def _schema_bounds(**bounds: float) -> Any:
     return Field(json_schema_extra=dict(bounds))
 
 
+def _default(value: str) -> str:
+    return f"By default the model's own, as capabilities tells it, or {value}."
+
+
 class StreamOptions(Wire):
     """What a stream carries beside its text."""
 
@@ -61,15 +65,23 @@ class GenerationFields(Wire):
 
     model: Annotated[str, Field(max_length=512)]
     max_tokens: Count | None = None
-    temperature: Annotated[float, _schema_bounds(minimum=0, maximum=2)] = 1.0
-    top_p: Annotated[float, _schema_bounds(exclusiveMinimum=0, maximum=1)] = 1.0
-    top_k: Annotated[int, _schema_bounds(minimum=-1)] = Field(
-        default=0, description="-1 and 0: no limit."
+    temperature: Annotated[float, _schema_bounds(minimum=0, maximum=2)] | None = Field(
+        default=None, description=_default("1")
     )
-    min_p: Annotated[float, _schema_bounds(minimum=0, maximum=1)] = 0.0
+    top_p: Annotated[float, _schema_bounds(exclusiveMinimum=0, maximum=1)] | None = Field(
+        default=None, description=_default("1")
+    )
+    top_k: Annotated[int, _schema_bounds(minimum=-1)] | None = Field(
+        default=None, description=f"-1 and 0: no limit. {_default('0')}"
+    )
+    min_p: Annotated[float, _schema_bounds(minimum=0, maximum=1)] | None = Field(
+        default=None, description=_default("0")
+    )
     presence_penalty: Annotated[float, _schema_bounds(minimum=-2, maximum=2)] = 0.0
     frequency_penalty: Annotated[float, _schema_bounds(minimum=-2, maximum=2)] = 0.0
-    repetition_penalty: Annotated[float, _schema_bounds(exclusiveMinimum=0, maximum=2)] = 1.0
+    repetition_penalty: Annotated[float, _schema_bounds(exclusiveMinimum=0, maximum=2)] | None = (
+        Field(default=None, description=_default("1"))
+    )
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] = Field(
         default_factory=dict, description="-100 to 100, by token id."
     )

@@ -42,7 +42,12 @@ class SteeringFields(Wire):
 
     profile: Annotated[str, Field(max_length=160)] | None = None
     strength: float | None = Field(
-        default=None, description="Multiplies the strengths of the profile, up to its maximum."
+        default=None,
+        description="Multiplies the strengths of the profile, from 0 to its `max_strength`.",
+    )
+    ignore_max_strength: bool = Field(
+        default=False,
+        description="Takes any `strength`, also one at which the profile was never tried.",
     )
     interventions: list[InterventionField] = Field(default_factory=list, max_length=64)
     monitors: list[MonitorField] = Field(default_factory=list, max_length=64)

@@ -20,6 +20,7 @@ from server.engine.attention import (
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from server.engine.outputs import EngineInfo
+from server.engine.sampling import SamplingDefaults
 from server.engine.text import Tokenizer
 from steering.fingerprint import model_fingerprint
 from steering.layout import AttentionReader, Layout, detect_layout
@@ -27,6 +28,7 @@ from steering.model_spec import ModelSpec
 from steering.self_check import self_check
 
 from .checkpoint import check_checkpoint, reading
+from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
 from .packed_linear import linear_weight_bytes, pack_linear
 from .placement import physical_cores, placement_summary
@@ -208,6 +210,11 @@ def _resolved(
     )
 
 
+def _sampling_defaults(config: EngineConfig) -> SamplingDefaults:
+    uses_model = config.generation_config == "model"
+    return read_sampling_defaults(Path(config.model)) if uses_model else SamplingDefaults()
+
+
 def _info(
     config: EngineConfig,
     spec: ModelSpec,
@@ -229,5 +236,6 @@ def _info(
         num_threads=config.num_threads,
         num_kv_blocks=memory.num_blocks,
         block_size=config.block_size,
+        sampling=_sampling_defaults(config),
         attention=attention,
     )

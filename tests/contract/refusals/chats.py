@@ -175,6 +175,7 @@ _STEERED: Final = (
             "steering": {
                 "profile": "cheerful",
                 "strength": 1.0,
+                "ignore_max_strength": False,
                 "interventions": [],
                 "monitors": [MONITOR],
                 "compose": "replace",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.engine.errors import (
     EngineDrainingError,
@@ -25,6 +25,7 @@ from server.engine.outputs import (
     StepSeconds,
 )
 from server.engine.request import CaptureRequest, GenerationRequest, ScoreRequest
+from server.engine.sampling import SamplingDefaults
 from steering.model_spec import ModelSpec
 from steering.sites import Site, SitePoint
 
@@ -98,6 +99,10 @@ class EchoEngine:
 
     def info(self) -> EngineInfo:
         return self._info
+
+    def recommend(self, defaults: SamplingDefaults) -> None:
+        """As if the model's files had these sampling defaults."""
+        self._info = replace(self._info, sampling=defaults)
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -145,17 +145,12 @@ async def test_inline_steering_needs_its_scope(closed: FastAPI, store: Store, ad
     cases = [
         ({"interventions": [INLINE]}, 403, "permission_denied", "steering.interventions"),
         ({"profile": "cheerful", "strength": 1.5}, 200, "", ""),
+        ({"profile": "cheerful", "strength": 1.5, "ignore_max_strength": True}, 200, "", ""),
         (
-            {"profile": "cheerful", "strength": 1.6},
-            400,
-            "strength_out_of_range",
-            "steering.strength",
-        ),
-        (
-            {"profile": "cheerful", "strength": -0.1},
-            400,
-            "strength_out_of_range",
-            "steering.strength",
+            {"profile": "cheerful", "strength": 1.6, "ignore_max_strength": True},
+            403,
+            "permission_denied",
+            "steering.ignore_max_strength",
         ),
     ]
     for steering, status, code, param in cases:
@@ -167,6 +162,34 @@ async def test_inline_steering_needs_its_scope(closed: FastAPI, store: Store, ad
             assert (error["code"], error["param"]) == (code, param)
         async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
             assert (await client.post(CHAT, json=chat(steering=steering))).status_code == 200
+
+
+@pytest.mark.parametrize("strength", [1.6, -0.1])
+async def test_without_keys_too_a_profile_bounds_its_strength(
+    client: httpx.AsyncClient, strength: float
+) -> None:
+    await create_cheerful(client)
+    await expect_bound(client, strength)
+
+
+@pytest.mark.parametrize("strength", [1.6, -0.1])
+async def test_a_key_with_inline_says_that_it_leaves_the_bound(
+    closed: FastAPI, store: Store, admin: str, strength: float
+) -> None:
+    async with connect(closed, admin) as client:
+        await create_cheerful(client)
+    async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
+        await expect_bound(client, strength)
+
+
+async def expect_bound(client: httpx.AsyncClient, strength: float) -> None:
+    """A strength outside the profile's bounds is refused unless the request says so in words."""
+    beyond = {"profile": "cheerful", "strength": strength}
+    refused = (await client.post(CHAT, json=chat(steering=beyond))).json()["error"]
+    assert (refused["code"], refused["param"]) == ("strength_out_of_range", "steering.strength")
+    in_words = {**beyond, "ignore_max_strength": True}
+    answer = (await client.post(CHAT, json=chat(steering=in_words))).json()
+    assert answer["steering"]["applied"][0]["strength"] == pytest.approx(2.0 * strength)
 
 
 async def test_an_allow_list_confines_a_key(closed: FastAPI, store: Store, admin: str) -> None:

@@ -188,7 +188,7 @@ async def test_a_negative_factor_weakens_a_profile(
         assert saved.json()["requires"] == []
     async with connect(closed, make_key(store, Permission.CHAT, Permission.INLINE)) as client:
         for strength, status in ((1.0, 200), (-1.0, 403)):
-            steering = {"profile": "kept", "strength": strength}
+            steering = {"profile": "kept", "strength": strength, "ignore_max_strength": True}
             response = await client.post(CHAT, json=chat(steering=steering))
             assert response.status_code == status
 
