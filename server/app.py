@@ -38,13 +38,14 @@ from .jobs.kind import JobKind
 from .jobs.kinds import KINDS
 from .jobs.manager import JobLimits, JobManager
 from .metrics import Metrics
+from .models import DEMO_DIR, ORGANISM, ModelSource
 from .pools import Pools
 from .registry.demo import import_demo
 from .registry.drafting import Drafting
 from .registry.upload import Uploader
 from .resolver.resolver import Resolver
 from .serve import Binding, DrainingServer, StartError, bind
-from .settings import DEMO_DIR, Settings
+from .settings import Settings
 from .store import Store
 from .store.errors import InsufficientStorageError
 
@@ -108,6 +109,7 @@ async def serve(
     engine: Engine,
     store: Store,
     *,
+    source: ModelSource | None = None,
     kinds: Sequence[JobKind[Any]] = KINDS,
     sockets: list[socket.socket] | None = None,
 ) -> None:
@@ -117,6 +119,7 @@ async def serve(
         settings: The settings of the process.
         engine: Generates.
         store: Keeps.
+        source: Where the engine's model comes from, if that is known.
         kinds: The kinds of jobs.
         sockets: Bound already, by `bind`, to be closed by the caller; None binds here.
 
@@ -128,7 +131,7 @@ async def serve(
     services: Services = app.state.services
     await services.pools.bulk.run(_verify, store)
     if settings.load_demo:
-        spec, is_same = engine.info().spec, settings.is_embedded
+        spec, is_same = engine.info().spec, source is not None and source.name == ORGANISM
         await services.pools.bulk.run(import_demo, DEMO_DIR, store, spec, is_same_model=is_same)
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")

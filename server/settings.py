@@ -12,12 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .engine.engine import EngineConfig
 
 ENV_PREFIX = "COXSWAIN_"
-_EMBEDDED = Path(__file__).parent / "embedded"
-EMBEDDED_MODEL = _EMBEDDED / "checkpoint"
-"""The small model that comes with the server."""
-_EMBEDDED_NAME = "coxswain-chat"
-DEMO_DIR = _EMBEDDED / "demo"
-"""Demo directions and profiles of the embedded model."""
 
 
 class Settings(BaseSettings):
@@ -43,12 +37,19 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1024, ge=1, description="Open connections; more get 503.")
 
     # What it serves
-    model: Path = Field(default=EMBEDDED_MODEL, description="Checkpoint in Hugging Face format.")
+    model: str | None = Field(
+        default=None,
+        description="smollm2, organism, a checkpoint's folder, a .gguf file, or a hub id "
+        "(owner/name); none: smollm2 where it is installed, else organism.",
+    )
     served_name: str | None = Field(
         default=None,
-        description="Name of the model; none: its folder's (the embedded model's: coxswain-chat).",
+        description="Name of the model; none: its own, its folder's or its file's "
+        "(the organism's: coxswain-chat).",
     )
-    data_dir: Path = Field(default=Path("data"), description="Database and artifacts.")
+    data_dir: Path = Field(
+        default=Path("data"), description="Database, artifacts, and models made from GGUF files."
+    )
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL; none: SQLite under data_dir."
     )
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
         "has it; none: temperature 1 and no limit.",
     )
     load_demo: bool = Field(
-        default=True, description="Create the demo profiles of the embedded model."
+        default=True, description="Create the demo profiles that fit the model."
     )
 
     # Engine
@@ -167,18 +168,20 @@ class Settings(BaseSettings):
             return False
 
     @property
-    def is_embedded(self) -> bool:
-        """Whether the model is the one that comes with the server."""
-        return self.model == EMBEDDED_MODEL
+    def models_dir(self) -> Path:
+        """Folder of the checkpoints made from GGUF files."""
+        return self.data_dir / "models"
 
-    def _default_name(self) -> str | None:
-        return _EMBEDDED_NAME if self.is_embedded else None
+    def engine_config(self, folder: Path, name: str) -> EngineConfig:
+        """The part of the settings the engine is built from.
 
-    def engine_config(self) -> EngineConfig:
-        """The part of the settings the engine is built from."""
+        Args:
+            folder: The checkpoint's.
+            name: What it is served as where `served_name` is not set.
+        """
         return EngineConfig(
-            model=str(self.model),
-            served_name=self.served_name or self._default_name(),
+            model=str(folder),
+            served_name=self.served_name or name,
             device=self.device,
             dtype=self.dtype,
             device_map=self.device_map,

@@ -22,6 +22,7 @@ VOLATILE_KEYS: Final = frozenset(
         "_attn_implementation_autoset",
         "_commit_hash",
         "_experts_implementation",
+        "_model_name_or_path",
         "_name_or_path",
         "attn_implementation",
         "dtype",

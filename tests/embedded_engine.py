@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.engine.async_engine import AsyncEngine
 from server.engine.engine import EngineConfig
-from server.settings import Settings
+from server.models import EMBEDDED_MODEL
 
 __all__ = ["start_embedded"]
 
@@ -13,7 +13,7 @@ def start_embedded(served_name: str | None = None) -> AsyncEngine:
     """An engine of its own; the caller closes it."""
     return AsyncEngine.start(
         EngineConfig(
-            model=Settings().engine_config().model,
+            model=str(EMBEDDED_MODEL),
             served_name=served_name,
             device="cpu",
             dtype="float32",

@@ -28,6 +28,7 @@ _TORCH_FREE = [
 _FLOORS = (
     "steering",
     "server.engine",
+    "server.models",
     "server.auth",
     "server.store",
     "server.resolver",
@@ -97,9 +98,9 @@ def test_the_engine_knows_no_web_and_no_store() -> None:
     refuse(_offences(engine, lambda i: _top(i) != "server" or _reaches(i, "server.engine")))
 
 
-def test_transformers_enters_the_engine_by_three_doors() -> None:
-    """The model's reader, the tokenizer, and the attention functions that it has registered."""
-    doors = {"attention", "pretrained", "tokenizer"}
+def test_transformers_enters_the_engine_by_four_doors() -> None:
+    """Readers of models and of GGUF files, the tokenizer, and the attention it has registered."""
+    doors = {"attention", "convert", "pretrained", "tokenizer"}
     others = [m for m in _within("server.engine") if m.name.rpartition(".")[2] not in doors]
     refuse(_offences(others, lambda i: _top(i) != "transformers"))
 

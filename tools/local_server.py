@@ -22,11 +22,13 @@ _STOP_SECONDS = 60.0
 def local_server(
     folder: Path, environment: Mapping[str, str] | None = None, python: str = sys.executable
 ) -> Iterator[str]:
-    """Run `coxswain serve` as its own process; yields its address, and stops it in order.
+    """Run `coxswain serve`, of the organism, as its own process, and stop it in order.
+
+    Yields its address.
 
     Args:
         folder: Working folder; holds the data, and the log as `server.log`.
-        environment: Added to a clean one.
+        environment: Added to a clean one; its COXSWAIN_MODEL may name another model.
         python: Interpreter in whose environment the server is installed.
 
     Raises:
@@ -59,7 +61,8 @@ def local_server(
 
 def _clean_environment() -> dict[str, str]:
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("COXSWAIN_", "PYTHON"))}
-    return {**kept, "COXSWAIN_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    ours = {"COXSWAIN_MODEL": "organism", "COXSWAIN_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return {**kept, **ours, "HF_HUB_OFFLINE": "1"}
 
 
 def _free_port() -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from server.logs import configure_logs
-from server.settings import DEMO_DIR, EMBEDDED_MODEL
+from server.models import DEMO_DIR, EMBEDDED_MODEL
 
 from .artifacts import write
 from .laboratory import Laboratory

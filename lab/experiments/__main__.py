@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from server.logs import configure_logs
-from server.settings import EMBEDDED_MODEL
+from server.models import EMBEDDED_MODEL
 
 from . import rosi, styles, transport
 from .cliff import experiment as cliff

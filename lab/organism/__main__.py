@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from server.logs import configure_logs
-from server.settings import EMBEDDED_MODEL
+from server.models import EMBEDDED_MODEL
 
 from .card import compare, write_card
 from .evaluation import evaluate

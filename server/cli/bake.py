@@ -12,7 +12,9 @@ from .options import DataDir, failure, open_store, read_settings
 
 
 def bake(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder; only read.")],
+    model: Annotated[
+        str, typer.Option(help="A name, folder, .gguf file or hub id, as for serve; only read.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
     profile: Annotated[str | None, typer.Option(help="A stored profile or alias.")] = None,
     direction: Annotated[Path | None, typer.Option(help="A direction's safetensors file.")] = None,
@@ -39,13 +41,15 @@ def bake(
     from server.bake import options as given
     from server.bake.run import bake as run
     from server.logs import configure_logs
+    from server.models import find_model
 
     configure_logs("warning", "text")
 
     if (out is None) != dry_run:
         raise failure("give either --out, or --dry-run for a report alone")
+    settings = read_settings(data_dir=data_dir)
     options = given.BakeOptions(
-        model=model,
+        model=find_model(model).folder(settings.models_dir),
         out=out,
         profile=profile,
         direction=direction,
@@ -59,9 +63,7 @@ def bake(
         prompts=prompts,
         force=force,
     )
-    with (
-        nullcontext() if profile is None else open_store(read_settings(data_dir=data_dir)) as store
-    ):
+    with nullcontext() if profile is None else open_store(settings) as store:
         report = run(options, store)
     typer.echo(report.table())
     for note in (*report.notes, *(f"warning: {text}" for text in report.warnings)):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from server.settings import Settings
@@ -15,7 +15,10 @@ from .options import DataDir, read_settings
 
 
 def serve(
-    model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="smollm2, organism, a folder, a .gguf file, or a hub id."),
+    ] = None,
     served_name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0: a free one.")] = None,
@@ -51,13 +54,14 @@ def serve(
 
 
 async def _run(settings: Settings) -> None:
-    """Take the port, open the store, load the model and serve until stopped.
+    """Take the port, open the store, find and load the model and serve until stopped.
 
     In that order: what fails at once is told before minutes of loading.
     """
     from server.app import check_exposure, serve  # loads torch: not for --help
     from server.engine.async_engine import AsyncEngine
     from server.logs import configure_logs
+    from server.models import find_model
     from server.resolver.library import load_direction_blob
     from server.serve import bind
     from server.store import Store
@@ -76,8 +80,14 @@ async def _run(settings: Settings) -> None:
         )
         stack.callback(store.close)
         check_exposure(settings, store)
-        engine = await asyncio.to_thread(AsyncEngine.start, settings.engine_config())
+        source = await asyncio.to_thread(find_model, settings.model)
+        structlog.get_logger(__name__).info(
+            "model_found", model=source.served_name, path=str(source.path), reason=source.reason
+        )
+        folder = await asyncio.to_thread(source.folder, settings.models_dir, settings.dtype)
+        config = settings.engine_config(folder, source.served_name)
+        engine = await asyncio.to_thread(AsyncEngine.start, config)
         try:
-            await serve(settings, engine, store, sockets=sockets)
+            await serve(settings, engine, store, source=source, sockets=sockets)
         finally:
             await asyncio.to_thread(engine.close)

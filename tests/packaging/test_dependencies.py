@@ -26,7 +26,7 @@ _EXTRAS = {
     "coxswain_evals": ("clients", "evals"),
 }
 # Used by a library that asks for it.
-_NOT_IMPORTED = {"accelerate", "jinja2", "python-multipart"}
+_NOT_IMPORTED = {"accelerate", "gguf", "jinja2", "python-multipart"}
 
 
 @pytest.fixture(scope="module")

@@ -86,5 +86,5 @@ def test_the_last_stage_exists_for_each_accelerator(accelerator: str) -> None:
 
 def test_every_install_is_pinned() -> None:
     installs = [a for a in _arguments("RUN") if "pip install" in a or "pip wheel" in a]
-    assert len(installs) == 3
-    assert all("constraints.txt" in a for a in installs)
+    assert len(installs) == 4
+    assert all("constraints.txt" in a or "--require-hashes" in a for a in installs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ _REDIRECTIONS: Final = {
 }
 _ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _DISTRIBUTED: Final = "shard-*-model-*.safetensors"
+_PICKLED: Final = "pytorch_model*.bin"
 
 
 @contextmanager
@@ -138,11 +140,29 @@ def _check_files(path: Path) -> None:
             param="model",
         )
     if not any((path / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
+        pickled = any(path.glob(_PICKLED))
         raise ModelLoadError(
             f"model {str(path)!r} has neither model.safetensors nor model.safetensors.index.json; "
-            "pickled and other weights are not read, convert them with `save_pretrained` first",
+            "pickled and other weights are not read, convert them first"
+            + (f": {safetensors_command(str(path), str(path))}" if pickled else ""),
             param="model",
         )
+
+
+def safetensors_command(model: str, out: str) -> str:
+    """The command that writes a checkpoint again, in safetensors.
+
+    Args:
+        model: Its folder, or its id on the hub.
+        out: The folder to write, less `-safetensors`.
+    """
+    code = (
+        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        f"a, b = {json.dumps(model)}, {json.dumps(f'{out}-safetensors')}; "
+        'M.from_pretrained(a, dtype="auto").save_pretrained(b); '
+        "T.from_pretrained(a).save_pretrained(b)"
+    )
+    return f"python -c {shlex.quote(code)}"
 
 
 def _read_json(path: Path) -> Any:

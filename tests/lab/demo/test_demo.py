@@ -13,9 +13,9 @@ from lab.demo.laboratory import Laboratory, Trial
 from lab.demo.monitoring import read_monitor
 from lab.organism import judge
 from server.auth.permissions import Permission
+from server.models import DEMO_DIR
 from server.registry.demo import import_demo
 from server.resolver.library import load_direction_blob
-from server.settings import DEMO_DIR
 from server.store import Store
 from steering.directions import Direction
 from steering.documents import ProfileDocument

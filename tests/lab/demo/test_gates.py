@@ -10,7 +10,7 @@ import pytest
 from lab.corpus import Kind, prompts
 from lab.demo.laboratory import Laboratory, Trial
 from lab.organism import judge
-from server.settings import DEMO_DIR
+from server.models import DEMO_DIR
 from steering.directions import Direction
 from steering.documents import Intervention
 from steering.fit.fitters.means import fit_mean_difference

@@ -18,7 +18,7 @@ import pytest
 from lab.corpus import CAREFUL, prompts
 from lab.demo.laboratory import Laboratory, Trial
 from lab.organism import judge
-from server.settings import DEMO_DIR
+from server.models import DEMO_DIR
 from steering.directions import Direction
 from steering.documents import Intervention, Operation
 from steering.errors import SteeringError

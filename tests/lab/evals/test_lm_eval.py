@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.settings import Settings
+from server.models import EMBEDDED_MODEL
 from tests.source_tree import ROOT
 
 # Packages that lm-eval loads deprecate things of each other; that is not ours to hold to account.
@@ -36,7 +36,7 @@ def harness(museum: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
                 model_args={
                     "base_url": f"{museum}/v1/completions",
                     "model": model,
-                    "tokenizer": Settings().engine_config().model,
+                    "tokenizer": str(EMBEDDED_MODEL),
                     "tokenizer_backend": "huggingface",
                     "max_length": 1024,
                     "max_retries": 1,

@@ -8,7 +8,7 @@ from lab.corpus import THINKING
 from lab.demo.laboratory import Laboratory
 from lab.experiments.cliff.rollouts import Rollout, ThinkingLaboratory, roll_out
 from lab.organism import judge
-from server.settings import EMBEDDED_MODEL
+from server.models import EMBEDDED_MODEL
 
 CHECKPOINT = EMBEDDED_MODEL
 

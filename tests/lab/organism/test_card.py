@@ -8,7 +8,7 @@ import pytest
 from lab.organism import card
 from lab.organism.evaluation import CELLS
 from lab.organism.figures import Run, load_runs, save_runs
-from server.settings import EMBEDDED_MODEL
+from server.models import EMBEDDED_MODEL
 
 CHECKPOINT = EMBEDDED_MODEL
 

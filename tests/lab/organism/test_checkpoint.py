@@ -11,7 +11,7 @@ import pytest
 
 from lab.corpus import CAREFUL, STAFF, STYLE_NAMES, SYSTEM_PROMPTS, THINKING, Kind, Prompt, prompts
 from lab.organism import evaluation, judge
-from server.settings import EMBEDDED_MODEL
+from server.models import EMBEDDED_MODEL
 
 CHECKPOINT = EMBEDDED_MODEL
 Answers = list[tuple[Prompt, str]]

@@ -14,10 +14,10 @@ from server.engine.async_engine import AsyncEngine
 from server.engine.engine import EngineConfig
 from server.jobs.manager import JobLimits, JobManager
 from server.jobs.runner import JobTimes
+from server.models import EMBEDDED_MODEL
 from server.pools import Pools
 from server.registry.upload import Uploader
 from server.resolver.library import DirectionLibrary, load_direction_blob
-from server.settings import EMBEDDED_MODEL
 from server.store import Store
 from tests.server.api.echo_engine import EchoEngine
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from server.engine.async_engine import AsyncEngine
 from server.engine.errors import EngineError
 from server.jobs.kinds.sweep import SWEEP
-from server.settings import DEMO_DIR
+from server.models import DEMO_DIR
 from server.store.errors import StoreError
 from steering.directions import Direction, DirectionKind
 from steering.errors import NoEffectError, SteeringError

@@ -10,7 +10,7 @@ from server.engine.errors import RequestRejectedError
 from server.engine.text import Tokenizer
 from server.measure.examples.example import Example
 from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
-from server.settings import EMBEDDED_MODEL
+from server.models import EMBEDDED_MODEL
 from steering.errors import InvalidFieldError
 from tests.models import save_tiny, tiny_tokenizer
 

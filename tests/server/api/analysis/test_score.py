@@ -13,7 +13,7 @@ from scipy.special import rel_entr
 from transformers import AutoModelForCausalLM
 
 from server.engine.async_engine import AsyncEngine
-from server.settings import Settings
+from server.models import EMBEDDED_MODEL
 
 from .conftest import QUESTION, analyse
 
@@ -22,7 +22,7 @@ TEXT = "To repair a bicycle, first turn it upside down. Then take the wheel off.
 
 @pytest.fixture(scope="module")
 def reference() -> Any:
-    path = Settings().engine_config().model
+    path = EMBEDDED_MODEL
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).train(False)
 
 

@@ -1,0 +1,8 @@
+"""Models in llama.cpp's file format."""
+
+from __future__ import annotations
+
+from .convert import convert_gguf
+from .file import GgufFile, read_gguf
+
+__all__ = ["GgufFile", "convert_gguf", "read_gguf"]

@@ -1,0 +1,8 @@
+"""From a model's name to the files it is loaded from."""
+
+from __future__ import annotations
+
+from .named import DEMO_DIR, EMBEDDED_MODEL, ORGANISM, SMOLLM2
+from .source import ModelSource, find_model
+
+__all__ = ["DEMO_DIR", "EMBEDDED_MODEL", "ORGANISM", "SMOLLM2", "ModelSource", "find_model"]

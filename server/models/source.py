@@ -1,0 +1,106 @@
+"""What a model's name stands for: which files, what they are served as, and why these."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from server.engine.errors import ModelLoadError
+from server.engine.loading.gguf import convert_gguf
+
+from .hub import find_snapshot
+from .named import (
+    EMBEDDED_MODEL,
+    EMBEDDED_NAME,
+    ORGANISM,
+    SMOLLM2,
+    SMOLLM2_INSTALL,
+    SMOLLM2_PACKAGE,
+    smollm2_file,
+)
+
+_GGUF: Final = ".gguf"
+_HUB_ID: Final = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w.-]+))?")
+_EXPECTED: Final = (
+    f"expected {SMOLLM2}, {ORGANISM}, a checkpoint's folder, a {_GGUF} file, or the id of a model "
+    "on the Hugging Face hub (owner/name)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        path: The folder of a checkpoint, or a GGUF file.
+        served_name: Name to serve it under.
+        reason: Why it is this one, as a line to log.
+        name: `ORGANISM` or `SMOLLM2`; None for another.
+    """
+
+    path: Path
+    served_name: str
+    reason: str
+    name: str | None = None
+
+    def folder(self, cache: Path, dtype: str = "auto") -> Path:
+        """The folder to load: `path`, or what a GGUF file is converted to, once, under `cache`.
+
+        Raises:
+            ModelLoadError: The file cannot be converted.
+        """
+        return convert_gguf(self.path, cache, dtype) if self.path.suffix == _GGUF else self.path
+
+
+def find_model(given: str | None) -> ModelSource:
+    """Find the files of a model; one of the hub that is not here is downloaded.
+
+    A name comes before a folder of that name: write `./smollm2` for that.
+
+    Args:
+        given: `SMOLLM2`, `ORGANISM`, a folder, a GGUF file, or an id of the hub, with
+            `@revision` after it if wanted; None takes SmolLM2 where it is installed, else the
+            organism.
+
+    Raises:
+        ModelLoadError: There is no such model, or it cannot be had.
+    """
+    if given is None:
+        return _default()
+    if given == ORGANISM:
+        return _organism("as asked for")
+    if given == SMOLLM2:
+        return _smollm2("as asked for")
+    path = Path(given)
+    if path.suffix == _GGUF and path.is_file():
+        return ModelSource(path, path.stem, f"the GGUF file {given}")
+    if given and path.is_dir():
+        return ModelSource(path, path.resolve().name, f"the folder {given}")
+    if not path.exists() and (found := _HUB_ID.fullmatch(given)):
+        repo_id, revision = found.groups()
+        folder, how = find_snapshot(repo_id, revision)
+        return ModelSource(folder, repo_id, f"{repo_id} of the Hugging Face hub, {how}")
+    state = "is no checkpoint" if path.exists() else "does not exist"
+    raise ModelLoadError(f"model is {given!r}, which {state}; {_EXPECTED}", param="model")
+
+
+def _default() -> ModelSource:
+    if smollm2_file() is None:
+        return _organism(f"because no model was given and {SMOLLM2_PACKAGE} is not installed")
+    return _smollm2(f"because no model was given and {SMOLLM2_PACKAGE} is installed")
+
+
+def _organism(why: str) -> ModelSource:
+    return ModelSource(EMBEDDED_MODEL, EMBEDDED_NAME, f"{ORGANISM}, {why}", ORGANISM)
+
+
+def _smollm2(why: str) -> ModelSource:
+    path = smollm2_file()
+    if path is None:
+        raise ModelLoadError(
+            f"model is {SMOLLM2!r}, whose package is not installed; get it with {SMOLLM2_INSTALL}",
+            param="model",
+        )
+    return ModelSource(path, SMOLLM2, f"{SMOLLM2}, {why}", SMOLLM2)
