@@ -25,7 +25,8 @@ class ModelSpec:
         resid_norms: Mean residual norm per point, for the strength unit `resid`: over the tokens
             of built-in neutral text without attention sinks, measured at load.
         write_bias_means: mean(c) of the bias c of the matrix writing to `attn_out` or `mlp_out`;
-            points without a bias are absent. Used by `rank_one`.
+            points without a bias are absent, and None is one that depends on the token, as of
+            experts that have one each. Used by `rank_one`.
         max_abs: Largest finite value of the dtype the model runs in.
     """
 
@@ -38,7 +39,7 @@ class ModelSpec:
     head_dim: int
     unavailable_sites: Mapping[Site, str] = field(default_factory=dict)
     resid_norms: Mapping[SitePoint, float] = field(default_factory=dict)
-    write_bias_means: Mapping[SitePoint, float] = field(default_factory=dict)
+    write_bias_means: Mapping[SitePoint, float | None] = field(default_factory=dict)
     max_abs: float = 3.0e38
 
     def width(self, site: Site) -> int:

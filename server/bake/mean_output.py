@@ -86,7 +86,7 @@ def measure_mean_outputs(
         request = CaptureRequest(f"calibration-{number}", (prompt,), tuple(points), Pooling.ALL)
         for point, [rows] in engine.capture(request).sequences.items():
             kept = rows[_FIRST_TOKENS if len(rows) > _FIRST_TOKENS else 0 :]
-            means[point].append(kept.double().mean(dim=-1) - biases.get(point, 0.0))
+            means[point].append(kept.double().mean(dim=-1) - (biases.get(point) or 0.0))
     return {point: _statistics(torch.cat(found)) for point, found in means.items()}
 
 

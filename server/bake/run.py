@@ -73,6 +73,7 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
     source = sourced(spec.num_layers)
     plan = _plan(source, spec)
     edits: _Edits = edits_by_point(plan, _biased(loaded))
+    _refuse_biased_experts(loaded, edits)
     prompts = calibration_prompts(loaded, lines)
     outputs = measure_mean_outputs(loaded, list(edits), prompts)
     tensors = locate_write_tensors(loaded.model, loaded.layout, files, edits)
@@ -143,6 +144,16 @@ def _biased(loaded: LoadedModel) -> frozenset[SitePoint]:
         for matrix in matrices
         if matrix.bias is not None and points.count(matrix.point) == 1
     )
+
+
+def _refuse_biased_experts(loaded: LoadedModel, edits: _Edits) -> None:
+    for point, mean in loaded.spec.write_bias_means.items():
+        if mean is None and point in edits:
+            raise WeightEditError(
+                f"the experts at {point.site.value!r} of layer {point.layer} have a bias each, "
+                "which cannot be baked; edit 'attn_out', or serve the steering instead",
+                param="model",
+            )
 
 
 def _untied(

@@ -67,9 +67,10 @@ class AttentionReader:
             )
 
     def pull_back(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """w W_O of every layer, so that <o, w> = <z, w W_O> for heads z that write o = z W_O^T.
+        """m w W_O of every layer: <m o, w> = <z, m w W_O> for heads z that write o = z W_O^T.
 
-        Computed in float32 where the weights are.
+        m is the factor with which the family adds o to the residual stream, mostly 1. Computed in
+        float32 where the weights are.
 
         Args:
             vector: w [d].
@@ -89,7 +90,10 @@ class AttentionReader:
             if matrix.point.site is Site.ATTN_OUT
         }
         with torch.inference_mode():
-            rows = [_row(wanted, matrices[layer]) for layer in range(self.layout.num_layers)]
+            rows = [
+                layer.residual_multiplier * _row(wanted, matrices[index])
+                for index, layer in enumerate(self.layout.layers)
+            ]
         return np.stack([row.numpy() for row in rows]).astype(np.float64)
 
     @cached_property

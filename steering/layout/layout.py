@@ -52,8 +52,9 @@ class WriteMatrix:
 
     @property
     def bias(self) -> Tensor | None:
-        """c [d_out] of y = x W^T + c, or None."""
-        found: Tensor | None = getattr(self.module, "bias", None)
+        """c [d_out] of y = x W^T + c, or [experts, d_out] of a stack; None without one."""
+        name = "bias" if self.parameter == "weight" else f"{self.parameter}_bias"
+        found: Tensor | None = getattr(self.module, name, None)
         return found
 
 
@@ -68,8 +69,10 @@ class LayerModules:
         attn_write: Its output projection: `heads` goes in, `attn_out` comes out.
         attn_post_norm: Acts on `attn_out` before the add.
         norm2: Gives `norm2`, the input of `mlp`.
+        mlp_first: Takes what the MLP takes: `mlp`, or the first of maps that stand in the layer.
         mlp: Gives `mlp_out`.
         mlp_post_norm: Acts on `mlp_out` before the add.
+        residual_multiplier: Factor on `attn_out` and `mlp_out` (after a post-norm) in the add.
     """
 
     block: nn.Module
@@ -78,13 +81,15 @@ class LayerModules:
     attn_write: nn.Module
     attn_post_norm: nn.Module | None
     norm2: nn.Module | None
+    mlp_first: nn.Module
     mlp: nn.Module
     mlp_post_norm: nn.Module | None
+    residual_multiplier: float
 
     @property
     def after_resid_mid(self) -> nn.Module:
         """The module that first sees `resid_mid`, the very tensor the residual keeps."""
-        return self.mlp if self.norm2 is None else self.norm2
+        return self.mlp_first if self.norm2 is None else self.norm2
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +104,7 @@ class Layout:
         hidden_size: Width of the residual stream, d.
         num_heads: Query heads per layer.
         head_dim: Width of one head.
+        embedding_multiplier: Factor on `embed` before the first layer.
         has_parallel_residual: Whether attention and MLP both read the layer's input.
         unavailable_sites: Sites the architecture does not have, each with the reason.
         notes: What to know of a site in this family, for capabilities.
@@ -113,6 +119,7 @@ class Layout:
     hidden_size: int
     num_heads: int
     head_dim: int
+    embedding_multiplier: float
     has_parallel_residual: bool
     unavailable_sites: Mapping[Site, str]
     notes: Mapping[Site, str]
@@ -132,12 +139,15 @@ class Layout:
         return site not in self.unavailable_sites
 
     @cached_property
-    def write_bias_means(self) -> Mapping[SitePoint, float]:
-        """mean(c) of the bias c of each write matrix that has one; reads the device once each."""
+    def write_bias_means(self) -> Mapping[SitePoint, float | None]:
+        """mean(c) of the bias c of each write matrix that has one; reads the device once each.
+
+        None where each expert has a bias of its own, so that c depends on the token.
+        """
+        biases = {m.point: m.bias.detach() for m in self.write_matrices if m.bias is not None}
         return {
-            matrix.point: float(matrix.bias.detach().float().mean())
-            for matrix in self.write_matrices
-            if matrix.bias is not None
+            point: float(bias.float().mean()) if bias.ndim == 1 else None
+            for point, bias in biases.items()
         }
 
     @cached_property

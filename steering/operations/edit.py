@@ -115,7 +115,8 @@ class OperationContext(Generic[_I]):
         width: Width d of activations at the site.
         head_dim: Width of one head, for `scale_heads`.
         resid_norm: Mean activation norm at the point for the unit `resid`; None if not measured.
-        write_bias_mean: Mean of the bias of the matrix that writes to the point; 0 without one.
+        write_bias_mean: Mean of the bias of the matrix that writes to the point; 0 without one,
+            None where it depends on the token.
     """
 
     intervention: _I
@@ -125,7 +126,7 @@ class OperationContext(Generic[_I]):
     width: int
     head_dim: int
     resid_norm: float | None
-    write_bias_mean: float
+    write_bias_mean: float | None
 
 
 def identity_response(rank: int) -> Response:

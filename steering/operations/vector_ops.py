@@ -156,7 +156,7 @@ def rank_one(context: OperationContext[RankOne]) -> Edit:
     push has the sign of mean(y) of that token, which nothing in the construction fixes.
 
     Raises:
-        SiteUnavailableError: At any other site.
+        SiteUnavailableError: At any other site, or where c depends on the token.
 
     Source: ROSI, arXiv:2508.20766, equation 6.
     """
@@ -164,6 +164,12 @@ def rank_one(context: OperationContext[RankOne]) -> Edit:
         raise SiteUnavailableError(
             f"site is {context.point.site.value!r} for 'rank_one', which edits what a write matrix "
             "puts out; expected 'attn_out', 'mlp_out' or 'embed'",
+            param="site",
+        )
+    if context.write_bias_mean is None:
+        raise SiteUnavailableError(
+            f"site is {context.point.site.value!r} for 'rank_one', but the experts of this model "
+            "have a bias each, so that W x cannot be told from what the site shows; use 'attn_out'",
             param="site",
         )
     return Edit(

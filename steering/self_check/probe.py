@@ -97,7 +97,7 @@ def trace_forward(
         for name, module in (
             (WatchedInput.BLOCK, layer.block),
             (WatchedInput.ATTN, layer.attn),
-            (WatchedInput.MLP, layer.mlp),
+            (WatchedInput.MLP, layer.mlp_first),
         )
     ]
     try:

@@ -53,6 +53,12 @@ class _Effect:
         Raises:
             SelfCheckError: They differ.
         """
+        if self.base.shape != self.expected.shape:
+            raise SelfCheckError(
+                f"self-check of {family!r}: the {self.observed}, where {self.point.site.value!r} "
+                f"of layer {self.point.layer} must arrive, is {len(self.base)} wide; expected "
+                f"{len(self.expected)}"
+            )
         base, probed = self.base.float().cpu(), self.probed.float().cpu()
         expected, shift = self.expected.float().cpu(), probed - base
         eps = torch.finfo(self.base.dtype).eps
@@ -88,25 +94,21 @@ class _LayerEffects:
     def all(self) -> Iterator[_Effect]:
         """Every effect, in the order of computation."""
         if self.layer == 0:
-            yield self._arrives(Site.EMBED, 0, WatchedInput.BLOCK)
+            yield self._arrives(Site.EMBED, 0, WatchedInput.BLOCK, self.layout.embedding_multiplier)
         yield from self._of_resid_pre()
         if self.layout.has_site(Site.NORM1):
             yield self._arrives(Site.NORM1, self.layer, WatchedInput.ATTN)
+            if self.layout.has_parallel_residual and not self.layout.has_site(Site.NORM2):
+                yield self._arrives(Site.NORM1, self.layer, WatchedInput.MLP)
         yield self._moves(
             Site.HEADS, Site.ATTN_OUT, self._map(Site.HEADS, self._modules.attn_write)
         )
-        yield self._moves(
-            Site.ATTN_OUT,
-            self._resid_after_attn,
-            self._map(Site.ATTN_OUT, self._modules.attn_post_norm),
-        )
+        yield self._moves(Site.ATTN_OUT, self._resid_after_attn, self._added(Site.ATTN_OUT))
         if self.layout.has_site(Site.RESID_MID):
             yield from self._of_resid_mid()
         if self.layout.has_site(Site.NORM2):
             yield self._arrives(Site.NORM2, self.layer, WatchedInput.MLP)
-        yield self._moves(
-            Site.MLP_OUT, Site.RESID_POST, self._map(Site.MLP_OUT, self._modules.mlp_post_norm)
-        )
+        yield self._moves(Site.MLP_OUT, Site.RESID_POST, self._added(Site.MLP_OUT))
         yield self._of_resid_post()
 
     @property
@@ -124,9 +126,9 @@ class _LayerEffects:
             yield self._arrives(site, self.layer, WatchedInput.ATTN)
         else:
             yield self._moves(site, Site.NORM1, self._map(site, modules.norm1))
-        expected = self._map(site) + self._map(Site.ATTN_OUT, modules.attn_post_norm)
+        expected = self._map(site) + self._added(Site.ATTN_OUT)
         if self.layout.has_parallel_residual:
-            expected = expected + self._map(Site.MLP_OUT, modules.mlp_post_norm)
+            expected = expected + self._added(Site.MLP_OUT)
         yield self._moves(site, self._resid_after_attn, expected)
 
     def _of_resid_mid(self) -> Iterator[_Effect]:
@@ -135,14 +137,19 @@ class _LayerEffects:
             yield self._arrives(site, self.layer, WatchedInput.MLP)
         else:
             yield self._moves(site, Site.NORM2, self._map(site, modules.norm2))
-        expected = self._map(site) + self._map(Site.MLP_OUT, modules.mlp_post_norm)
-        yield self._moves(site, Site.RESID_POST, expected)
+        yield self._moves(site, Site.RESID_POST, self._map(site) + self._added(Site.MLP_OUT))
 
     def _of_resid_post(self) -> _Effect:
         if self.layer + 1 < self.layout.num_layers:
             return self._arrives(Site.RESID_POST, self.layer + 1, WatchedInput.BLOCK)
         expected = self._map(Site.RESID_POST, self.layout.final_norm)
         return self._moves(Site.RESID_POST, Site.FINAL, expected)
+
+    def _added(self, site: Site) -> Tensor:
+        """[tokens, d] float32: how far the shift of `site` moves the residual it is added to."""
+        modules = self._modules
+        post_norm = modules.attn_post_norm if site is Site.ATTN_OUT else modules.mlp_post_norm
+        return modules.residual_multiplier * self._map(site, post_norm)
 
     def _map(self, site: Site, module: nn.Module | None = None) -> Tensor:
         """[tokens, d] float32: how far the shift of `site` moves the output of `module`."""
@@ -154,15 +161,15 @@ class _LayerEffects:
             )
             return (probed.float() - base.float()).cpu()
 
-    def _arrives(self, site: Site, layer: int, name: WatchedInput) -> _Effect:
-        """The probe itself, unchanged, is what the module of `layer` is given."""
+    def _arrives(self, site: Site, layer: int, name: WatchedInput, factor: float = 1.0) -> _Effect:
+        """The probe itself, times `factor`, is what the module of `layer` is given."""
         key = (layer, name)
         for trace in (self.base, self.probed):
             if key not in trace.watched:
                 raise SelfCheckError(f"self-check: no {name.value} {layer} was ever computed")
         observed = f"{name.value} of layer {layer}"
         before, after = self.base.watched[key], self.probed.watched[key]
-        return self._effect(site, observed, before, after, self._map(site))
+        return self._effect(site, observed, before, after, factor * self._map(site))
 
     def _moves(self, site: Site, observed: Site, expected: Tensor) -> _Effect:
         point = SitePoint(self.layer, observed)
@@ -258,7 +265,7 @@ def _make_probe(layout: Layout, base: Trace, point: SitePoint) -> Probe:
     post_norms = {Site.ATTN_OUT: module.attn_post_norm, Site.MLP_OUT: module.mlp_post_norm}
     if point.site in post_norms and post_norms[point.site] is None:
         residual = base.before(SitePoint(point.layer, Site.RESID_POST))[row]
-        size = max(size, _root_mean_square(residual))
+        size = max(size, _root_mean_square(residual) / abs(module.residual_multiplier))
     generator = torch.Generator().manual_seed(row)
     signs = torch.randint(0, 2, (layout.width(point.site),), generator=generator) * 2 - 1
     return Probe(point, row, _RELATIVE_SIZE * max(size, 1e-3) * signs.float())

@@ -28,14 +28,20 @@ from transformers import (
 )
 
 __all__ = [
+    "ALTERNATING",
     "BOS_ID",
     "FAMILIES",
+    "GROUPED",
     "IM_END_ID",
     "IM_START_ID",
     "MOE_FAMILIES",
     "PAD_ID",
     "REFUSED_FAMILIES",
+    "TOKENS",
     "VOCAB_SIZE",
+    "WIDE_HEADS",
+    "WINDOW",
+    "draw_weights",
     "tiny_config",
     "tiny_model",
 ]
@@ -49,16 +55,16 @@ VOCAB_SIZE: Final = 260
 
 _LAYERS: Final = 4
 _HIDDEN: Final = 32
-_WINDOW: Final = 8
+WINDOW: Final = 8
 
-_TOKENS: Final[dict[str, Any]] = {
+TOKENS: Final[dict[str, Any]] = {
     "vocab_size": VOCAB_SIZE,
     "bos_token_id": BOS_ID,
     "eos_token_id": IM_END_ID,
     "pad_token_id": PAD_ID,
 }
-_GROUPED: Final[dict[str, Any]] = {
-    **_TOKENS,
+GROUPED: Final[dict[str, Any]] = {
+    **TOKENS,
     "hidden_size": _HIDDEN,
     "intermediate_size": 48,
     "num_hidden_layers": _LAYERS,
@@ -67,30 +73,30 @@ _GROUPED: Final[dict[str, Any]] = {
     "max_position_embeddings": 512,
 }
 # Heads wider than hidden_size / num_heads, as in the real ones: `heads` and the residual differ.
-_WIDE_HEADS: Final[dict[str, Any]] = {**_GROUPED, "head_dim": 16}
+WIDE_HEADS: Final[dict[str, Any]] = {**GROUPED, "head_dim": 16}
 _GPT_NEOX: Final[dict[str, Any]] = {
-    **_TOKENS,
+    **TOKENS,
     "hidden_size": _HIDDEN,
     "intermediate_size": 48,
     "num_hidden_layers": _LAYERS,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
 }
-_ALTERNATING: Final = ["sliding_attention", "full_attention"] * (_LAYERS // 2)
+ALTERNATING: Final = ["sliding_attention", "full_attention"] * (_LAYERS // 2)
 
 _CONFIGS: Final[Mapping[str, tuple[type[PreTrainedConfig], dict[str, Any]]]] = {
-    "llama": (LlamaConfig, _GROUPED),
-    "llama_biased": (LlamaConfig, {**_GROUPED, "attention_bias": True, "mlp_bias": True}),
-    "mistral": (MistralConfig, {**_GROUPED, "sliding_window": _WINDOW}),
-    "qwen2": (Qwen2Config, _GROUPED),
-    "qwen3": (Qwen3Config, _WIDE_HEADS),
-    "gemma": (GemmaConfig, _WIDE_HEADS),
+    "llama": (LlamaConfig, GROUPED),
+    "llama_biased": (LlamaConfig, {**GROUPED, "attention_bias": True, "mlp_bias": True}),
+    "mistral": (MistralConfig, {**GROUPED, "sliding_window": WINDOW}),
+    "qwen2": (Qwen2Config, GROUPED),
+    "qwen3": (Qwen3Config, WIDE_HEADS),
+    "gemma": (GemmaConfig, WIDE_HEADS),
     "gemma2": (
         Gemma2Config,
         {
-            **_WIDE_HEADS,
-            "sliding_window": _WINDOW,
-            "layer_types": _ALTERNATING,
+            **WIDE_HEADS,
+            "sliding_window": WINDOW,
+            "layer_types": ALTERNATING,
             "query_pre_attn_scalar": 16,
             "attn_logit_softcapping": 5.0,
             "final_logit_softcapping": 10.0,
@@ -99,28 +105,28 @@ _CONFIGS: Final[Mapping[str, tuple[type[PreTrainedConfig], dict[str, Any]]]] = {
     "gemma3": (
         Gemma3TextConfig,
         {
-            **_WIDE_HEADS,
-            "sliding_window": _WINDOW,
-            "layer_types": _ALTERNATING,
+            **WIDE_HEADS,
+            "sliding_window": WINDOW,
+            "layer_types": ALTERNATING,
             "query_pre_attn_scalar": 16,
         },
     ),
-    "phi3": (Phi3Config, {**_GROUPED, "sliding_window": _WINDOW}),
-    "olmo2": (Olmo2Config, _GROUPED),
+    "phi3": (Phi3Config, {**GROUPED, "sliding_window": WINDOW}),
+    "olmo2": (Olmo2Config, GROUPED),
     "gpt2": (
         GPT2Config,
-        {**_TOKENS, "n_embd": _HIDDEN, "n_layer": _LAYERS, "n_head": 4, "n_positions": 512},
+        {**TOKENS, "n_embd": _HIDDEN, "n_layer": _LAYERS, "n_head": 4, "n_positions": 512},
     ),
     "gpt_neox": (GPTNeoXConfig, _GPT_NEOX),
     "gpt_neox_sequential": (GPTNeoXConfig, {**_GPT_NEOX, "use_parallel_residual": False}),
     "mixtral": (
         MixtralConfig,
-        {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
     ),
     "qwen3_moe": (
         Qwen3MoeConfig,
         {
-            **_WIDE_HEADS,
+            **WIDE_HEADS,
             "num_experts": 4,
             "num_experts_per_tok": 2,
             "moe_intermediate_size": 24,
@@ -131,7 +137,7 @@ _CONFIGS: Final[Mapping[str, tuple[type[PreTrainedConfig], dict[str, Any]]]] = {
     "falcon": (
         FalconConfig,
         {
-            **_TOKENS,
+            **TOKENS,
             "hidden_size": _HIDDEN,
             "num_hidden_layers": _LAYERS,
             "num_attention_heads": 4,
@@ -165,12 +171,12 @@ def tiny_model(
         torch.manual_seed(seed)  # what a model initialises by itself; the rest is drawn below
         # not `.to(dtype)` afterwards: a loaded model keeps its rotary frequencies in float32
         model = AutoModelForCausalLM.from_config(tiny_config(family, **overrides), dtype=dtype)
-    _draw_weights(model, seed)
+    draw_weights(model, seed)
     return model.eval()
 
 
 @torch.no_grad()
-def _draw_weights(model: nn.Module, seed: int) -> None:
+def draw_weights(model: nn.Module, seed: int) -> None:
     """Draw weights large enough that attention, experts and edits visibly change the logits."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

@@ -35,18 +35,20 @@ class OracleRuntime:
         self._start = start
 
     def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
+        """hidden [..., d]: the tokens of the sequence in order, however they are shaped."""
+        shape, hidden = hidden.shape, hidden.flatten(0, -2)
         points = [point]
         if point.site is Site.RESID_POST and point.layer + 1 < self._spec.num_layers:
             points.append(SitePoint(point.layer + 1, Site.RESID_PRE))
         for logical in points:
-            self._gates.arrive(logical, hidden[0])
+            self._gates.arrive(logical, hidden)
             own = [steer for steer in self._steers if self._acts_at(steer, logical)]
             if own:
                 rows = steer_tokens(
-                    hidden[0], own, logical, self._spec, self._start, self._context, self._gates
+                    hidden, own, logical, self._spec, self._start, self._context, self._gates
                 )
-                hidden = rows.to(hidden.dtype)[None]
-        return hidden
+                hidden = rows.to(hidden.dtype)
+        return hidden.view(shape)
 
     def _acts_at(self, steer: Steer, point: SitePoint) -> bool:
         site = steer.intervention.site or steer.direction.site

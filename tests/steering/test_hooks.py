@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from types import MappingProxyType
 
 import pytest
 import torch
@@ -15,53 +14,18 @@ from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout, detect_layout
 from steering.sites import Site, SitePoint
 from tests.models import FAMILIES, tiny_model
+from tests.models.paths import GPT2, GPT_NEOX, LLAMA, OLMO2, SANDWICH, parallel
 
 IDS = torch.tensor([[72, 101, 108, 108, 111, 32, 119, 111, 114]])
 LAST = 3
 EDITABLE = [site for site in Site if site is not Site.FINAL]
 
-# Written by hand from the modeling code, not from steering.layout: site -> module that makes it.
-LLAMA = MappingProxyType(
-    {
-        Site.NORM1: "model.layers.{}.input_layernorm",
-        Site.ATTN_OUT: "model.layers.{}.self_attn.o_proj",
-        Site.RESID_MID: "model.layers.{}.self_attn.o_proj",
-        Site.NORM2: "model.layers.{}.post_attention_layernorm",
-        Site.MLP_OUT: "model.layers.{}.mlp",
-        Site.RESID_POST: "model.layers.{}",
-        Site.EMBED: "model.embed_tokens",
-    }
-)
-# shifting what is added to the residual shifts resid_mid, so a post-norm's output stands for it
-GEMMA2 = LLAMA | {
-    Site.NORM2: "model.layers.{}.pre_feedforward_layernorm",
-    Site.RESID_MID: "model.layers.{}.post_attention_layernorm",
-}
-OLMO2 = {site: path for site, path in GEMMA2.items() if site not in {Site.NORM1, Site.NORM2}}
-GPT2 = {
-    Site.NORM1: "transformer.h.{}.ln_1",
-    Site.ATTN_OUT: "transformer.h.{}.attn.c_proj",
-    Site.RESID_MID: "transformer.h.{}.attn.c_proj",
-    Site.NORM2: "transformer.h.{}.ln_2",
-    Site.MLP_OUT: "transformer.h.{}.mlp.c_proj",
-    Site.RESID_POST: "transformer.h.{}",
-    Site.EMBED: "transformer.wte",
-}
-GPT_NEOX = {
-    Site.NORM1: "gpt_neox.layers.{}.input_layernorm",
-    Site.ATTN_OUT: "gpt_neox.layers.{}.attention.dense",
-    Site.RESID_MID: "gpt_neox.layers.{}.attention.dense",
-    Site.NORM2: "gpt_neox.layers.{}.post_attention_layernorm",
-    Site.MLP_OUT: "gpt_neox.layers.{}.mlp.dense_4h_to_h",
-    Site.RESID_POST: "gpt_neox.layers.{}",
-    Site.EMBED: "gpt_neox.embed_in",
-}
 BY_HAND = {
-    "gemma2": GEMMA2,
-    "gemma3": GEMMA2,
+    "gemma2": SANDWICH,
+    "gemma3": SANDWICH,
     "olmo2": OLMO2,
     "gpt2": GPT2,
-    "gpt_neox": {site: path for site, path in GPT_NEOX.items() if site is not Site.RESID_MID},
+    "gpt_neox": parallel(GPT_NEOX, has_norm2=True),
     "gpt_neox_sequential": GPT_NEOX,
 }
 CASES = [

@@ -149,6 +149,12 @@ def inspect_attention(model: Any) -> tuple[tuple[nn.Module, AttentionSpec], ...]
                 use_cache=False,
                 logits_to_keep=torch.tensor([1], device=device),
             )
+    except (AttributeError, TypeError) as error:
+        raise UnsupportedArchitectureError(
+            f"{type(model).__name__} works on its attention mask in code of its own, which cannot "
+            f"be batched or cached here: {error}",
+            param="model",
+        ) from error
     finally:
         model.set_attn_implementation(PAGED)
         for module in modules:

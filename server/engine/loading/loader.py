@@ -32,9 +32,9 @@ from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
 from .packed_linear import linear_weight_bytes, pack_linear
 from .placement import physical_cores, placement_summary
+from .positions import freeze_longrope, give_positions, refuse_dynamic_rope
 from .pretrained import load_weights, read_config
 from .residual_norms import measure_residual_norms, neutral_tokens
-from .rope import freeze_longrope, refuse_dynamic_rope
 
 _log = structlog.get_logger(__name__)
 
@@ -99,6 +99,7 @@ def _load(config: EngineConfig) -> LoadedModel:
     torch.set_num_threads(num_threads)
     model, tokenizer, texts = _read(config)
     refuse_dynamic_rope(model)
+    give_positions(model)
     layers = inspect_attention(model)
     specs = tuple(spec for _, spec in layers)
     if any(spec.device.type == "cpu" for spec in specs):

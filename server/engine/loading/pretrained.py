@@ -32,6 +32,7 @@ from server.engine.attention.paged_attention import paged_attention
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from steering.errors import UnsupportedArchitectureError
+from steering.layout import calls_attention_interface
 from steering.weights import CheckpointFiles
 from steering.weights.checkpoint_files import FLOAT_DTYPES
 
@@ -75,7 +76,8 @@ def read_config(path: Path) -> Any:
     AttentionMaskInterface.register(INSPECTED, MaskRule)
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if architecture is None or not architecture._supports_attention_backend:
+    family = config.get_text_config(decoder=True).model_type
+    if architecture is None or not calls_attention_interface(architecture, family):
         name = config.model_type if architecture is None else architecture.__name__
         raise UnsupportedArchitectureError(
             f"{name} is not a causal language model that calls attention through transformers' "

@@ -52,6 +52,7 @@ PROFILES = {
     "constant": [*LINEAR, *CONSTANT],
     "everywhere": [*LINEAR, *EMBEDDING],
     "late": [{**LINEAR[2], "scope": {"tokens": "generated"}}],
+    "turned": [{"operation": "rotate", "direction": "turn", "angle": 30.0, "layers": [2]}],
     "empty": [],
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from server.bake.options import BakeOptions
 from server.bake.run import bake
@@ -18,7 +18,9 @@ from steering.documents import Intervention
 from steering.layout import detect_layout
 from steering.model_spec import ModelSpec
 from steering.plan import Steer
-from tests.models import FAMILIES, save_tiny, tiny_model
+from steering.weights.errors import WeightEditError
+from tests.models import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
+from tests.models.families import family_model
 from tests.server.engine.reference import reference_logits
 
 from .conftest import DIRECTIONS, PROFILES
@@ -28,12 +30,11 @@ _TIED = ("gemma", "gemma2", "gemma3", "gpt2")
 IDS = list(b"The river rises in the hills to the north.")
 
 
-def _served(family: str, interventions: Sequence[dict[str, Any]]) -> Tensor:
+def _served(model: PreTrainedModel, interventions: Sequence[dict[str, Any]]) -> Tensor:
     """Logits of the model with the operations applied to its outputs in float64."""
-    model = tiny_model(family)
     layout = detect_layout(model)
     spec = ModelSpec(
-        name=family,
+        name="tiny",
         family=layout.family,
         fingerprint="",
         num_layers=layout.num_layers,
@@ -65,13 +66,37 @@ def test_baked_weights_give_the_logits_of_the_served_operations(
         profile = "linear"
     out = tmp_path / "out"
     report = bake(BakeOptions(save_tiny(family, tmp_path / "in"), out, profile=profile), store)
-    served, plain = _served(family, PROFILES[profile]), tiny_model(family)
+    served, plain = _served(tiny_model(family), PROFILES[profile]), tiny_model(family)
     with torch.inference_mode():
         before = plain(input_ids=torch.tensor([IDS])).logits[0]
     assert (served - before).abs().max() > 0.1
     torch.testing.assert_close(_baked(out), served, atol=1e-4, rtol=1e-5)
     assert report.total.retained == pytest.approx(1.0, abs=1e-4)
     assert len(report.points) == 2 * 4 + (profile == "everywhere")
+
+
+@pytest.mark.parametrize("name", ["granite", "cohere", "glm4", "opt", "starcoder2"])
+def test_so_do_families_that_differ_in_what_is_added(
+    name: str, store: Store, tmp_path: Path
+) -> None:
+    """Factors, post-norms and parallel branches come after the matrices that are edited."""
+    model = family_model(name, num_hidden_layers=4)
+    model.save_pretrained(tmp_path / "in")
+    tiny_tokenizer().save_pretrained(tmp_path / "in")
+    out = tmp_path / "out"
+    bake(BakeOptions(tmp_path / "in", out, profile="linear"), store)
+    served = _served(model, PROFILES["linear"])
+    torch.testing.assert_close(_baked(out), served, atol=1e-4, rtol=1e-5)
+
+
+def test_experts_with_a_bias_each_are_refused(store: Store, tmp_path: Path) -> None:
+    model = family_model(
+        "gpt_oss", num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2
+    )
+    model.save_pretrained(tmp_path / "in")
+    tiny_tokenizer().save_pretrained(tmp_path / "in")
+    with pytest.raises(WeightEditError, match="'mlp_out' of layer 2 have a bias each"):
+        bake(BakeOptions(tmp_path / "in", None, profile="turned"), store)
 
 
 @pytest.mark.parametrize("family", ["gemma", "gpt2"])
@@ -81,7 +106,7 @@ def test_a_tied_embedding_is_edited_apart_from_the_unembedding(
     out = tmp_path / "out"
     model = save_tiny(family, tmp_path / "in")
     bake(BakeOptions(model, out, profile="everywhere", untie=True), store)
-    served = _served(family, PROFILES["everywhere"])
+    served = _served(tiny_model(family), PROFILES["everywhere"])
     torch.testing.assert_close(_baked(out), served, atol=1e-4, rtol=1e-5)
 
 
@@ -96,5 +121,5 @@ def test_shards_are_edited_each_for_itself(family: str, store: Store, tmp_path: 
     bake(options, store)
     assert len(list(out.glob("*.safetensors"))) > 3
     assert not (out / "model.safetensors").exists()
-    served = _served(family, PROFILES["everywhere"])
+    served = _served(tiny_model(family), PROFILES["everywhere"])
     torch.testing.assert_close(_baked(out), served, atol=1e-4, rtol=1e-5)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from server.engine.assembly import assemble
 from server.engine.core import EngineCore
@@ -21,14 +22,32 @@ from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
-from tests.models import save_tiny
+from tests.models import save_tiny, tiny_tokenizer
 
-__all__ = ["EngineHarness", "RecordingSink", "Traffic", "bare_logits", "load_tiny"]
+__all__ = [
+    "EngineHarness",
+    "RecordingSink",
+    "Traffic",
+    "bare_logits",
+    "load_tiny",
+    "load_tiny_model",
+]
 
 
 def load_tiny(family: str, path: Path, **settings: Any) -> LoadedModel:
     """Load a tiny checkpoint of `family` through the real loader."""
     save_tiny(family, path)
+    return _load(path, **settings)
+
+
+def load_tiny_model(model: PreTrainedModel, path: Path, **settings: Any) -> LoadedModel:
+    """The same of any tiny model, which is written to `path` first."""
+    model.save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return _load(path, **settings)
+
+
+def _load(path: Path, **settings: Any) -> LoadedModel:
     defaults: dict[str, Any] = {
         "model": str(path),
         "device": "cpu",
@@ -158,9 +177,12 @@ class EngineHarness:
 
 
 def _remove_hooks(model: nn.Module) -> None:
+    """Of an engine before, that is; hooks that loading installs are part of the model."""
     for module in model.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            ours = [key for key, hook in hooks.items() if hook.__module__ == "steering.hooks"]
+            for key in ours:
+                del hooks[key]
 
 
 def bare_logits(model: nn.Module, token_ids: Sequence[int]) -> Tensor:

@@ -23,6 +23,7 @@ from steering.errors import InvalidFieldError, ShapeMismatchError, SiteUnavailab
 from steering.layout import AttentionReader, Layout, detect_layout
 from steering.sites import Site
 from tests.models import FAMILIES, tiny_model
+from tests.models.families import family_model
 
 POST_NORM = ("gemma2", "gemma3", "olmo2")
 LINEAR = [family for family in FAMILIES if family not in POST_NORM]
@@ -97,6 +98,16 @@ def test_shares_add_up_to_the_projection_of_attn_out(family: str) -> None:
     shares = attribute_heads(seen.heads, AttentionReader(layout).pull_back(unit), layout.num_heads)
     assert shares.shape == (layout.num_layers, layout.num_heads)
     expected = ((seen.attn_out - biases(layout)[:, None]) @ unit).mean(axis=1)
+    np.testing.assert_allclose(shares.sum(axis=1), expected, atol=1e-5)
+
+
+def test_shares_are_of_what_is_added_where_a_family_scales_it() -> None:
+    layout = detect_layout(model := family_model("granite"))
+    seen, weight = observe(model, layout), np.random.standard_normal(layout.hidden_size)
+    shares = attribute_heads(
+        seen.heads, AttentionReader(layout).pull_back(weight), layout.num_heads
+    )
+    expected = 0.22 * (seen.attn_out @ weight).mean(axis=1)
     np.testing.assert_allclose(shares.sum(axis=1), expected, atol=1e-5)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
-    CohereConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     GPT2Config,
@@ -24,6 +24,7 @@ from steering.layout.conventions import CONVENTIONS, FAMILY_CONVENTIONS
 from steering.layout.detection import _build, _Mismatch
 from steering.sites import Site, SitePoint
 from tests.models import FAMILIES, MOE_FAMILIES, VOCAB_SIZE, tiny_config, tiny_model
+from tests.models.families import family_model
 
 PARALLEL = {Site.RESID_MID}
 WITHOUT_PRE_NORMS = {Site.NORM1, Site.NORM2}
@@ -155,10 +156,57 @@ def test_falcon_is_refused_for_its_attention() -> None:
         detect_layout(tiny_model("falcon"))
 
 
-def test_a_parallel_family_with_one_norm_is_refused_naming_it() -> None:
-    model = AutoModelForCausalLM.from_config(CohereConfig(**SMALL))
-    with pytest.raises(UnsupportedArchitectureError, match="no post_attention_layernorm"):
+@pytest.mark.parametrize("name", ["cohere", "phi", "stablelm_parallel"])
+def test_attention_and_mlp_behind_one_norm(name: str) -> None:
+    layout = detect_layout(family_model(name))
+    assert layout.has_parallel_residual
+    assert dict(layout.unavailable_sites) == {
+        Site.NORM2: "the MLP reads 'norm1', as attention does",
+        Site.RESID_MID: "attention and MLP run in parallel and are added at once",
+    }
+    assert layout.notes[Site.NORM1] == "read by attention and by the MLP"
+
+
+@pytest.mark.parametrize(
+    ("name", "residual", "embedding"),
+    [("granite", 0.22, 12.0), ("hyperclovax", 0.22, 12.0), ("minicpm3", 0.1768, 1.0)],
+)
+def test_factors_are_read_off_the_model(name: str, residual: float, embedding: float) -> None:
+    layout = detect_layout(family_model(name))
+    found = [layer.residual_multiplier for layer in layout.layers]
+    assert found == pytest.approx([residual] * 2, abs=1e-4)
+    assert layout.embedding_multiplier == embedding
+    assert f"the factor {found[0]:g}" in layout.notes[Site.ATTN_OUT]
+    assert (Site.EMBED in layout.notes) == (embedding != 1.0)
+
+
+def test_experts_with_a_bias_each_have_no_mean_bias() -> None:
+    layout = detect_layout(family_model("gpt_oss"))
+    means = layout.write_bias_means
+    assert {means[SitePoint(layer, Site.MLP_OUT)] for layer in range(2)} == {None}
+    expected = layout.layers[1].attn.o_proj.bias.mean().item()
+    assert means[SitePoint(1, Site.ATTN_OUT)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "llama4"])
+def test_transposed_experts_are_read_as_they_compute(name: str) -> None:
+    layout = detect_layout(family_model(name))
+    stacks = [matrix for matrix in layout.write_matrices if matrix.weight.ndim == 3]
+    assert stacks
+    for matrix in stacks:
+        stored = getattr(matrix.module, matrix.parameter)
+        assert matrix.weight.shape == (4, 32, 48) == stored.mT.shape
+
+
+def test_what_is_closest_is_named_of_a_family_that_does_not_fit() -> None:
+    model = AutoModelForCausalLM.from_config(
+        CONFIG_MAPPING["granitemoeshared"](**SMALL, shared_intermediate_size=48)
+    )
+    with pytest.raises(UnsupportedArchitectureError) as caught:
         detect_layout(model)
+    assert str(caught.value).endswith(
+        "has no layout that fits; closest as GraniteMoe: layer 0 also has shared_mlp"
+    )
 
 
 def test_cross_attention_is_refused() -> None:

@@ -173,6 +173,15 @@ def test_rank_one_equals_the_published_weight_edit() -> None:
     torch.testing.assert_close(got, x @ edited.T + bias, rtol=1e-4, atol=1e-4)
 
 
+def test_rank_one_is_refused_where_each_expert_has_a_bias() -> None:
+    direction = make_direction(DirectionKind.VECTOR, Site.MLP_OUT, (1,), SPEC, 1)
+    spec = dataclasses.replace(
+        SPEC, write_bias_means={SitePoint(layer, Site.MLP_OUT): None for layer in range(9)}
+    )
+    with pytest.raises(SiteUnavailableError, match="experts of this model have a bias each"):
+        compile_plan([use(direction, "rank_one")], [], spec)
+
+
 def test_rank_one_is_refused_where_no_matrix_writes() -> None:
     with pytest.raises(SiteUnavailableError, match="'attn_out', 'mlp_out' or 'embed'"):
         compile_plan([use(vector(), "rank_one")], [], SPEC)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GraniteConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from steering import hooks
 from steering.errors import SelfCheckError
@@ -16,6 +16,7 @@ from steering.layout import LayerModules, Layout, detect_layout
 from steering.self_check import self_check
 from steering.sites import Site, SitePoint
 from tests.models import FAMILIES, VOCAB_SIZE, tiny_model
+from tests.models.families import family_model
 
 IDS = torch.tensor([[72, 101, 108, 108, 111]])
 
@@ -185,20 +186,52 @@ def test_the_message_says_where_and_how_far_off() -> None:
         check(model, layout)
 
 
-def test_a_scaled_residual_is_refused() -> None:
-    """Granite's names are Llama's, its residual is not: only the self-check can tell."""
-    config = GraniteConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        residual_multiplier=0.22,
-    )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(SelfCheckError, match="must move the 'resid_mid'"):
-        check(model, detect_layout(model))
+def forget_factors(layout: Layout) -> Layout:
+    return with_layers(layout, lambda _layer: {"residual_multiplier": 1.0})
+
+
+def forget_the_embedding_factor(layout: Layout) -> Layout:
+    return dataclasses.replace(layout, embedding_multiplier=1.0)
+
+
+def take_the_first_map_for_the_mlp(layout: Layout) -> Layout:
+    return with_layers(layout, lambda layer: {"mlp": layer.mlp_first})
+
+
+def take_the_last_map_for_the_first(layout: Layout) -> Layout:
+    return with_layers(layout, lambda layer: {"mlp_first": layer.mlp})
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("granite", forget_factors, "must move the 'resid_mid'"),
+        ("granite", forget_the_embedding_factor, "at 'embed' of layer 0"),
+        ("glm4", forget_post_norms, "must move the 'resid_mid'"),
+        ("minicpm3", forget_factors, "must move the 'resid_mid'"),
+        ("cohere", flip_parallel, "self-check"),
+        ("opt", take_the_first_map_for_the_mlp, "is 48 wide"),
+        ("opt", take_the_last_map_for_the_first, "is 48 wide; expected 32"),
+        ("llama4", shift_mlps, "self-check"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_family_does_differently_is_checked(
+    name: str, damage: Callable[[Layout], Layout], message: str, dtype: torch.dtype
+) -> None:
+    model = family_model(name, dtype=dtype)
+    check(model, detect_layout(model))
+    with pytest.raises(SelfCheckError, match=message):
+        check(model, damage(detect_layout(model)))
+
+
+def test_a_norm_that_the_mlp_does_not_read_is_caught() -> None:
+    """Cohere's MLP reads `norm1`; a map of one norm for both does not fit GPT-NeoX's two."""
+    model = tiny_model("gpt_neox")
+    layout = with_layers(detect_layout(model), lambda _layer: {"norm2": None})
+    layout = dataclasses.replace(layout, unavailable_sites={Site.NORM2: "", Site.RESID_MID: ""})
+    with pytest.raises(SelfCheckError, match="'norm1' of layer 0 must move the input of the MLP"):
+        check(model, layout)
 
 
 def test_what_lingers_after_the_probes_is_caught() -> None:

@@ -1,8 +1,9 @@
-"""Rotary embeddings that look at the longest position in the pack, made to stop looking.
+"""What a model makes of positions, where the pack of a step would mislead it.
 
 A pack holds many requests, so what depends on its longest position lets one request change the
-numbers of another. `dynamic` frequencies change with every length and are refused; `longrope` has
-two sets, and the context length of the server decides between them once.
+numbers of another. `dynamic` rotary frequencies change with every length and are refused;
+`longrope` has two sets, and the context length of the server decides between them once. Llama 4
+counts the rows of a forward where it means positions, and is given these.
 """
 
 from __future__ import annotations
@@ -50,6 +51,50 @@ def freeze_longrope(model: nn.Module, max_model_len: int) -> str | None:
             if rope_type == _LONGROPE:
                 chosen = _freeze(module, layer_type, max_model_len)
     return chosen
+
+
+def give_positions(model: nn.Module) -> int:
+    """Let Llama 4's attention temperature follow the positions given, not the rows of a forward.
+
+    Layers without rotary embedding multiply their queries by 1 + scale log1p(floor((p + 1) / f))
+    at position p, which transformers counts from the start of the forward. Mutates the model:
+    that is switched off, and hooks on the layer and its `q_proj` do the same with positions.
+
+    Returns:
+        The number of layers changed.
+    """
+    tuned = [
+        block
+        for block in model.modules()
+        if getattr(getattr(block, "self_attn", None), "attn_temperature_tuning", False)
+    ]
+    changed = 0
+    for block in tuned:
+        attn: Any = block.self_attn
+        if attn.use_rope:
+            continue
+        temperature = _Temperature(float(attn.floor_scale), float(attn.attn_scale))
+        block.register_forward_pre_hook(temperature.follow, with_kwargs=True)
+        attn.q_proj.register_forward_hook(temperature.apply)
+        attn.attn_temperature_tuning = False
+        changed += 1
+    return changed
+
+
+class _Temperature:
+    """The factor on one layer's queries at the positions of the current forward."""
+
+    def __init__(self, floor_scale: float, scale: float) -> None:
+        self._floor_scale = floor_scale
+        self._scale = scale
+        self._factor = torch.ones(1)
+
+    def follow(self, _block: nn.Module, _args: Any, kwargs: Any) -> None:
+        whole = torch.floor((kwargs["position_ids"].float() + 1.0) / self._floor_scale)
+        self._factor = (torch.log1p(whole) * self._scale + 1.0)[..., None]  # [1, T, 1]
+
+    def apply(self, _projection: nn.Module, _args: Any, queries: torch.Tensor) -> torch.Tensor:
+        return (queries * self._factor.to(queries.device)).to(queries.dtype)
 
 
 def _rope_types(module: nn.Module) -> dict[str | None, str]:

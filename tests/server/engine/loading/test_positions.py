@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from server.engine.loading.rope import freeze_longrope, refuse_dynamic_rope
+from server.engine.loading.positions import freeze_longrope, refuse_dynamic_rope
 from steering.errors import UnsupportedArchitectureError
 from tests.models.tiny import tiny_model
 
