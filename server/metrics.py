@@ -54,6 +54,8 @@ _COUNTERS: Final = {
     "num_preemptions": "Requests preempted.",
     "prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
     "prefix_cache_hits": "Prompt tokens found in the prefix cache.",
+    "num_drafted_tokens": "Tokens guessed from a request's own text and run.",
+    "num_accepted_tokens": "Guessed tokens that were the right ones.",
 }
 
 

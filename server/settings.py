@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         default=0, ge=0, description="Memory of the KV cache; 0: a free share."
     )
     prefix_cache: bool = Field(default=True, description="Share keys and values of equal prefixes.")
+    prompt_lookup_tokens: int = Field(
+        default=8,
+        ge=0,
+        le=64,
+        description="Tokens guessed from a request's own text and verified in one step; 0: none.",
+    )
     stream_queue_size: int = Field(
         default=1024,
         ge=1,
@@ -197,6 +203,7 @@ class Settings(BaseSettings):
             block_size=self.block_size,
             kv_cache_bytes=self.kv_cache_bytes,
             enable_prefix_cache=self.prefix_cache,
+            prompt_lookup_tokens=self.prompt_lookup_tokens,
             stream_queue_size=self.stream_queue_size,
             step_timeout_seconds=self.step_timeout_seconds,
             seed=self.seed,

@@ -42,7 +42,9 @@ _TREES = (
     *(RequestError, AuthError, InvalidSteeringError, SteeringError, EngineError, StoreError),
     PoolFullError,
 )
-_IDLE = EngineStats(0, 0, 0.0, 0, 0, 0, 0, StepSeconds(), 0.0, is_healthy=True, is_draining=False)
+_IDLE = EngineStats(
+    0, 0, 0.0, 0, 0, 0, 0, 0, 0, StepSeconds(), 0.0, is_healthy=True, is_draining=False
+)
 
 Row = Sequence[str]
 

@@ -4,6 +4,7 @@ http         OpenAI servers over HTTP, in turn on one core
 profiles     what profiles cost
 throughput   the engine alone
 long_prompt  a long prompt beside short chats
+drafts       drafts from a request's own text
 attention    ways to attend on the CPU
 linear       plain against packed weights
 kernel       dense against gathered rows of the steering kernel
@@ -16,7 +17,16 @@ import sys
 
 from server.logs import configure_logs
 
-_NAMES = ("attention", "http", "kernel", "linear", "long_prompt", "profiles", "throughput")
+_NAMES = (
+    "attention",
+    "drafts",
+    "http",
+    "kernel",
+    "linear",
+    "long_prompt",
+    "profiles",
+    "throughput",
+)
 _GUIDE = (
     ["profiles"],
     ["profiles", "--num-requests", "256", "--profiles", "1", "8", "32", "256"],

@@ -13,7 +13,7 @@ from .core import EngineCore
 from .kv_cache import KVCacheManager
 from .model_runner import ModelRunner
 from .sampler import Sampler
-from .scheduler import RuntimeSlots, Scheduler, SchedulerLimits, SpeedMeter
+from .scheduler import PromptLookup, RuntimeSlots, Scheduler, SchedulerLimits, SpeedMeter
 from .step_log import StepLog
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def assemble(loaded: LoadedModel) -> EngineCore:
         max_queued_requests=config.max_queued_requests,
         max_queued_tokens=config.max_queued_tokens,
     )
+    lookup = PromptLookup(config.prompt_lookup_tokens) if config.prompt_lookup_tokens else None
     return EngineCore(
-        Scheduler(limits, kv_cache, RuntimeSlots(runtime)),
+        Scheduler(limits, kv_cache, RuntimeSlots(runtime), lookup),
         ModelRunner(loaded.model, loaded.attention, runtime, loaded.device),
         Sampler(loaded.tokenizer.end_token_ids, steps.beat),
         loaded.tokenizer,

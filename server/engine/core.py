@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, islice, zip_longest
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -22,7 +22,7 @@ from .outputs import EngineStats, RequestOutput
 from .progress import RequestProgress
 from .reading import score_rows
 from .request import Request, RequestStatus
-from .sampler import prompt_logprobs
+from .sampler import SampledRow, prompt_logprobs
 from .scheduler import check_request
 from .step_log import StepLog
 
@@ -158,7 +158,8 @@ class EngineCore:
             self._steps.beat()
             result = self._runner.run(output)
             self._steps.beat()
-            sampled = self._sampler.sample(result.logits, [p.request for p in result.sampled])
+            rows = [SampledRow(p.request, i) for p in result.sampled for i in range(p.num_sampled)]
+            sampled = self._sampler.sample(result.logits, rows)
         except Exception:
             _log.exception("step_failed")
             self._fail_step(output)
@@ -179,6 +180,8 @@ class EngineCore:
             num_preemptions=scheduler.num_preemptions,
             prefix_cache_queries=cache.num_queries,
             prefix_cache_hits=cache.num_hits,
+            num_drafted_tokens=scheduler.num_drafted_tokens,
+            num_accepted_tokens=scheduler.num_accepted_tokens,
             num_live_edits=self._runtime.num_live_edits,
             step_seconds=self._steps.step_seconds,
             seconds_since_progress=self.seconds_since_progress,
@@ -211,31 +214,32 @@ class EngineCore:
     def _record(
         self, output: SchedulerOutput, result: RunResult, sampled: Sequence[SampledToken]
     ) -> None:
-        offset = 0
-        for part in output.scheduled:
-            self._bounded(part.request, partial(self._note_steered, part, result.outcome, offset))
-            offset += part.num_tokens
         for found in result.prompt_logits:
             self._bounded(found.part.request, partial(self._note_prompt_logits, found))
-        self._note_readouts(result.readouts)
-        tokens = {
-            part.request.request_id: token
-            for part, token in zip(result.sampled, sampled, strict=True)
-        }
+        self._note_gates(result.readouts)
+        tokens = iter(sampled)
+        offset = 0
         for part in output.scheduled:
-            token = tokens.get(part.request.request_id)
-            self._bounded(part.request, partial(self._record_part, part, token))
+            own = list(islice(tokens, part.num_sampled))
+            self._bounded(part.request, partial(self._record_part, part, own))
+            # How many of its tokens count is known now: drafts may have been refused.
+            self._bounded(part.request, partial(self._note_steered, part, result.outcome, offset))
+            offset += part.num_tokens
+        self._note_readouts(result.readouts)
 
     def _note_readouts(self, readouts: Readouts) -> None:
         """Record what was read, but for requests that failed earlier in this step."""
         for read, scores in readouts.scores():
             if read.request_id in self._live:
                 progress, _ = self._live[read.request_id]
-                progress.note_monitor(read.monitor, read.position, scores)
+                known = progress.request.num_computed_tokens - read.position
+                progress.note_monitor(read.monitor, read.position, scores[:known])
         for capture, rows in readouts.rows():
             if capture.request_id in self._live:
                 progress, _ = self._live[capture.request_id]
                 progress.note_captured(capture.point, capture.position, rows)
+
+    def _note_gates(self, readouts: Readouts) -> None:
         for gate, total in readouts.sums():
             if gate.request_id in self._live:
                 latch = self._live[gate.request_id][0].request.latch
@@ -246,7 +250,8 @@ class EngineCore:
         progress, _ = self._live[part.request.request_id]
         if part.start == part.request.num_cached_tokens:
             progress.note_cached_prefix()
-        stop, plan = offset + part.num_tokens, part.request.spec.plan
+        stop = offset + part.request.num_computed_tokens - part.start
+        plan = part.request.spec.plan
         progress.note_steered(part.start, outcome.steered[offset:stop])
         if plan is not None and plan.has_token_gates:
             progress.note_opened(part.start, outcome.opened(plan, offset, stop))
@@ -269,21 +274,28 @@ class EngineCore:
                 return
         self._fail(request, _non_finite(request), discard=True)
 
-    def _record_part(self, part: ScheduledRequest, token: SampledToken | None) -> None:
+    def _record_part(self, part: ScheduledRequest, tokens: Sequence[SampledToken]) -> None:
+        """Take over sampled tokens up to the first that is not what was drafted in its place."""
         request = part.request
-        is_finite = token is None or token.is_finite
+        progress, _ = self._live[request.request_id]
+        is_finite, num_kept = True, 0
         if part.latches:
             assert request.latch is not None, "a part decides gates there are none of"
             is_finite = request.latch.decide()
+        for token, drafted in zip_longest(tokens, part.drafts):
+            is_finite = token.is_finite
+            if not is_finite:
+                break
+            logprobs = None if token.logprobs is None else self._with_text(token.logprobs)
+            progress.note_token(token.token_id, logprobs)
+            num_kept += 1
+            if token.token_id != drafted or progress.finish_reason is not None:
+                break
         if not is_finite:
             self._fail(request, _non_finite(request), discard=True)
             return
-        self._scheduler.update(part)
-        progress, _ = self._live[request.request_id]
-        if token is not None:
-            logprobs = None if token.logprobs is None else self._with_text(token.logprobs)
-            progress.note_token(token.token_id, logprobs)
-        elif part.is_last_chunk:
+        self._scheduler.update(part, num_kept)
+        if part.is_last_chunk and not tokens:
             progress.note_scored()
 
     def _with_text(self, entry: PositionLogprobs) -> TokenLogprobs:

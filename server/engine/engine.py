@@ -43,6 +43,8 @@ class EngineConfig:
         block_size: Tokens in one cache block.
         kv_cache_bytes: Memory for keys and values; 0 means a share of what is free.
         enable_prefix_cache: Reuse keys and values of equal prefixes under equal steering.
+        prompt_lookup_tokens: Most tokens that a decoding request runs ahead on a guess from its own
+            text, verified in the same step; 0 guesses none.
         stream_queue_size: Outputs a slow reader may be behind before its request is failed.
         step_timeout_seconds: Longest time without progress, within a step or between steps, before
             the engine counts as hung; that a step is long means nothing.
@@ -67,6 +69,7 @@ class EngineConfig:
     block_size: int = 16
     kv_cache_bytes: int = 0
     enable_prefix_cache: bool = True
+    prompt_lookup_tokens: int = 0
     stream_queue_size: int = 1024
     step_timeout_seconds: float = 30.0
     seed: int | None = None

@@ -42,8 +42,8 @@ class RunResult:
     """The results of one forward pass; tensors stay on the device.
 
     Attributes:
-        sampled: Parts whose next token is to be sampled, in the order of `logits`.
-        logits: [S, V] in the model's dtype.
+        sampled: Parts whose next tokens are to be sampled, in the order of `logits`.
+        logits: [S, V] in the model's dtype; `num_sampled` rows of each of these parts.
         prompt_logits: Those wanted for scores and prompt log-probabilities.
         outcome: The effect of steering on each token of the pack.
         readouts: Monitors' scores, captured activations and what gates read.
@@ -80,10 +80,15 @@ class ModelRunner:
         # pass through it.
         wanted = _WantedLogits(parts)
         readouts = _readouts(parts)
-        token_ids = [t for part in parts for t in part.request.token_ids(part.start, part.stop)]
+        token_ids = [token for part in parts for token in part.token_ids]
         positions = np.concatenate([np.arange(part.start, part.stop) for part in parts])
         self._attention.begin_step(
-            [ScheduledSequence(p.request.block_table, p.start, p.num_tokens) for p in parts]
+            [
+                ScheduledSequence(
+                    p.request.block_table, p.start, p.num_tokens, p.request.num_stored_tokens
+                )
+                for p in parts
+            ]
         )
         outcome = self._runtime.begin_step(
             [StepRow(p.request.spec.plan, p.start, p.stop, p.request.positions) for p in parts],
@@ -135,8 +140,9 @@ class _WantedLogits:
                 row = offset + first - part.start
                 prompt_rows.extend(range(row, row + count))
                 self._prompts.append((part, first, count))
-            if part.is_last_chunk and part.request.max_tokens > 0:
-                sampled_rows.append(offset + part.num_tokens - 1)
+            if part.num_sampled:
+                stop = offset + part.num_tokens
+                sampled_rows.extend(range(stop - part.num_sampled, stop))
                 sampled.append(part)
             offset += part.num_tokens
         self.rows = prompt_rows + sampled_rows

@@ -216,6 +216,8 @@ class EngineStats:
         num_preemptions: Number of preemptions since start.
         prefix_cache_queries: Prompt tokens looked up since start.
         prefix_cache_hits: Prompt tokens found since start.
+        num_drafted_tokens: Tokens run as guesses since start (`EngineConfig.prompt_lookup_tokens`).
+        num_accepted_tokens: Tokens of these that the sampler chose as well.
         num_live_edits: Number of columns of the steering tables in use.
         step_seconds: Durations of the steps completed since start.
         seconds_since_progress: Time since the engine last got anywhere, be it within a step, while
@@ -230,6 +232,8 @@ class EngineStats:
     num_preemptions: int
     prefix_cache_queries: int
     prefix_cache_hits: int
+    num_drafted_tokens: int
+    num_accepted_tokens: int
     num_live_edits: int
     step_seconds: StepSeconds
     seconds_since_progress: float

@@ -189,6 +189,7 @@ class Request:
         max_tokens: Resolved against the context length.
         output_token_ids: Generated so far; survives preemption.
         num_computed_tokens: Positions whose keys and values are in the cache.
+        num_stored_tokens: Positions whose slots were written, refused drafts included.
         num_cached_tokens: Prompt tokens taken from the prefix cache at first admission.
         block_table: Cache blocks by position // block_size.
         regions: Region bits per known token, extended as tokens are sampled; None if unused.
@@ -203,6 +204,7 @@ class Request:
     status: RequestStatus = RequestStatus.WAITING
     output_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
+    num_stored_tokens: int = 0
     num_cached_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     regions: bytearray | None = None

@@ -18,11 +18,13 @@ class ScheduledSequence(NamedTuple):
         block_table: Cache blocks by position // block_size; at least up to the last token here.
         start: Absolute position of the first token that runs; all before it are in the cache.
         num_tokens: Tokens that run, at least one.
+        num_stored: Positions written in earlier steps, those to be forgotten included.
     """
 
     block_table: Sequence[int]
     start: int
     num_tokens: int
+    num_stored: int = 0
 
     @property
     def stop(self) -> int:
@@ -53,7 +55,7 @@ def runs_of(slots: NDArray[np.int64]) -> list[SlotRun]:
 def slots_to_write(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int64]:
     """Cache slot (block * block_size + offset) of every packed token, [T]."""
     parts: list[int] = []
-    for table, start, num_tokens in sequences:
+    for table, start, num_tokens, _ in sequences:
         position = start
         while position < start + num_tokens:
             block, offset = divmod(position, block_size)
@@ -68,14 +70,20 @@ def slots_to_clear(sequences: Sequence[ScheduledSequence], block_size: int) -> N
     """Slots behind the last token of every block that a sequence enters in this step.
 
     Such a block is fresh and its tail holds what another request left there. Attention reads
-    whole blocks and hides the tail, but hidden is not harmless: 0 * NaN is NaN.
+    whole blocks and hides the tail, but hidden is not harmless: 0 * NaN is NaN. The same goes for
+    what the sequence itself has written behind its last token and does not count any more.
     """
     parts: list[int] = []
     for sequence in sequences:
         block, offset = divmod(sequence.stop, block_size)
-        if offset and sequence.start <= block * block_size:
-            slot = sequence.block_table[block] * block_size
+        if not offset:
+            continue
+        slot = sequence.block_table[block] * block_size
+        if sequence.start <= block * block_size:
             parts.extend(range(slot + offset, slot + block_size))
+        elif sequence.num_stored > sequence.stop:
+            stop = min(sequence.num_stored - block * block_size, block_size)
+            parts.extend(range(slot + offset, slot + stop))
     return np.array(parts, dtype=np.int64)
 
 

@@ -123,7 +123,7 @@ class KVCacheManager:
         """Take back a request's blocks; none held is no error.
 
         Args:
-            request: Its `block_table` and `num_computed_tokens` are reset.
+            request: Its `block_table` and counts of tokens in it are reset.
             discard: Let nobody find its blocks again: its logits were not finite.
         """
         sequence = self._sequences.pop(request.request_id, None)
@@ -132,7 +132,7 @@ class KVCacheManager:
         self.pool.unreserve(*sequence.reserved)
         self.pool.release(request.block_table, discard=discard)
         request.block_table = []
-        request.num_computed_tokens = 0
+        request.num_computed_tokens = request.num_stored_tokens = 0
 
     def clear(self) -> None:
         """Forget every cached prefix, for a cache whose tensors were rebuilt or reset."""

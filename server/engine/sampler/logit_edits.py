@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from server.engine.request import Request, TokenCounts
-from server.engine.sampling import SamplingParams
+
+from .sampled_row import SampledRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,26 +42,24 @@ class LogitEdits:
     biases: Tensor
 
     @staticmethod
-    def are_needed(request: Request) -> bool:
-        """Whether the request's next logits are to be changed."""
-        params = request.spec.sampling
+    def are_needed(row: SampledRow) -> bool:
+        """Whether the row's logits are to be changed."""
+        params = row.request.spec.sampling
         return (
-            _has_penalties(params)
-            or bool(params.logit_bias)
-            or len(request.output_token_ids) < params.min_tokens
+            params.has_penalties or bool(params.logit_bias) or row.output_index < params.min_tokens
         )
 
     @classmethod
     def for_rows(
-        cls, requests: Sequence[Request], end_token_ids: frozenset[int], device: torch.device
+        cls, rows: Sequence[SampledRow], end_token_ids: frozenset[int], device: torch.device
     ) -> Self:
-        """The changes for logits of which row i belongs to `requests[i]`."""
-        columns = [_penalties(row, request) for row, request in enumerate(requests)]
+        """The changes for logits whose row i is `rows[i]`."""
+        columns = [_penalties(index, row.request) for index, row in enumerate(rows)]
         penalties = np.concatenate([np.zeros((4, 0)), *columns], axis=1)
         biases = {
-            (row, token): bias
-            for row, request in enumerate(requests)
-            for token, bias in _biases(request, end_token_ids).items()
+            (index, token): bias
+            for index, row in enumerate(rows)
+            for token, bias in _biases(row, end_token_ids).items()
         }
         biased = np.array(list(biases), dtype=np.int64).reshape(-1, 2).T
         return cls(
@@ -83,18 +82,10 @@ class LogitEdits:
             logits[rows, tokens] += self.biases
 
 
-def _has_penalties(params: SamplingParams) -> bool:
-    return (
-        params.presence_penalty != 0.0
-        or params.frequency_penalty != 0.0
-        or params.repetition_penalty != 1.0
-    )
-
-
 def _penalties(row: int, request: Request) -> NDArray[np.float64]:
     """[4, N]: row, token id, factor and subtrahend."""
     params = request.spec.sampling
-    if not _has_penalties(params):
+    if not params.has_penalties:
         return np.zeros((4, 0))
     if request.token_counts is None:
         is_of_prompt = params.repetition_penalty != 1.0  # alone counts the prompt's tokens too
@@ -106,9 +97,9 @@ def _penalties(row: int, request: Request) -> NDArray[np.float64]:
     return np.stack([np.full(len(tokens), row), tokens, factors, subtrahends])
 
 
-def _biases(request: Request, end_token_ids: frozenset[int]) -> dict[int, float]:
-    params = request.spec.sampling
+def _biases(row: SampledRow, end_token_ids: frozenset[int]) -> dict[int, float]:
+    params = row.request.spec.sampling
     biases = dict(params.logit_bias)
-    if len(request.output_token_ids) < params.min_tokens:
+    if row.output_index < params.min_tokens:
         biases |= dict.fromkeys([*end_token_ids, *params.stop_token_ids], float("-inf"))
     return biases

@@ -9,10 +9,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from server.engine.request import Request
-
 from .drawing import argmax, draw, draw_filtered
 from .logprobs import PositionLogprobs, pack_logprobs, unpack_logprobs
+from .sampled_row import SampledRow
 from .sampling_batch import SamplingBatch
 
 _CPU_ROWS: Final = 16  # at a time: their intermediate results stay in the processor's cache
@@ -47,31 +46,29 @@ class Sampler:
         self.end_token_ids = end_token_ids
         self._beat = beat
 
-    def sample(self, logits: Tensor, requests: Sequence[Request]) -> list[SampledToken]:
-        """Choose the next token of each request.
+    def sample(self, logits: Tensor, rows: Sequence[SampledRow]) -> list[SampledToken]:
+        """Choose a token from each row.
 
         Greedy rows take the likeliest token, of equals the one with the lowest id. The others
         apply temperature, then min_p, top_k and top_p, each to what the one before leaves.
 
         Args:
             logits: [S, V] raw, of any float dtype; not changed.
-            requests: S requests, in the order of the rows.
+            rows: S rows, in this order.
 
         Returns:
             S outcomes. On an accelerator, one host synchronisation.
         """
-        size = _CPU_ROWS if logits.device.type == "cpu" else max(len(requests), 1)
+        size = _CPU_ROWS if logits.device.type == "cpu" else max(len(rows), 1)
         outcomes: list[SampledToken] = []
-        for start in range(0, len(requests), size):
-            rows = slice(start, start + size)
-            outcomes += self._sample_rows(logits[rows], requests[rows])
+        for start in range(0, len(rows), size):
+            group = slice(start, start + size)
+            outcomes += self._sample_rows(logits[group], rows[group])
             self._beat()
         return outcomes
 
-    def _sample_rows(self, logits: Tensor, requests: Sequence[Request]) -> list[SampledToken]:
-        batch = SamplingBatch.from_requests(
-            requests, logits.shape[-1], self.end_token_ids, logits.device
-        )
+    def _sample_rows(self, logits: Tensor, rows: Sequence[SampledRow]) -> list[SampledToken]:
+        batch = SamplingBatch.from_rows(rows, logits.shape[-1], self.end_token_ids, logits.device)
         token_ids, maxima = argmax(logits)  # [S], [S]
         is_finite = maxima.isfinite()
         if batch.edits is not None or batch.random_rows:

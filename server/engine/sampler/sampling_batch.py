@@ -10,9 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from server.engine.request import Request
-
 from .logit_edits import LogitEdits
+from .sampled_row import SampledRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,25 +69,26 @@ class SamplingBatch:
         return _places_of(self.edited_rows, self.random_rows)
 
     @classmethod
-    def from_requests(
+    def from_rows(
         cls,
-        requests: Sequence[Request],
+        rows: Sequence[SampledRow],
         vocab_size: int,
         end_token_ids: frozenset[int],
         device: torch.device,
     ) -> Self:
-        """Gather the parameters of `requests`, whose logits are the rows in this order."""
-        edited_rows = tuple(i for i, r in enumerate(requests) if LogitEdits.are_needed(r))
-        edited = [requests[row] for row in edited_rows]
-        random_rows = tuple(i for i, r in enumerate(requests) if not r.spec.sampling.is_greedy)
-        random = [requests[row] for row in random_rows]
-        params = [request.spec.sampling for request in random]
+        """Gather the parameters of the rows of logits, in this order."""
+        sampling = [row.request.spec.sampling for row in rows]
+        edited_rows = tuple(i for i, row in enumerate(rows) if LogitEdits.are_needed(row))
+        edited = [rows[i] for i in edited_rows]
+        random_rows = tuple(i for i, params in enumerate(sampling) if not params.is_greedy)
+        random = [rows[i] for i in random_rows]
+        params = [sampling[i] for i in random_rows]
         top_ks = [p.top_k if 0 < p.top_k < vocab_size else vocab_size for p in params]
         filtered = tuple(i for i, p in enumerate(params) if top_ks[i] < vocab_size or p.top_p < 1.0)
         columns = [[p.temperature, p.top_p, p.min_p] for p in params]
         floats = torch.tensor(columns, dtype=torch.float32).reshape(-1, 3).to(device)
         return cls(
-            num_rows=len(requests),
+            num_rows=len(rows),
             edited_rows=edited_rows,
             edits=LogitEdits.for_rows(edited, end_token_ids, device) if edited else None,
             random_rows=random_rows,
@@ -100,7 +100,7 @@ class SamplingBatch:
             max_top_k=max((top_ks[i] for i in filtered), default=vocab_size),
             filtered=filtered,
             has_min_p=any(p.min_p > 0.0 for p in params),
-            num_logprobs=tuple(request.spec.sampling.logprobs for request in requests),
+            num_logprobs=tuple(params.logprobs for params in sampling),
         )
 
 
@@ -120,5 +120,6 @@ def _places_of(rows: Sequence[int], others: Sequence[int]) -> list[int]:
     return [index for index, row in enumerate(rows) if row in known]
 
 
-def _uniform(request: Request) -> float:
-    return uniform(request.seed, request.spec.choice_index, len(request.output_token_ids))
+def _uniform(row: SampledRow) -> float:
+    request = row.request
+    return uniform(request.seed, request.spec.choice_index, row.output_index)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .admission import SchedulerLimits, check_request
 from .pace import Pace, SpeedMeter, Work
+from .prompt_lookup import PromptLookup
 from .scheduler import Scheduler
 from .scheduler_output import ScheduledRequest, SchedulerOutput
 from .steering_slots import RuntimeSlots
 
 __all__ = [
     "Pace",
+    "PromptLookup",
     "RuntimeSlots",
     "ScheduledRequest",
     "Scheduler",

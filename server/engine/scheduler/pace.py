@@ -23,7 +23,7 @@ class Work:
     """The amount of work in one step, or in one request's part of it.
 
     Attributes:
-        parts: Number of requests that take part.
+        parts: Number of requests that take part, and of tokens that are drafted for them.
         tokens: Number of tokens that pass through the layers.
         pairs: Number of pairs of a token and one that it attends to, itself included.
         logits: Number of rows of logits over the vocabulary that are returned of prompts.

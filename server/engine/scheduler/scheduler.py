@@ -12,6 +12,7 @@ from server.engine.request import Priority, Request, RequestStatus
 
 from .admission import SchedulerLimits, check_length
 from .pace import Pace
+from .prompt_lookup import PromptLookup
 from .scheduler_output import ScheduledRequest, SchedulerOutput, StepBuilder
 from .steering_slots import SteeringSlots
 from .waiting_queue import WaitingQueue
@@ -21,6 +22,9 @@ _BESIDE: Final = 8
 
 _ALONE: Final = 2.0
 """Chunks may take this many times as long where nobody waits for the step they are in."""
+
+_MAX_DRAFTING_ROWS: Final = 16
+"""Decodes of a step, drafts included, from which on drafts cost more than they save."""
 
 _FIRST_SHARE: Final = 0.5
 """Share of what is left of a step for prompts that the first in line may take."""
@@ -50,11 +54,13 @@ class Scheduler:
         limits: SchedulerLimits,
         kv_cache: KVCacheManager,
         slots: SteeringSlots | None = None,
+        lookup: PromptLookup | None = None,
     ) -> None:
         self.limits = limits
         self.kv_cache = kv_cache
         self.num_preemptions = 0
         self._slots = slots
+        self._lookup = lookup
         self._waiting = WaitingQueue()
         self._requests: dict[str, Request] = {}
         self._running: dict[str, Request] = {}
@@ -79,6 +85,16 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether any request has not ended."""
         return bool(self._requests)
+
+    @property
+    def num_drafted_tokens(self) -> int:
+        """Number of tokens that ran as guesses since the start."""
+        return 0 if self._lookup is None else self._lookup.num_drafted_tokens
+
+    @property
+    def num_accepted_tokens(self) -> int:
+        """Number of these that were right."""
+        return 0 if self._lookup is None else self._lookup.num_accepted_tokens
 
     def requests(self) -> list[Request]:
         """Every request that has not ended, in order of arrival."""
@@ -135,21 +151,32 @@ class Scheduler:
             for request in self._decoding(priority):
                 self._schedule_decode(request, step)
             self._schedule_prompts(priority, step)
+        if self._lookup is not None:
+            self._add_drafts(step, self._lookup)
         assert step.scheduled or not self.has_work, "requests wait and none can run"
         return SchedulerOutput(tuple(step.scheduled.values()), tuple(step.preempted))
 
-    def update(self, scheduled: ScheduledRequest) -> None:
+    def update(self, scheduled: ScheduledRequest, num_kept: int | None = None) -> None:
         """Record that a scheduled part was computed and, if sampled, gave finite logits.
 
         Blocks enter the prefix cache only here, with the chunk whose logits were checked. A token
-        on which gates were decided counts as not computed.
+        on which gates were decided counts as not computed, and so do refused drafts.
+
+        Args:
+            scheduled: The part.
+            num_kept: Number of its sampled tokens that the request has taken over; None for all.
         """
-        request = scheduled.request
+        request, drafts = scheduled.request, scheduled.drafts
         if request.status is not RequestStatus.RUNNING:
             return  # aborted while the step ran
-        request.num_computed_tokens = scheduled.stop - scheduled.latches
+        num_refused = 0 if num_kept is None else scheduled.num_sampled - num_kept
+        stop = scheduled.stop - num_refused
+        request.num_computed_tokens = stop - scheduled.latches
+        request.num_stored_tokens = scheduled.stop
         if scheduled.is_last_chunk:
-            self.kv_cache.commit(request, scheduled.stop)
+            self.kv_cache.commit(request, stop)
+        if drafts and self._lookup is not None:
+            self._lookup.learn(request, len(drafts), len(drafts) - num_refused)
 
     def finish(self, request: Request, *, discard: bool = False) -> None:
         """End a request and take back what it holds; ended already is no error.
@@ -167,6 +194,8 @@ class Scheduler:
             self.kv_cache.free(request)
         del self._requests[request.request_id]
         self._cache_readers.discard(request.request_id)
+        if self._lookup is not None:
+            self._lookup.forget(request)
         request.status = RequestStatus.FINISHED
 
     def preempt(self, request: Request) -> None:
@@ -204,6 +233,19 @@ class Scheduler:
             if victim is request:
                 return
         step.take(request)
+
+    def _add_drafts(self, step: StepBuilder, lookup: PromptLookup) -> None:
+        """Let decodes run on into what their text suggests, where little else runs."""
+        decodes = [part for part in step.scheduled.values() if part.is_decode]
+        if not decodes:
+            return
+        room = min(step.budget, _MAX_DRAFTING_ROWS - len(decodes)) // len(decodes)
+        for part in decodes:
+            request = part.request
+            drafts = lookup.draft(request, room)
+            # Nobody gives up blocks for a guess.
+            if drafts and self.kv_cache.grow(request, request.num_tokens + len(drafts)):
+                step.scheduled[request.request_id] = part.with_drafts(drafts)
 
     def _schedule_prompts(self, priority: Priority, step: StepBuilder) -> None:
         running = (r for r in self._running.values() if r.spec.priority is priority)

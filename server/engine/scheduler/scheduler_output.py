@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from server.engine.request import Request
@@ -25,6 +25,8 @@ class ScheduledRequest:
         is_last_chunk: Whether they end with the last known token, whose logits are sampled.
         latches: Whether they end with the token on which the request's gates are decided; it is
             computed again under what is decided, and nothing is sampled before.
+        drafts: Guesses of the tokens after the last known one, which run with it; the last of the
+            `num_tokens`.
     """
 
     request: Request
@@ -32,6 +34,27 @@ class ScheduledRequest:
     num_tokens: int
     is_last_chunk: bool
     latches: bool = False
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether it is the one token of a decode, with its drafts."""
+        return self.is_last_chunk and self.num_tokens == 1 + len(self.drafts)
+
+    @property
+    def num_sampled(self) -> int:
+        """Number of tokens sampled after it, one more than drafts; 0 where nothing is sampled."""
+        is_sampled = self.is_last_chunk and self.request.max_tokens > 0
+        return 1 + len(self.drafts) if is_sampled else 0
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens to run, [num_tokens]; valid until it is run."""
+        return [*self.request.token_ids(self.start, self.stop - len(self.drafts)), *self.drafts]
+
+    def with_drafts(self, drafts: tuple[int, ...]) -> ScheduledRequest:
+        """The same decode with guesses that run after it."""
+        return replace(self, num_tokens=1 + len(drafts), drafts=drafts)
 
     @property
     def stop(self) -> int:
@@ -48,8 +71,17 @@ class ScheduledRequest:
 
     @property
     def work(self) -> Work:
-        """The work of computing it; valid until it is run."""
-        return Work.of_chunk(self.start, self.num_tokens, self.num_prompt_logits)
+        """The work of computing it; valid until it is run.
+
+        Each draft is a part of its own: like decodes, and unlike chunks, they read all weights
+        for one token, and the pace of chunks is not learned from them.
+        """
+        return Work(
+            1 + len(self.drafts),
+            self.num_tokens,
+            num_pairs(self.start, self.num_tokens),
+            self.num_prompt_logits,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +104,15 @@ class SchedulerOutput:
     @property
     def work(self) -> Work:
         """The work of the whole step; valid until it is run."""
-        tokens = pairs = logits = 0  # A step may be hundreds of decodes: no `Work` for each.
+        parts = tokens = pairs = logits = (
+            0  # A step may be hundreds of decodes: no `Work` for each.
+        )
         for part in self.scheduled:
+            parts += 1 + len(part.drafts)
             tokens += part.num_tokens
             pairs += num_pairs(part.start, part.num_tokens)
             logits += part.num_prompt_logits
-        return Work(len(self.scheduled), tokens, pairs, logits)
+        return Work(parts, tokens, pairs, logits)
 
 
 class _BudgetShare(NamedTuple):

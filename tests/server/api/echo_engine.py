@@ -112,6 +112,8 @@ class EchoEngine:
             num_preemptions=0,
             prefix_cache_queries=0,
             prefix_cache_hits=0,
+            num_drafted_tokens=0,
+            num_accepted_tokens=0,
             num_live_edits=0,
             step_seconds=StepSeconds((1.0,), (len(self.requests), 0), 0.0),
             seconds_since_progress=self.seconds_since_progress,

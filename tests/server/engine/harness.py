@@ -18,7 +18,8 @@ from server.engine.engine import EngineConfig
 from server.engine.errors import EngineError
 from server.engine.loading import LoadedModel, load
 from server.engine.outputs import RequestOutput
-from server.engine.request import GenerationRequest
+from server.engine.request import GenerationRequest, Request
+from server.engine.sampler import SampledRow
 from server.engine.sampling import SamplingParams
 from steering.plan import SteeringPlan
 from steering.sites import SitePoint
@@ -117,6 +118,7 @@ class EngineHarness:
         config = replace(loaded.config, **changes)
         self.core: EngineCore = assemble(replace(loaded, config=config, info=info))
         self.logits: dict[str, list[Tensor]] = {}
+        self._requests: dict[str, Request] = {}
         self._keep_logits()
 
     @property
@@ -155,6 +157,7 @@ class EngineHarness:
                     self.core.abort(item.request.request_id)
             if self.core.has_work:
                 self.core.step()
+                self._drop_refused()
                 scheduler = self.scheduler
                 scheduler.kv_cache.check_integrity(scheduler.requests())
             if each_step is not None:
@@ -168,12 +171,19 @@ class EngineHarness:
         sampler = self.core._sampler
         original = sampler.sample
 
-        def sample(logits: Tensor, requests: Sequence[Any]) -> Any:
-            for row, request in zip(logits, requests, strict=True):
-                self.logits.setdefault(request.request_id, []).append(row.clone())
-            return original(logits, requests)
+        def sample(logits: Tensor, rows: Sequence[SampledRow]) -> Any:
+            for logit_row, row in zip(logits, rows, strict=True):
+                kept = self.logits.setdefault(row.request.request_id, [])
+                del kept[row.output_index :]  # of drafts that were refused
+                kept.append(logit_row.clone())
+                self._requests[row.request.request_id] = row.request
+            return original(logits, rows)
 
         sampler.sample = sample  # type: ignore[method-assign]
+
+    def _drop_refused(self) -> None:
+        for request_id, request in self._requests.items():
+            del self.logits[request_id][len(request.output_token_ids) :]
 
 
 def _remove_hooks(model: nn.Module) -> None:

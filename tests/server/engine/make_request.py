@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 
 import numpy as np
 
 from server.engine.request import GenerationRequest, Priority, Request
+from server.engine.sampler import SampledRow
 from server.engine.sampling import SamplingParams
 from steering.documents import PositionContext, Scope
 
@@ -17,6 +18,8 @@ _ordinals = count()
 
 class ScopedPlan:
     """Steering reduced to where it acts: one edit, named by `key`, over a scope."""
+
+    uses_regions = False
 
     def __init__(self, key: str, scope: Scope | None = None) -> None:
         self.key = key
@@ -58,3 +61,8 @@ def make_request(
         steering_prompt_tokens=steering_prompt_tokens,
     )
     return Request(spec=spec, arrival=ordinal, seed=seed, max_tokens=max_tokens)
+
+
+def rows_of(requests: Iterable[Request]) -> list[SampledRow]:
+    """The rows from which the next token of each is sampled."""
+    return [SampledRow(request) for request in requests]

@@ -8,7 +8,7 @@ import torch
 
 from server.engine.sampler import PositionLogprobs, Sampler, prompt_logprobs
 from server.engine.sampling import SamplingParams
-from tests.server.engine.make_request import make_request
+from tests.server.engine.make_request import make_request, rows_of
 
 from . import sampling_oracle as oracle
 
@@ -19,7 +19,7 @@ def test_log_probabilities_are_the_models_own() -> None:
     logits = torch.randn(3, 60)
     params = SamplingParams(temperature=0.2, top_k=2, logit_bias={7: 100.0}, logprobs=4)
     for row, outcome in zip(
-        logits, SAMPLER.sample(logits, [make_request(sampling=params)] * 3), strict=True
+        logits, SAMPLER.sample(logits, rows_of([make_request(sampling=params)] * 3)), strict=True
     ):
         expected = oracle.log_softmax(row.numpy())
         assert outcome.token_id == 7
@@ -33,7 +33,7 @@ def test_log_probabilities_are_the_models_own() -> None:
 def test_the_likeliest_token_equals_the_top_exactly(dtype: torch.dtype) -> None:
     logits = (torch.randn(64, 500) * 3).to(dtype)
     params = SamplingParams(temperature=0.0, logprobs=1)
-    for outcome in SAMPLER.sample(logits, [make_request(sampling=params)] * 64):
+    for outcome in SAMPLER.sample(logits, rows_of([make_request(sampling=params)] * 64)):
         assert outcome.logprobs is not None
         assert outcome.logprobs.logprob == max(outcome.logprobs.top_logprobs)
 
@@ -41,7 +41,7 @@ def test_the_likeliest_token_equals_the_top_exactly(dtype: torch.dtype) -> None:
 def test_rows_get_as_many_as_they_ask_for() -> None:
     counts = (None, 0, 5, 2)
     requests = [make_request(sampling=SamplingParams(temperature=0, logprobs=c)) for c in counts]
-    outcomes = SAMPLER.sample(torch.randn(4, 30), requests)
+    outcomes = SAMPLER.sample(torch.randn(4, 30), rows_of(requests))
     found = [None if o.logprobs is None else len(o.logprobs.top_ids) for o in outcomes]
     assert found == [None, 0, 5, 2]
 

@@ -12,7 +12,7 @@ from server.engine.request import Request
 from server.engine.sampler import Sampler
 from server.engine.sampler.sampling_batch import SamplingBatch, uniform
 from server.engine.sampling import SamplingParams
-from tests.server.engine.make_request import make_request
+from tests.server.engine.make_request import make_request, rows_of
 
 from . import sampling_oracle as oracle
 
@@ -32,7 +32,7 @@ def logits_of(num_rows: int, *, seed: int = 0, scale: float = 2.0) -> torch.Tens
 
 
 def chosen(logits: torch.Tensor, requests: list[Request]) -> list[int]:
-    return [token.token_id for token in SAMPLER.sample(logits, requests)]
+    return [token.token_id for token in SAMPLER.sample(logits, rows_of(requests))]
 
 
 PARAMS: list[dict[str, Any]] = [
@@ -113,7 +113,7 @@ def test_a_number_is_refused_or_means_what_it_says(name: str, scale: float) -> N
         num_tried += 1
         requests = [row_request(seed, output=30, **{name: given}) for seed in range(4)]
         expected = oracle.distribution(logits[0].numpy(), requests[0], END)
-        found = SAMPLER.sample(logits.expand(4, -1), requests)
+        found = SAMPLER.sample(logits.expand(4, -1), rows_of(requests))
         assert all(token.is_finite and expected[token.token_id] > 0.0 for token in found), value
     assert num_tried > 10
 
@@ -137,11 +137,11 @@ def mixed_requests() -> list[Request]:
 def test_a_row_is_the_same_in_any_batch(dtype: torch.dtype) -> None:
     requests = mixed_requests()
     logits = logits_of(len(requests)).to(dtype)
-    together = SAMPLER.sample(logits, requests)
+    together = SAMPLER.sample(logits, rows_of(requests))
     order = list(np.random.default_rng(0).permutation(len(requests)))
-    shuffled = SAMPLER.sample(logits[order], [requests[i] for i in order])
+    shuffled = SAMPLER.sample(logits[order], rows_of([requests[i] for i in order]))
     for i, request in enumerate(requests):
-        alone = SAMPLER.sample(logits[i : i + 1], [request])[0]
+        alone = SAMPLER.sample(logits[i : i + 1], rows_of([request]))[0]
         assert alone == together[i] == shuffled[order.index(i)]
 
 
@@ -182,7 +182,7 @@ def test_rows_that_are_both_edited_and_random_are_found(num_rows: int) -> None:
     kinds = [{}, {"temperature": 0.0}, {"top_k": 1, "logit_bias": {9: 100.0}}]
     kinds.append({"temperature": 0.0, "logit_bias": {8: 100.0}})
     requests = [row_request(i, **kinds[i % 4]) for i in range(num_rows)]
-    batch = SamplingBatch.from_requests(requests, VOCAB, END, torch.device("cpu"))
+    batch = SamplingBatch.from_rows(rows_of(requests), VOCAB, END, torch.device("cpu"))
     both = [i for i in range(num_rows) if i % 4 == 2]
     assert [batch.random_rows[i] for i in batch.edited_random] == both
     assert [batch.edited_rows[i] for i in batch.random_edited] == both
@@ -192,7 +192,7 @@ def test_logits_are_left_as_they_were() -> None:
     requests = mixed_requests()
     logits = logits_of(len(requests))
     before = logits.clone()
-    SAMPLER.sample(logits, requests)
+    SAMPLER.sample(logits, rows_of(requests))
     assert torch.equal(logits, before)
 
 
@@ -230,9 +230,9 @@ def test_a_row_that_is_not_finite_is_flagged_and_disturbs_nobody(
 ) -> None:
     logits = logits_of(3)
     requests = [row_request(seed, logprobs=2, **params) for seed in range(3)]
-    clean = SAMPLER.sample(logits, requests)
+    clean = SAMPLER.sample(logits, rows_of(requests))
     logits[1, 50] = bad
-    outcomes = SAMPLER.sample(logits, requests)
+    outcomes = SAMPLER.sample(logits, rows_of(requests))
     assert [outcome.is_finite for outcome in outcomes] == [True, False, True]
     assert (outcomes[0], outcomes[2]) == (clean[0], clean[2])
     assert 0 <= outcomes[1].token_id < VOCAB
@@ -242,7 +242,7 @@ def test_masked_vocabulary_is_finite_but_an_empty_row_is_not() -> None:
     logits = logits_of(2)
     logits[0, 100:] = -torch.inf
     logits[1] = -torch.inf
-    outcomes = SAMPLER.sample(logits, [row_request(), row_request()])
+    outcomes = SAMPLER.sample(logits, rows_of([row_request(), row_request()]))
     assert [outcome.is_finite for outcome in outcomes] == [True, False]
     assert outcomes[0].token_id < 100
 

@@ -10,7 +10,7 @@ import torch
 from server.engine.sampler import Sampler, prompt_logprobs
 from server.engine.sampler.drawing import argmax, largest, nth_equal
 from server.engine.sampling import SamplingParams
-from tests.server.engine.make_request import make_request
+from tests.server.engine.make_request import make_request, rows_of
 
 pytestmark = pytest.mark.gpu
 
@@ -52,7 +52,10 @@ def test_choices_agree_with_the_cpu(dtype: torch.dtype) -> None:
         request.output_token_ids = [7, 7, 9]
     logits = (torch.randn(len(requests), 3000) * 3).to(dtype)
     logits[5, 7] = torch.nan
-    here, there = sampler.sample(logits, requests), sampler.sample(logits.cuda(), requests)
+    here, there = (
+        sampler.sample(logits, rows_of(requests)),
+        sampler.sample(logits.cuda(), rows_of(requests)),
+    )
     assert [token.is_finite for token in here] == [token.is_finite for token in there]
     differ = [a.token_id != b.token_id for a, b in zip(here, there, strict=True) if a.is_finite]
     assert sum(differ) <= 2, "float32 sums may move a boundary by a hair"
@@ -65,9 +68,9 @@ def test_sampling_synchronises_with_the_host_once() -> None:
     sampler = Sampler(frozenset({3}))
     requests = [make_request(4, sampling=SamplingParams(**params)) for params in PARAMS]
     logits = torch.randn(len(PARAMS), 3000, device="cuda")
-    sampler.sample(logits, requests)
+    sampler.sample(logits, rows_of(requests))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        sampler.sample(logits, requests)
+        sampler.sample(logits, rows_of(requests))
     copies = [event for event in profile.events() if "DtoH" in event.name]
     assert len(copies) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from server.engine.errors import SteeringCapacityError
@@ -46,14 +47,19 @@ class SimulatedModel:
     The content of a position is a hash chain over tokens, cache salt and steering up to there, so
     any block used under another prefix, salt or steering than it was computed under is noticed.
     The next token is a function of the content as well: a request's answer depends on nothing else.
+
+    Args:
+        scheduler: Chooses what is computed.
+        vocab_size: Tokens that answers are made of; few of them repeat what they said.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, vocab_size: int = 1009) -> None:
         self.scheduler = scheduler
+        self.vocab_size = vocab_size
         self.slots: dict[tuple[int, int], int] = {}
         self.answers: dict[str, list[int]] = {}
         self.num_steps = 0
-        self.num_tokens = 0
+        self.num_tokens = self.num_drafted = self.num_refused = 0
 
     def step(self, pace: Pace | None = None) -> SchedulerOutput:
         """Schedule, check, run, record."""
@@ -64,10 +70,11 @@ class SimulatedModel:
             self.check_seconds(output, pace)
         self.num_tokens += output.num_tokens
         for item in output.scheduled:
-            content = self._run(item)
-            self.scheduler.update(item)
+            contents = self._run(item)
+            num_kept = self._accept(item, contents[len(contents) - item.num_sampled :])
+            self.scheduler.update(item, num_kept)
             if item.is_last_chunk:
-                self._record(item.request, content % 1009)
+                self._end(item.request)
         self.scheduler.kv_cache.check_integrity(self.scheduler.requests())
         return output
 
@@ -88,12 +95,14 @@ class SimulatedModel:
         assert not {r.request_id for r in output.preempted} & {r.request_id for r in requests}
         for item in output.scheduled:
             assert item.start == item.request.num_computed_tokens
-            assert item.stop <= item.request.num_tokens
-            assert item.is_last_chunk == (item.stop == item.request.num_tokens)
+            num_known = item.stop - len(item.drafts)
+            assert num_known <= item.request.num_tokens
+            assert item.is_last_chunk == (num_known == item.request.num_tokens)
+            assert not item.drafts or item.is_decode
 
     def check_seconds(self, output: SchedulerOutput, pace: Pace) -> None:
         """Chunks keep to the time, but for the least ones that the two halves have anyway."""
-        chunks = [item for item in output.scheduled if item.num_tokens > 1]
+        chunks = [i for i in output.scheduled if i.num_tokens > 1 and not i.is_decode]
         seconds = [pace.seconds(item.work) for item in chunks]
         least = sorted(
             (s for item, s in zip(chunks, seconds, strict=True) if item.num_tokens <= 16),
@@ -103,21 +112,33 @@ class SimulatedModel:
         most = pace.max_chunk_seconds * (2 if len(interactive) <= 1 else 1)
         assert sum(seconds) <= most + sum(least[:4]) + 1e-9
 
-    def _run(self, item: ScheduledRequest) -> int:
+    def _run(self, item: ScheduledRequest) -> list[int]:
+        """Content of each position up to the last one that runs."""
         request, size = item.request, self.scheduler.kv_cache.block_size
-        content = 0
-        for position, token in enumerate(request.token_ids(0, item.stop)):
+        content, contents = 0, []
+        tokens = [*request.token_ids(0, item.start), *item.token_ids]
+        for position, token in enumerate(tokens):
             content = hash((content, token, request.spec.cache_salt, _steering(request, position)))
             slot = (request.block_table[position // size], position % size)
             if position < item.start:
                 assert self.slots[slot] == content, f"position {position} reads foreign content"
             else:
                 self.slots[slot] = content
-        return content
+            contents.append(content)
+        return contents
 
-    def _record(self, request: Request, token: int) -> None:
-        if request.max_tokens > 0:
-            request.output_token_ids.append(token)
+    def _accept(self, item: ScheduledRequest, contents: list[int]) -> int:
+        num_kept = 0
+        for content, drafted in zip_longest(contents, item.drafts):
+            item.request.output_token_ids.append(content % self.vocab_size)
+            num_kept += 1
+            if content % self.vocab_size != drafted:
+                break
+        self.num_drafted += len(item.drafts)
+        self.num_refused += item.num_sampled - num_kept
+        return num_kept
+
+    def _end(self, request: Request) -> None:
         if len(request.output_token_ids) >= request.max_tokens:
             self.answers[request.request_id] = list(request.output_token_ids)
             self.scheduler.finish(request)

@@ -10,12 +10,13 @@ import pytest
 from server.engine.errors import QueueFullError
 from server.engine.kv_cache import KVCacheManager
 from server.engine.request import Priority, Request, RequestStatus
-from server.engine.scheduler import Pace, Scheduler, SchedulerLimits, SchedulerOutput
+from server.engine.scheduler import Pace, PromptLookup, Scheduler, SchedulerLimits, SchedulerOutput
 from steering.documents import PositionContext, Scope
 from tests.server.engine.make_request import ScopedPlan, make_request
 
 from .simulated_model import CountedSlots, SimulatedModel
 
+FEW = 3  # tokens that answers are made of where they shall repeat themselves
 SCOPES = (
     {},
     {"tokens": "last_prompt"},
@@ -36,7 +37,7 @@ def num_left(request: Request) -> int:
 class Trace:
     """One random run; everything is drawn from the seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, lookup: PromptLookup | None = None) -> None:
         self.rng = rng = random.Random(seed)
         limits = SchedulerLimits(
             max_model_len=96,
@@ -46,8 +47,8 @@ class Trace:
         )
         kv_cache = KVCacheManager(rng.choice([24, 32, 64]), rng.choice([4, 8]))
         self.slots = CountedSlots(rng.choice([1, 2, 5]))
-        self.scheduler = Scheduler(limits, kv_cache, self.slots)  # type: ignore[arg-type]
-        self.model = SimulatedModel(self.scheduler)
+        self.scheduler = Scheduler(limits, kv_cache, self.slots, lookup)  # type: ignore[arg-type]
+        self.model = SimulatedModel(self.scheduler, 1009 if lookup is None else FEW)
         self.plans = [ScopedPlan(f"plan-{i % 3}", Scope.from_dict(s)) for i, s in enumerate(SCOPES)]
         self.is_timed = rng.random() < 0.7
         self.admitted: list[Request] = []
@@ -131,6 +132,24 @@ def test_every_request_ends_and_every_block_comes_back(seed: int) -> None:
 def test_answers_do_not_depend_on_the_schedule(seed: int) -> None:
     trace = Trace(seed)
     trace.run()
+    check_answers(trace)
+
+
+def test_answers_do_not_depend_on_drafts() -> None:
+    num_drafted = num_refused = 0
+    for seed in range(20):
+        trace = Trace(seed, PromptLookup(6))
+        trace.run()
+        check_answers(trace, FEW)
+        lookup = trace.scheduler
+        model = trace.model
+        num_drafted += model.num_drafted
+        num_refused += model.num_refused
+        assert lookup.num_drafted_tokens >= lookup.num_accepted_tokens
+    assert num_drafted > num_refused > 0
+
+
+def check_answers(trace: Trace, vocab_size: int = 1009) -> None:
     for request in trace.admitted:
         if request.request_id in trace.cancelled:
             continue
@@ -138,7 +157,7 @@ def test_answers_do_not_depend_on_the_schedule(seed: int) -> None:
         spec = request.spec
         again = Request(spec, arrival=0, seed=0, max_tokens=request.max_tokens)
         alone.add(again)
-        model = SimulatedModel(alone)
+        model = SimulatedModel(alone, vocab_size)
         model.run_until_idle()
         assert model.answers[spec.request_id] == trace.model.answers[spec.request_id]
 
