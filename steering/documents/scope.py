@@ -250,7 +250,7 @@ class Scope(Selector):
     """
 
     prefix: ClassVar[str] = ""
-    form: ClassVar[str] = "an object"
+    form: ClassVar[str] = 'an object such as {"tokens": "last_prompt"}'
 
     exclude: Selector = Field(
         default_factory=Selector,

@@ -63,7 +63,11 @@ class Receipt:
         method: Name in `steering.fit.METHODS`.
         options: All options, defaults included.
         data: What it was fitted on.
+        scope: Tokens on which edits acted when they were measured.
+        sinks: Attention sinks that were left out of it: their `positions`, and their lengths in
+            `norm_ratios`; None where they were not looked for.
         selection: The layers and position taken, why, and why not the others.
+        base: The unedited model's scores, of those that candidates were compared by.
         candidates: Every layer and position considered, with its scores.
         separation: Scores of the chosen direction on validation samples, with intervals:
             `auc`, `d_prime`, `cosine`.
@@ -75,7 +79,10 @@ class Receipt:
     method: str
     options: Mapping[str, Any]
     data: DataSummary
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    sinks: Mapping[str, Any] | None = None
     selection: Selection | None = None
+    base: Mapping[str, float] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     separation: Mapping[str, Interval] = field(default_factory=dict)
     dose_resid_norms: Mapping[int, float] = field(default_factory=dict)
@@ -91,6 +98,9 @@ class Receipt:
         return document | {
             "method": self.method,
             "options": dict(self.options),
+            "scope": dict(self.scope),
+            "sinks": None if self.sinks is None else dict(self.sinks),
+            "base": dict(self.base),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "separation": {name: asdict(value) for name, value in self.separation.items()},
             "dose_resid_norms": {str(layer): dose for layer, dose in self.dose_resid_norms.items()},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from steering.errors import FitError, LayerOutOfRangeError, NonFiniteError
@@ -31,7 +33,8 @@ MAX_DEPTH: Final = 0.8
 TRANSPORT_DEPTH: Final = (0.35, 0.65)
 """Closed range of depth scanned for a transport map."""
 
-_NOT_MEASURED: Final = "{} was not measured"
+_NUM_NEAREST: Final = 3
+_NO_BASE: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Candidate:
         layer: Layer the activations are from (0-based).
         position: Token they are from, negative from the end of the prompt; None where several
             tokens are pooled.
-        options: Options of the method in which candidates differ, for example `{"rank": 2}`.
+        options: In what candidates differ beside that, for example `{"rank": 2}`: options of the
+            method, and `num_layers`, layers taken from `layer` on.
         auc: Area under the ROC curve of the projections of validation samples, in [0, 1].
         d_prime: Difference of their means in pooled standard deviations.
         accuracy: Balanced accuracy on validation samples at a threshold fixed on training ones.
@@ -51,7 +55,7 @@ class Candidate:
         induce: Mean log-odds of the behaviour on prompts that do not, direction added.
         kl: Mean KL divergence (nats) of the edited next-token distribution from the unedited one
             on prompts that should not change.
-        log_odds: Mean log-odds of the *wanted* behaviour on validation prompts, edit active.
+        log_odds: Mean log-odds of the behaviour on validation prompts, edit active.
         target_accuracy: Share of validation answers that are as wanted, edit active.
 
     Raises:
@@ -90,6 +94,10 @@ class Candidate:
         place = "" if self.position is None else f", position {self.position}"
         rest = "".join(f", {name} {value}" for name, value in self.options.items())
         return f"layer {self.layer}{place}{rest}"
+
+    def lacks(self, score: str) -> bool:
+        """Whether a score was not measured."""
+        return getattr(self, score) is None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON, without those that were not measured."""
@@ -138,6 +146,7 @@ def select_by_effect(
     max_kl: float = MAX_KL,
     min_induce: float = 0.0,
     max_depth: float = MAX_DEPTH,
+    base: Mapping[str, float] = _NO_BASE,
 ) -> Selection:
     """Lowest `bypass` among those with depth < 0.8 L, `kl` <= 0.1 and `induce` >= 0.
 
@@ -145,29 +154,36 @@ def select_by_effect(
     input of block l + 1, so that one cut means the same at both sites. The published selection
     reads `resid_pre`.
 
+    Args:
+        candidates: What to choose from.
+        num_layers: Of the model.
+        site: Where the candidates were read.
+        max_kl: Largest `kl` accepted.
+        min_induce: Smallest `induce` accepted.
+        max_depth: Share of the network from which no candidate is accepted.
+        base: `bypass` and `induce` of the unedited model, for the reasons alone.
+
     Raises:
-        FitError: No candidate qualifies; says why for each.
+        FitError: No candidate qualifies; names the nearest, and the bounds that would admit them.
 
     Source: Arditi et al. 2024, arXiv:2406.11717, section C.
     """
-    passed = 1 if site is Site.RESID_POST else 0
+    passed, most = 1 if site is Site.RESID_POST else 0, int(max_depth * num_layers)
 
-    def fault(candidate: Candidate) -> str | None:
-        for name in ("bypass", "induce", "kl"):
-            if getattr(candidate, name) is None:
-                return _NOT_MEASURED.format(name)
-        if candidate.layer + passed >= int(max_depth * num_layers):
-            return (
-                f"{candidate.layer + passed} of {num_layers} blocks passed; expected fewer than "
-                f"{int(max_depth * num_layers)}"
-            )
-        if (kl := candidate.kl) is not None and kl > max_kl:
-            return f"kl {kl:.3g} is over {max_kl:g}"
+    def faults(candidate: Candidate) -> list[_Fault]:
+        found = [_not_measured(n) for n in ("bypass", "induce", "kl") if candidate.lacks(n)]
+        if candidate.layer + passed >= most:
+            blocks = f"{candidate.layer + passed} of {num_layers} blocks passed"
+            found.append(_Fault("too deep", f"{blocks}; expected fewer than {most}"))
+        found += _over_max_kl(candidate, max_kl)
         if (induce := candidate.induce) is not None and induce < min_induce:
-            return f"induce {induce:.3g} is under {min_induce:g}"
-        return None
+            reason = f"induce {induce:.3g} is under {min_induce:g}"
+            bound = f"min_induce {_outwards(induce, up=False):g}"
+            kind = f"with induce under {min_induce:g}"
+            found.append(_Fault(kind, reason, min_induce - induce, bound))
+        return found
 
-    return _choose("effect", candidates, fault, _Score("bypass", sign=-1))
+    return _choose("effect", candidates, faults, base, _Score("bypass", sign=-1))
 
 
 def select_by_log_odds(
@@ -176,30 +192,52 @@ def select_by_log_odds(
     num_layers: int,
     depth: tuple[float, float] = TRANSPORT_DEPTH,
     max_kl: float | None = None,
+    base: Mapping[str, float] = _NO_BASE,
+    is_falling: bool = False,
 ) -> Selection:
-    """Highest `log_odds` of the wanted behaviour at 35 to 65 % depth, with `kl` bounded.
+    """Highest, or lowest, `log_odds` of a behaviour at 35 to 65 % depth, with `kl` bounded.
 
-    Depth of layer l is (l + 1) / L, as in a profile's layer ranges. `max_kl` None bounds nothing:
-    a transport map changes much, so the damage to accept is the caller's.
+    Depth of layer l is (l + 1) / L, as in a profile's layer ranges.
+
+    Args:
+        candidates: What to choose from.
+        num_layers: Of the model.
+        depth: Closed range of depth accepted.
+        max_kl: Largest `kl` accepted; None bounds nothing: a transport map changes much, so the
+            damage to accept is the caller's.
+        base: `log_odds` of the unedited model; a candidate that does not surpass it is refused.
+        is_falling: Whether the behaviour is to become less likely, instead of more.
 
     Raises:
-        FitError: No candidate qualifies; says why for each.
+        FitError: No candidate qualifies; names the nearest, and the bounds that would admit them.
     """
+    sign = -1 if is_falling else 1
 
-    def fault(candidate: Candidate) -> str | None:
-        if candidate.log_odds is None:
-            return _NOT_MEASURED.format("log_odds")
+    def faults(candidate: Candidate) -> list[_Fault]:
+        found = [_not_measured("log_odds")] if candidate.lacks("log_odds") else []
         share = (candidate.layer + 1) / num_layers
         if not depth[0] <= share <= depth[1]:
-            return f"depth {share:.2f} is outside {depth[0]:g} to {depth[1]:g}"
+            found.append(
+                _Fault(
+                    "at another depth",
+                    f"depth {share:.2f} is outside {depth[0]:g} to {depth[1]:g}",
+                )
+            )
         if max_kl is not None:
-            if candidate.kl is None:
-                return _NOT_MEASURED.format("kl")
-            if candidate.kl > max_kl:
-                return f"kl {candidate.kl:.3g} is over {max_kl:g}"
-        return None
+            if candidate.lacks("kl"):
+                found.append(_not_measured("kl"))
+            found += _over_max_kl(candidate, max_kl)
+        unedited = base.get("log_odds")
+        if candidate.log_odds is not None and unedited is not None:
+            gain = sign * (candidate.log_odds - unedited)
+            if gain <= 0:
+                kind = f"not {'below' if is_falling else 'above'} the unedited model's"
+                reason = f"log_odds {candidate.log_odds:.3g} is {kind} {unedited:.3g}"
+                found.append(_Fault(f"{kind} {unedited:.3g}", reason, -gain))
+        return found
 
-    return _choose("log_odds", candidates, fault, _Score("log_odds", sign=1))
+    rule = "log_odds_fall" if is_falling else "log_odds"
+    return _choose(rule, candidates, faults, base, _Score("log_odds", sign=sign))
 
 
 def select_by_separation(candidates: Sequence[Candidate]) -> Selection:
@@ -211,10 +249,48 @@ def select_by_separation(candidates: Sequence[Candidate]) -> Selection:
         FitError: No candidate has an `auc`.
     """
 
-    def fault(candidate: Candidate) -> str | None:
-        return None if candidate.auc is not None else _NOT_MEASURED.format("auc")
+    def faults(candidate: Candidate) -> list[_Fault]:
+        return [_not_measured("auc")] if candidate.lacks("auc") else []
 
-    return _choose("separation", candidates, fault, _Score("auc", sign=1), _Score("d_prime", 1))
+    scores = _Score("auc", sign=1), _Score("d_prime", sign=1)
+    return _choose("separation", candidates, faults, _NO_BASE, *scores)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What keeps a candidate from being chosen.
+
+    Attributes:
+        kind: What candidates with the same fault are counted under.
+        reason: The fault of this one, in words.
+        excess: How far it is beyond the bound, nats; infinite where it is not a matter of nats.
+        bound: The bound that would admit it; "" where there is none to set.
+    """
+
+    kind: str
+    reason: str
+    excess: float = math.inf
+    bound: str = ""
+
+
+def _not_measured(score: str) -> _Fault:
+    return _Fault(f"without {score}", f"{score} was not measured")
+
+
+def _over_max_kl(candidate: Candidate, max_kl: float) -> list[_Fault]:
+    kl = candidate.kl
+    if kl is None or kl <= max_kl:
+        return []
+    bound = f"max_kl {_outwards(kl, up=True):g}"
+    return [
+        _Fault(f"with kl over {max_kl:g}", f"kl {kl:.3g} is over {max_kl:g}", kl - max_kl, bound)
+    ]
+
+
+def _outwards(value: float, *, up: bool) -> float:
+    """The number of two digits next to `value`, not below it, or not above it."""
+    unit = 10.0 ** (math.floor(math.log10(max(abs(value), 1e-6))) - 1)
+    return (math.ceil if up else math.floor)(value / unit) * unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,30 +312,58 @@ class _Score:
 def _choose(
     rule: str,
     candidates: Sequence[Candidate],
-    fault: Callable[[Candidate], str | None],
+    faults_of: Callable[[Candidate], list[_Fault]],
+    base: Mapping[str, float],
     *scores: _Score,
 ) -> Selection:
-    faults = [fault(candidate) for candidate in candidates]
-    qualified = [c for c, reason in zip(candidates, faults, strict=True) if reason is None]
+    faults = [faults_of(candidate) for candidate in candidates]
+    qualified = [c for c, found in zip(candidates, faults, strict=True) if not found]
+    unedited = ", ".join(f"{name} {value:.4g}" for name, value in base.items())
     if not qualified:
-        listed = "; ".join(f"{c}: {reason}" for c, reason in zip(candidates, faults, strict=True))
+        about = _nearest(candidates, faults, scores) if candidates else "none given"
+        suffix = f"; unedited: {unedited}" if unedited else ""
         raise FitError(
-            f"no candidate qualifies by {rule} ({listed or 'none given'}); measure other layers or "
-            "loosen the bounds",
+            f"no candidate qualifies by {rule} ({about}{suffix}); measure other layers or loosen "
+            "the bounds",
             param="layers",
         )
     chosen = max(qualified, key=lambda c: (*(s.of(c) for s in scores), -c.layer))
     summary = ", ".join(score.describe(chosen) for score in scores)
     rejected = tuple(
-        Rejection(c.layer, c.position, str(c), reason or _worse(c, chosen, scores))
-        for c, reason in zip(candidates, faults, strict=True)
+        Rejection(c.layer, c.position, str(c), _reasons(found) or _worse(c, chosen, scores))
+        for c, found in zip(candidates, faults, strict=True)
         if c is not chosen
     )
-    reasons = (
+    reasons = [
         f"{'lowest' if scores[0].sign < 0 else 'highest'} {scores[0].name}: {summary}",
         f"{len(qualified)} of {len(candidates)} candidates qualify",
+    ]
+    if unedited:
+        reasons.append(f"unedited: {unedited}")
+    return Selection(rule, chosen, tuple(reasons), rejected)
+
+
+def _nearest(
+    candidates: Sequence[Candidate], faults: Sequence[list[_Fault]], scores: Sequence[_Score]
+) -> str:
+    """How many candidates have which fault, and those that are least beyond the bounds."""
+    kinds = Counter(fault.kind for found in faults for fault in found)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    ranked = sorted(
+        zip(candidates, faults, strict=True),
+        key=lambda item: (sum(f.excess for f in item[1]), *(-s.of(item[0]) for s in scores)),
     )
-    return Selection(rule, chosen, reasons, rejected)
+    named = []
+    for candidate, found in ranked[:_NUM_NEAREST]:
+        bounds = [fault.bound for fault in found]
+        admitted = f", which {' and '.join(bounds)} would admit" if all(bounds) else ""
+        score = ", ".join(score.describe(candidate) for score in scores)
+        named.append(f"{candidate}: {_reasons(found)}; {score}{admitted}")
+    return f"of {len(candidates)}, {counted}; nearest: {'; '.join(named)}"
+
+
+def _reasons(faults: Sequence[_Fault]) -> str:
+    return ", ".join(fault.reason for fault in faults)
 
 
 def _worse(candidate: Candidate, chosen: Candidate, scores: Sequence[_Score]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,6 +27,7 @@ from .activations import FitActivations
 from .effects import reading_vector
 from .options import SelectionRule
 from .request import FitRequest
+from .scan import Variant
 
 _NO_DEPTH: Final = 2.0  # beyond the last layer of any model
 
@@ -38,11 +39,13 @@ class FittedCandidate:
     Attributes:
         direction: The direction fitted there.
         ordinal: Index of its position among those read.
+        variant: How it was fitted.
         scores: The scores it is chosen by.
     """
 
     direction: Direction
     ordinal: int
+    variant: Variant
     scores: Candidate
 
     def with_scores(self, scores: dict[str, float]) -> FittedCandidate:
@@ -55,15 +58,16 @@ def fit_at(
     spec: ModelSpec,
     positive: dict[int, Tensor],
     negative: dict[int, Tensor],
+    variant: Variant | None = None,
 ) -> Direction:
-    """Fit by the request's method on {layer: [N, d]} of both sides."""
+    """Fit by the request's method on {layer: [N, d]} of both sides, by its options or a variant."""
     return request.method.fit(
         positive,
         negative,
         name=request.name,
         site=request.site,
         model_fingerprint=spec.fingerprint,
-        options=request.options.method,
+        options=request.options.method if variant is None else variant.options,
         num_heads=spec.num_heads,
     )
 
@@ -74,10 +78,11 @@ def fit_candidate(
     activations: FitActivations,
     layer: int,
     ordinal: int,
+    variant: Variant,
 ) -> FittedCandidate:
-    """Fit on training examples, and measure separation on those held out."""
+    """Fit one layer on training examples, and measure separation on those held out."""
     positive, negative = activations.train.at(layer, ordinal)
-    direction = fit_at(request, spec, {layer: positive}, {layer: negative})
+    direction = fit_at(request, spec, {layer: positive}, {layer: negative}, variant)
     vector = reading_vector(direction, layer, positive, negative)
     found = measure_separation(
         vector,
@@ -87,9 +92,11 @@ def fit_candidate(
     return FittedCandidate(
         direction,
         ordinal,
+        variant,
         Candidate(
             layer,
             request.data.positions[ordinal],
+            variant.differs,
             auc=found.auc,
             d_prime=found.d_prime,
             accuracy=found.accuracy,
@@ -98,16 +105,25 @@ def fit_candidate(
 
 
 def choose(
-    candidates: Sequence[FittedCandidate], request: FitRequest, spec: ModelSpec
+    candidates: Sequence[FittedCandidate],
+    request: FitRequest,
+    spec: ModelSpec,
+    base: Mapping[str, float],
 ) -> tuple[FittedCandidate, Selection]:
     """Return the best candidate by the request's rule, and how it was selected.
 
+    Args:
+        candidates: What to choose from.
+        request: Says by which rule, within which bounds.
+        spec: The served model's.
+        base: The unedited model's scores.
+
     Raises:
-        FitError: No candidate qualifies; the message says why for each.
+        FitError: No candidate qualifies; the message names the nearest.
     """
     scores = [candidate.scores for candidate in candidates]
     try:
-        selection = _select(scores, request, spec)
+        selection = _select(scores, request, spec, base)
     except FitError as error:
         raise FitError(
             f"{error}; options.strength, options.min_induce and options.max_kl set the bounds, "
@@ -117,22 +133,27 @@ def choose(
     return candidates[scores.index(selection.chosen)], selection
 
 
-def _select(scores: Sequence[Candidate], request: FitRequest, spec: ModelSpec) -> Selection:
+def _select(
+    scores: Sequence[Candidate], request: FitRequest, spec: ModelSpec, base: Mapping[str, float]
+) -> Selection:
     options, num_layers = request.options, spec.num_layers
-    match options.rule:
-        case SelectionRule.EFFECT:
-            return select_by_effect(
-                scores,
-                num_layers=num_layers,
-                site=request.site,
-                max_kl=math.inf if options.max_kl is None else options.max_kl,
-                min_induce=options.min_induce,
-                max_depth=MAX_DEPTH if request.bounds_depth else _NO_DEPTH,
-            )
-        case SelectionRule.LOG_ODDS:
-            depth = TRANSPORT_DEPTH if request.bounds_depth else (0.0, 1.0)
-            return select_by_log_odds(
-                scores, num_layers=num_layers, depth=depth, max_kl=options.max_kl
-            )
-        case _:
-            return select_by_separation(scores)
+    if options.rule is SelectionRule.EFFECT:
+        return select_by_effect(
+            scores,
+            num_layers=num_layers,
+            site=request.site,
+            max_kl=math.inf if options.max_kl is None else options.max_kl,
+            min_induce=options.min_induce,
+            max_depth=MAX_DEPTH if request.bounds_depth else _NO_DEPTH,
+            base=base,
+        )
+    if options.rule.bounds_middle:
+        return select_by_log_odds(
+            scores,
+            num_layers=num_layers,
+            depth=TRANSPORT_DEPTH if request.bounds_depth else (0.0, 1.0),
+            max_kl=options.max_kl,
+            base=base,
+            is_falling=options.rule is SelectionRule.LOG_ODDS_FALL,
+        )
+    return select_by_separation(scores)

@@ -13,7 +13,7 @@ from server.measure.baseline import Baseline
 from server.measure.instrument import Instrument
 from server.measure.next_token import distinguishing_tokens
 from steering.directions import Direction, DirectionKind
-from steering.documents import Ablate, DirectionRef, Intervention, LayerRange, Operation, Tokens
+from steering.documents import Ablate, DirectionRef, Intervention, LayerRange, Operation, Scope
 from steering.errors import FitError
 from steering.fit import Damage, Method
 from steering.model_spec import ModelSpec
@@ -40,15 +40,30 @@ class FitEffects:
         instrument: Measures the model.
         request: Says how directions are applied, and on which prompts they are measured.
         spec: The served model's.
-        behaviour_tokens: Tokens that begin an answer of the positive behaviour; empty where only
-            damage is measured.
+        behaviour_tokens: Tokens that begin an answer of the behaviour; empty where only damage is
+            measured.
+        scope: Tokens on which edits act.
     """
 
     instrument: Instrument
     request: FitRequest
     spec: ModelSpec
     behaviour_tokens: tuple[int, ...]
+    scope: Scope
     _plain: dict[_Prompts, Tensor] = field(default_factory=dict)
+
+    async def base(self, rule: SelectionRule) -> dict[str, float]:
+        """Return the unedited model's log-odds on the prompts of each score that has them."""
+        validation = self.request.data.validation
+        match rule:
+            case SelectionRule.EFFECT:
+                return {
+                    "bypass": await self._log_odds(validation.positive.served, None),
+                    "induce": await self._log_odds(validation.negative.served, None),
+                }
+            case SelectionRule.LOG_ODDS | SelectionRule.LOG_ODDS_FALL:
+                return {"log_odds": await self._log_odds(validation.negative.served, None)}
+        return {}
 
     async def scores(self, direction: Direction, rule: SelectionRule) -> dict[str, float]:
         """Return the scores of `steering.fit.Candidate` that `rule` compares, by name."""
@@ -57,13 +72,13 @@ class FitEffects:
         edit = self.plan(direction)
         match rule:
             case SelectionRule.EFFECT:
-                ablation = _bypass_plan(direction, self.spec)
+                ablation = _bypass_plan(direction, self.spec, self.scope)
                 return {
                     "bypass": await self._log_odds(positive, ablation),
                     "induce": await self._log_odds(negative, edit),
                     "kl": await self._kl(negative, ablation),
                 }
-            case SelectionRule.LOG_ODDS:
+            case SelectionRule.LOG_ODDS | SelectionRule.LOG_ODDS_FALL:
                 return {
                     "log_odds": await self._log_odds(negative, edit),
                     "kl": await self._kl(positive, edit),
@@ -71,15 +86,10 @@ class FitEffects:
         return {}
 
     def plan(self, direction: Direction) -> SteeringPlan | None:
-        """Return the method's operation at the request's strength and scope; None if only read."""
-        options = self.request.options
-        return _apply_plan(
-            direction,
-            self.request.method,
-            self.spec,
-            strength=options.strength,
-            scope=options.scope,
-        )
+        """Return the method's operation at the request's strength; None if only read."""
+        strength = self.request.options.strength
+        method = self.request.method
+        return _apply_plan(direction, method, self.spec, strength=strength, scope=self.scope)
 
     async def damage(self, direction: Direction) -> Damage | None:
         """Measure what changes where nothing should; None for a direction that is only read.
@@ -122,18 +132,21 @@ class FitEffects:
         return _mean(await self.instrument.kl(prompts, plan, plain=self._plain[prompts]))
 
 
-async def derive_behaviour_tokens(instrument: Instrument, data: FitData) -> tuple[int, ...]:
-    """Return tokens that begin answers to positive training prompts and not to negative ones.
+async def derive_behaviour_tokens(
+    instrument: Instrument, data: FitData, rule: SelectionRule
+) -> tuple[int, ...]:
+    """Return tokens that begin answers to training prompts of one side and not of the other.
+
+    The side is the positive one, which edits lead to; for a behaviour that is to fall the negative
+    one, which they lead away from.
 
     Raises:
         FitError: There are none: the first token of an answer does not show the behaviour.
     """
-    found = distinguishing_tokens(
-        *[
-            await instrument.next_token(part.served)
-            for part in (data.train.positive, data.train.negative)
-        ]
-    )
+    sides = [data.train.positive, data.train.negative]
+    if rule is SelectionRule.LOG_ODDS_FALL:
+        sides.reverse()
+    found = distinguishing_tokens(*[await instrument.next_token(side.served) for side in sides])
     if not found:
         raise FitError(
             "answers to positive and to negative prompts begin alike, so the behaviour cannot be "
@@ -195,7 +208,7 @@ def _added(direction: Direction, method: Method, layer: int, hidden: Tensor) -> 
 
 
 def _apply_plan(
-    direction: Direction, method: Method, spec: ModelSpec, *, strength: float, scope: Tokens
+    direction: Direction, method: Method, spec: ModelSpec, *, strength: float, scope: Scope
 ) -> SteeringPlan | None:
     """Return the method's operation on tokens of `scope`, where the direction is stored.
 
@@ -208,22 +221,25 @@ def _apply_plan(
             "operation": method.operation,
             "direction": "fitted",
             "strength": strength,
-            "scope": {"tokens": scope},
+            "scope": scope.to_dict(),
             **_FIELDS.get(method.operation, {}),
         }
     )
     return _plan([asked], direction, spec)
 
 
-def _bypass_plan(direction: Direction, spec: ModelSpec) -> SteeringPlan:
+def _bypass_plan(direction: Direction, spec: ModelSpec, scope: Scope) -> SteeringPlan:
     """Return a plan that ablates the direction wherever the residual stream is written or read.
+
+    It does so on tokens of the scope, without the sinks: the published one takes all tokens, and on
+    models with attention sinks the first one alone makes up most of the damage.
 
     Source: Arditi et al. 2024, arXiv:2406.11717 (directional ablation).
     """
     everywhere = LayerRange.between(0.0, 1.0)
     return _plan(
         [
-            Ablate(direction=DirectionRef("fitted"), layers=everywhere, site=site)
+            Ablate(direction=DirectionRef("fitted"), layers=everywhere, site=site, scope=scope)
             for site in _WRITES
             if site not in spec.unavailable_sites
         ],

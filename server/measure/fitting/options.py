@@ -15,12 +15,13 @@ from server.measure.directions import RequestDirections
 from server.measure.next_token import parse_behaviour_tokens
 from steering.directions import Direction, DirectionKind
 from steering.documents import (
+    EVERYWHERE,
     DirectionRef,
     Document,
     Flag,
     Number,
     Operation,
-    Tokens,
+    Scope,
     refused,
     unknown_field,
 )
@@ -34,13 +35,26 @@ from steering.fit import METHODS, Method
 from steering.fit.selection import MAX_KL
 from steering.sites import Site
 
+from .scan import Scan, ScanLists
+
 
 class SelectionRule(StrEnum):
-    """How a layer and a position are chosen; see `steering.fit.selection`."""
+    """How a candidate is chosen; see `steering.fit.selection`."""
 
     EFFECT = "effect"
     LOG_ODDS = "log_odds"
+    LOG_ODDS_FALL = "log_odds_fall"
     SEPARATION = "separation"
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether it compares how likely answers are to begin with the behaviour's tokens."""
+        return self is not SelectionRule.SEPARATION
+
+    @property
+    def bounds_middle(self) -> bool:
+        """Whether it takes candidates from the middle of the network alone."""
+        return self in (SelectionRule.LOG_ODDS, SelectionRule.LOG_ODDS_FALL)
 
 
 def _rule_name(value: Any) -> Any:
@@ -84,8 +98,13 @@ class FitJobOptions(Document):
 
     behaviour_tokens: Any = Field(
         default=None,
-        description="Tokens that begin an answer of the positive behaviour: ids, or texts of one "
-        "token each; by default derived from the training prompts.",
+        description="Tokens that begin an answer of the behaviour: ids, or texts of one token "
+        "each; by default derived from the training prompts. The behaviour is that of positive "
+        "examples; for `log_odds_fall` that of negative ones.",
+    )
+    exclude_sinks: Flag = Field(
+        default=True,
+        description="Whether edits, when they are measured, leave out attention sinks.",
     )
     max_kl: Number | None = Field(
         default=None,
@@ -95,9 +114,12 @@ class FitJobOptions(Document):
         default=0.0,
         description="Smallest mean log-odds of the behaviour, direction added, accepted of one.",
     )
-    scope: Tokens = Field(
-        default=Tokens.ALL,
-        description="Tokens on which edits act when they are measured; ablation acts on all.",
+    scan: ScanLists = Field(
+        default_factory=ScanLists,
+        description="Options of the method, and numbers of layers, to select among too.",
+    )
+    scope: Scope = Field(
+        default=EVERYWHERE, description="Tokens on which edits act when they are measured."
     )
     selection: Annotated[SelectionRule | None, BeforeValidator(_rule_name)] = Field(
         default=None, description="How a candidate is chosen; by default the best for the method."
@@ -117,24 +139,28 @@ class FitOptions:
 
     Attributes:
         method: Of the method, all of them, checked.
+        scan: What is tried beside layers and positions.
         vectors: Stored directions, `name@version`, that vectors among them are from, by option.
         rule: How a candidate is chosen.
-        behaviour_tokens: Tokens that begin an answer of the positive behaviour (for refusal the
-            refusal tokens); None derives them from the training prompts.
+        behaviour_tokens: Tokens that begin an answer of the behaviour (for refusal the refusal
+            tokens); None derives them from the training prompts.
         max_kl: Largest mean KL divergence (nats) accepted of a candidate; None for no bound.
         min_induce: Smallest mean log-odds of the behaviour, direction added, accepted of one.
-        scope: Tokens on which edits act when they are measured; ablation acts on all.
+        scope: Tokens on which edits act when they are measured.
+        exclude_sinks: Whether attention sinks are left out of them.
         strength: With which strength.
         is_sequential: Whether each later layer is fitted with the earlier ones active.
     """
 
     method: Mapping[str, Any]
+    scan: Scan
     vectors: Mapping[str, str] = field(default_factory=dict)
     rule: SelectionRule = SelectionRule.SEPARATION
     behaviour_tokens: tuple[int, ...] | None = None
     max_kl: float | None = None
     min_induce: float = 0.0
-    scope: Tokens = Tokens.ALL
+    scope: Scope = EVERYWHERE
+    exclude_sinks: bool = True
     strength: float = 1.0
     is_sequential: bool = False
 
@@ -163,17 +189,18 @@ class FitOptions:
         own |= {name: d.at(d.layers[0])["vector"] for name, d in stored.items()}
         rule = _rule(asked.selection, method, site)
         _check_sequential(asked.sequential, method)
-        reads_prompts = rule is not SelectionRule.SEPARATION or asked.sequential
-        _check_scope(asked.scope, reads_prompts=reads_prompts)
         is_bounded = rule is SelectionRule.EFFECT and "max_kl" not in asked.model_fields_set
+        resolved = method.resolve(own)
         return cls(
-            method=method.resolve(own),
+            method=resolved,
+            scan=asked.scan.read(method, resolved),
             vectors={name: direction.reference for name, direction in stored.items()},
             rule=rule,
             behaviour_tokens=_tokens(asked.behaviour_tokens, engine.tokenizer),
             max_kl=MAX_KL if is_bounded else asked.max_kl,
             min_induce=asked.min_induce,
             scope=asked.scope,
+            exclude_sinks=asked.exclude_sinks,
             strength=asked.strength,
             is_sequential=asked.sequential,
         )
@@ -187,19 +214,20 @@ class FitOptions:
             "behaviour_tokens": self.behaviour_tokens and list(self.behaviour_tokens),
             "max_kl": self.max_kl,
             "min_induce": self.min_induce,
-            "scope": self.scope.value,
+            "scope": self.scope.to_dict(),
+            "exclude_sinks": self.exclude_sinks,
+            "scan": self.scan.document(),
             "strength": self.strength,
             "sequential": self.is_sequential,
         }
 
 
 def _rule(asked: SelectionRule | None, method: Method, site: Site) -> SelectionRule:
-    has_effect = method.operation is Operation.ADD and site is not Site.HEADS
+    is_added = method.operation is Operation.ADD and site is not Site.HEADS
     possible = {SelectionRule.SEPARATION}
-    if method.is_sequential:
-        possible.add(SelectionRule.LOG_ODDS)
-    elif has_effect and not method.spans_layers:
-        possible.add(SelectionRule.EFFECT)
+    if method.is_sequential or (is_added and not method.spans_layers):
+        possible |= {SelectionRule.LOG_ODDS, SelectionRule.LOG_ODDS_FALL}
+        possible |= set() if method.is_sequential else {SelectionRule.EFFECT}
     best = next(rule for rule in SelectionRule if rule in possible)
     rule = asked or best
     if rule not in possible:
@@ -215,15 +243,6 @@ def _tokens(value: Any, tokenizer: Tokenizer) -> tuple[int, ...] | None:
     if value is None:
         return None
     return parse_behaviour_tokens(value, tokenizer, "options.behaviour_tokens")
-
-
-def _check_scope(scope: Tokens, *, reads_prompts: bool) -> None:
-    if scope is Tokens.GENERATED and reads_prompts:
-        raise InvalidFieldError(
-            "options.scope is 'generated', and the fit looks at what edits do to the last token of "
-            "prompts; expected another, or selection 'separation' and not sequential",
-            param="options.scope",
-        )
 
 
 def _check_sequential(is_sequential: bool, method: Method) -> None:

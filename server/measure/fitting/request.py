@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Self
 
@@ -28,12 +28,13 @@ from steering.documents import (
     resolve_layers,
     unknown_field,
 )
-from steering.errors import InvalidFieldError, LayerOutOfRangeError, SteeringError, short_repr
-from steering.fit import METHODS, Method, SampleCounts, find_method
+from steering.errors import InvalidFieldError, LayerOutOfRangeError, short_repr
+from steering.fit import METHODS, Method, find_method
 from steering.fit.selection import MAX_DEPTH, TRANSPORT_DEPTH
 from steering.model_spec import ModelSpec
 from steering.sites import Site, sole_layer
 
+from .checks import check_candidates, check_samples, check_scope, check_tells_behaviour
 from .data import FitData
 from .options import FitJobOptions, FitOptions, SelectionRule
 
@@ -167,7 +168,18 @@ class FitRequest:
         candidates, is_selecting = _asked_layers(asked.layers, method, site, options, spec)
         layers = _layers(candidates, method, site, options, spec, is_selecting=is_selecting)
         fitted = _data(asked.data, method, engine, asked.seed)
-        _check_samples(method, options, fitted, site, layers, spec)
+        check_samples(method, options, fitted, site, layers, spec)
+        if is_selecting:
+            check_candidates(options, fitted, layers)
+            check_tells_behaviour(options, fitted)
+        elif options.scan.lists:
+            raise InvalidFieldError(
+                'options.scan is given, and nothing is selected; expected layers "select" or '
+                '{"select": [...]}, and a method that fits each layer',
+                param="options.scan",
+            )
+        if (is_selecting and options.rule.reads_answers) or options.is_sequential:
+            check_scope(options.scope, fitted)
         return cls(
             name=asked.name,
             method=method,
@@ -258,7 +270,7 @@ def _candidates(
     only = sole_layer(site, spec.num_layers)
     if only is not None:
         return [only]
-    if rule is SelectionRule.LOG_ODDS:
+    if rule.bounds_middle:
         return dict(zip(("from", "to"), TRANSPORT_DEPTH, strict=True))
     if rule is SelectionRule.EFFECT and not method.spans_layers:
         passed = 1 if site is Site.RESID_POST else 0
@@ -290,27 +302,3 @@ def _data(data: FitExamples, method: Method, engine: Engine, seed: int) -> FitDa
         system_sha256=None if system is None else hashlib.sha256(system.encode()).hexdigest(),
         seed=seed,
     )
-
-
-def _check_samples(
-    method: Method,
-    options: FitOptions,
-    data: FitData,
-    site: Site,
-    layers: Sequence[int],
-    spec: ModelSpec,
-) -> None:
-    """Check that there is enough to fit on, for these options."""
-    samples = SampleCounts(
-        num_positive=len(data.train.positive.read),
-        num_negative=len(data.train.negative.read),
-        width=spec.width(site),
-        num_layers=len(layers),
-        num_heads=spec.num_heads,
-    )
-    data.check_size(samples.num_layers, samples.width)
-    method.check_counts(samples.num_positive, samples.num_negative)
-    try:
-        method.check_options(options.method, samples)
-    except SteeringError as error:
-        raise error.under("options") from None

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from server.engine.async_engine import AsyncEngine
+from server.jobs.kinds import fit_run
 from server.jobs.kinds.fit import FIT
+from server.measure.sinks import Sinks
 from steering.directions import Direction, DirectionKind
-from steering.errors import IncompatibleOperationError
+from steering.errors import FitError, IncompatibleOperationError
 from steering.sites import Site
 
 from .fit_context import MemoryContext, run_job, texts
@@ -35,7 +37,7 @@ async def test_a_map_is_chosen_by_what_answers_become(context: MemoryContext) ->
         data=data,
         method="gaussian_transport",
         layers={"select": [2, 4]},
-        options={"scope": "last_prompt"},
+        options={"scope": {"tokens": "last_prompt"}},
     )
     receipt = (await run_job(FIT, asked, context))["receipt"]
     (direction,) = context.saved
@@ -43,6 +45,75 @@ async def test_a_map_is_chosen_by_what_answers_become(context: MemoryContext) ->
     assert receipt["selection"]["rule"] == "log_odds"
     best = max(receipt["candidates"], key=lambda c: c["log_odds"])
     assert direction.layers == (best["layer"],)
+
+
+async def test_a_behaviour_can_be_made_to_fall_by_a_scan(context: MemoryContext) -> None:
+    """Layer, rank and number of layers are chosen together, against the unedited model."""
+    asked = body(
+        data={"positive": NEGATIVE, "negative": POSITIVE, "validation": 0.25},
+        method="gaussian_transport",
+        layers={"select": [2, 3]},
+        options={
+            "selection": "log_odds_fall",
+            "scan": {"rank": [1, 2], "num_layers": [1, 2]},
+            "scope": {"tokens": "last_prompt"},
+        },
+    )
+    receipt = (await run_job(FIT, asked, context))["receipt"]
+    tried = [
+        (c["layer"], c["options"]["rank"], c["options"]["num_layers"])
+        for c in receipt["candidates"]
+    ]
+    assert sorted(tried) == [(2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 2), (3, 1, 1), (3, 2, 1)]
+    (direction,) = context.saved
+    chosen = min(receipt["candidates"], key=lambda c: c["log_odds"])
+    assert receipt["selection"]["chosen"] == chosen | {
+        name: None for name in receipt["selection"]["chosen"] if name not in chosen
+    }
+    assert chosen["log_odds"] < receipt["base"]["log_odds"] - 1.0
+    assert receipt["base"]["log_odds"] > 0.0  # it refuses what is restricted
+    first = chosen["layer"]
+    assert direction.layers == tuple(range(first, first + chosen["options"]["num_layers"]))
+    assert receipt["options"]["rank"] == chosen["options"]["rank"]
+    assert receipt["options"]["scan"] == {"rank": [1, 2], "num_layers": [1, 2]}
+    assert receipt["options"]["behaviour_tokens"] == context.engine.tokenizer.encode("I")
+    assert receipt["sinks"] == {"positions": [], "norm_ratios": []}
+    assert len([key for key in context.memory if key.startswith("scores ")]) == 6
+
+
+async def test_a_map_that_is_worse_than_no_edit_is_not_chosen(context: MemoryContext) -> None:
+    """The other way round the map makes refusals likelier, which is no way to make them fall."""
+    asked = body(
+        method="gaussian_transport",
+        layers={"select": [3]},
+        options={"selection": "log_odds_fall", "behaviour_tokens": ["I"]},
+    )
+    with pytest.raises(FitError, match="is not below the unedited model's") as caught:
+        await run_job(FIT, asked, context)
+    assert caught.value.param == "layers"
+    assert not context.saved
+
+
+async def test_edits_are_measured_without_attention_sinks(
+    context: MemoryContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first_token(*_: object) -> Sinks:
+        return Sinks((0,), (170.0,))
+
+    monkeypatch.setattr(fit_run, "find_sinks", first_token)
+    asked = body(layers=[3], options={"scope": {"tokens": "prompt"}})
+    receipt = (await run_job(FIT, asked, context))["receipt"]
+    assert receipt["scope"] == {"tokens": "prompt", "exclude": {"windows": [[0, 1]]}}
+    assert receipt["options"]["scope"] == {"tokens": "prompt"}
+    assert receipt["sinks"]["positions"] == [0]
+    assert any("serve it with scope" in note for note in receipt["notes"])
+    everywhere = body(layers=[3], options={"exclude_sinks": False})
+    receipt = (await run_job(FIT, everywhere, context))["receipt"]
+    assert (receipt["sinks"], receipt["scope"]) == (None, {"tokens": "all"})
+    alone = body(layers=[3], options={"scope": {"windows": [[0, 1]]}})
+    with pytest.raises(FitError, match="attention sinks") as caught:
+        await run_job(FIT, alone, context)
+    assert caught.value.param == "options.scope"
 
 
 async def test_a_later_layer_is_refitted_with_the_earlier_one_active(embedded: AsyncEngine) -> None:

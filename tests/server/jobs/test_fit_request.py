@@ -33,6 +33,14 @@ def data(**changes: Any) -> dict[str, Any]:
     return {"data": {"positive": POSITIVE, "negative": NEGATIVE} | changes}
 
 
+def answered(answer: str) -> list[list[dict[str, str]]]:
+    """The same questions, each with one answer."""
+    return [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+        for text in NEGATIVE
+    ]
+
+
 def parse(engine: AsyncEngine, request: dict[str, Any]) -> FitRequest:
     """As a request that arrives is; two directions are stored."""
     width = engine.info().spec.hidden_size
@@ -162,11 +170,86 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_field",
     ),
     "a scope after what is measured": (
-        {"options": {"scope": "generated", "selection": "effect"}},
+        {"options": {"scope": {"tokens": "generated"}, "selection": "effect"}},
         "options.scope",
         "invalid_field",
     ),
-    "an unknown scope": ({"options": {"scope": "some"}}, "options.scope", "invalid_field"),
+    "a scope that is no object": (
+        {"options": {"scope": "last_prompt"}},
+        "options.scope",
+        "invalid_field",
+    ),
+    "an unknown scope": (
+        {"options": {"scope": {"tokens": "some"}}},
+        "options.scope.tokens",
+        "invalid_field",
+    ),
+    "a scope of regions": (
+        {"options": {"scope": {"regions": ["answer"]}}},
+        "options.scope",
+        "invalid_field",
+    ),
+    "a scope beyond every prompt": (
+        {"options": {"scope": {"windows": [[900, 901]]}}},
+        "options.scope",
+        "invalid_field",
+    ),
+    "the same prompts on both sides": (
+        data(positive=answered("Wonderful!"), negative=answered("Alas!"), token="mean"),
+        "options.behaviour_tokens",
+        "invalid_field",
+    ),
+    "a scan of fixed layers": (
+        {
+            "method": "gaussian_transport",
+            "layers": [2],
+            "options": {"scan": {"rank": [1, 2]}},
+        },
+        "options.scan",
+        "invalid_field",
+    ),
+    "a scan of what the method has not": (
+        {"options": {"scan": {"rank": [1, 2]}}},
+        "options.scan.rank",
+        "invalid_field",
+    ),
+    "a scan of one value": (
+        {"method": "gaussian_transport", "options": {"scan": {"rank": 2}}},
+        "options.scan.rank",
+        "invalid_field",
+    ),
+    "a scan of a value twice": (
+        {"method": "gaussian_transport", "options": {"scan": {"rank": [2, 2]}}},
+        "options.scan.rank",
+        "invalid_field",
+    ),
+    "a scan of a value that the option refuses": (
+        {"method": "gaussian_transport", "options": {"scan": {"rank": [1, "two"]}}},
+        "options.scan.rank",
+        "invalid_field",
+    ),
+    "a scan of more layers than are candidates": (
+        {
+            "method": "gaussian_transport",
+            "layers": {"select": [2, 3]},
+            "options": {"scan": {"num_layers": [1, 3]}},
+        },
+        "options.scan.num_layers",
+        "invalid_field",
+    ),
+    "a scan of layers of a push": (
+        {"options": {"scan": {"num_layers": [1, 2]}}},
+        "options.scan.num_layers",
+        "invalid_field",
+    ),
+    "a scan of too many candidates": (
+        {
+            "method": "gaussian_transport",
+            "options": {"scan": {"shrinkage": [n / 1000 for n in range(1001)], "rank": [1, 2]}},
+        },
+        "options.scan",
+        "invalid_field",
+    ),
     "an infinite strength": (
         {"options": {"strength": float("inf")}},
         "options.strength",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from random import Random
 
@@ -119,3 +120,53 @@ def test_candidates_hold_only_what_can_be_compared() -> None:
         select_by_separation([Candidate(1)])
     with pytest.raises(FitError, match="none given"):
         select_by_separation([])
+
+
+@given(st.lists(measured, min_size=1, max_size=12), scores, st.booleans())
+def test_log_odds_must_surpass_the_unedited_model(
+    candidates: list[Candidate], unedited: float, is_falling: bool
+) -> None:
+    sign = -1 if is_falling else 1
+    kept = [sign * c.log_odds for c in candidates if c.log_odds is not None]
+    better = [value for value in kept if value > sign * unedited]
+    asked = {"num_layers": 10, "depth": (0.0, 1.0), "is_falling": is_falling}
+    if better:
+        selection = select_by_log_odds(candidates, base={"log_odds": unedited}, **asked)
+        assert selection.chosen.log_odds == sign * max(better)
+        assert selection.reasons[-1] == f"unedited: log_odds {unedited:.4g}"
+        assert selection.rule == ("log_odds_fall" if is_falling else "log_odds")
+    else:
+        with pytest.raises(FitError, match="the unedited model's"):
+            select_by_log_odds(candidates, base={"log_odds": unedited}, **asked)
+
+
+@given(st.lists(measured, min_size=1, max_size=12, unique_by=str))
+def test_the_bounds_that_are_named_admit_the_nearest(candidates: list[Candidate]) -> None:
+    bounds = {"num_layers": 20, "max_kl": 0.1, "min_induce": 3.0}
+    try:
+        select_by_effect(candidates, **bounds)
+        return
+    except FitError as error:
+        nearest = str(error).split("nearest: ")[1].split(" would admit")[0]
+    for found in re.finditer(r"(max_kl|min_induce) (-?[\d.e-]+)", nearest.split(", which ")[1]):
+        bounds[found[1]] = float(found[2])
+    selection = select_by_effect(candidates, **bounds)
+    worse = [item.label for item in selection.rejected if item.reason.startswith("bypass")]
+    assert nearest.split(": ")[0] in {str(selection.chosen), *worse}
+
+
+def test_nothing_that_qualifies_is_told_with_what_is_nearest() -> None:
+    table = [
+        Candidate(2, -1, bypass=-1.0, induce=-5.0, kl=0.04),
+        Candidate(3, -1, bypass=-3.0, induce=0.5, kl=0.137),
+        Candidate(9, -1, bypass=-4.0, induce=0.9, kl=0.01),
+    ]
+    with pytest.raises(FitError) as caught:
+        select_by_effect(table, num_layers=10, base={"bypass": 2.0, "induce": -6.0})
+    assert str(caught.value) == (
+        "no candidate qualifies by effect (of 3, 1 with induce under 0, 1 with kl over 0.1, 1 too "
+        "deep; nearest: layer 3, position -1: kl 0.137 is over 0.1; bypass -3, which max_kl 0.14 "
+        "would admit; layer 2, position -1: induce -5 is under 0; bypass -1, which min_induce -5 "
+        "would admit; layer 9, position -1: 10 of 10 blocks passed; expected fewer than 8; bypass "
+        "-4; unedited: bypass 2, induce -6); measure other layers or loosen the bounds"
+    )
