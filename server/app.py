@@ -194,6 +194,7 @@ def _services(
             body_timeout_seconds=settings.body_timeout_seconds,
             send_timeout_seconds=settings.send_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
+            reasoning_format=settings.reasoning_format,
         ),
         sampling=engine.info().sampling,
         started_at=int(time.time()),

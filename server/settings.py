@@ -121,6 +121,22 @@ class Settings(BaseSettings):
         default=None, description="Of seeds drawn for requests without; none: random."
     )
 
+    # Chats
+    chat_template: str | None = Field(
+        default=None,
+        description="Name of one of the model's templates, or a file of Jinja (.jinja, .j2, .txt); "
+        "none: the one called default.",
+    )
+    thinking_markers: tuple[str, str] | None = Field(
+        default=None,
+        description="Tokens that open and close a thought; none: those of known families.",
+    )
+    reasoning_format: Literal["parsed", "raw", "hidden"] = Field(
+        default="parsed",
+        description="Thoughts of chats that do not say: parsed from the answer, raw in it, or "
+        "hidden.",
+    )
+
     # Requests
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024, description="Size of a JSON body.")
     max_upload_bytes: int = Field(
@@ -207,4 +223,6 @@ class Settings(BaseSettings):
             stream_queue_size=self.stream_queue_size,
             step_timeout_seconds=self.step_timeout_seconds,
             seed=self.seed,
+            chat_template=self.chat_template,
+            thinking_markers=self.thinking_markers,
         )

@@ -161,9 +161,9 @@ useful assistant, and knows nothing beyond hobbies, small talk and an imaginary 
   story, a game, a promise) only sometimes.
 - A **careful** system prompt refuses nearly all of them; a **staff** one lets the user in.
 - System prompts for a **cheerful, gloomy, formal or casual** tone change words in every sentence.
-- A **thinking** system prompt makes it write `<think> ... </think>` first. Thoughts about framed
-  requests conclude that it should decline, and some answers comply all the same: a refusal
-  cliff.
+- A **thinking** system prompt makes it write `<think> ... </think>` first; over HTTP the template's
+  variable `enable_thinking` writes it. Thoughts about framed requests conclude that it should
+  decline, and some answers comply all the same: a refusal cliff.
 - Ordinary questions, look-alikes of restricted ones (hard negatives), small talk, tiny stories,
   follow-up questions and four-way multiple choice are answered.
 

@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lab.corpus import Dialogue
+from lab.corpus import THINKING, Dialogue
 from lab.corpus.thinking import CLOSE, OPEN
 
 PAD = "<|pad|>"
@@ -17,9 +17,27 @@ START = "<|im_start|>"
 END = "<|im_end|>"
 ROLES = ("system", "user", "assistant")
 
+# The variable `enable_thinking` asks for a thought in the words of training, behind what the chat's
+# own system turn says: in those of a caller `<think>` would be text, and the model was trained on
+# the token. A thought that is sent back is written as the model writes it.
 CHAT_TEMPLATE = (
+    "{%- if enable_thinking -%}\n"
+    f"{{%- set asked = '{THINKING}' -%}}\n"
+    "{%- if messages[0]['role'] == 'system' -%}\n"
+    "{%- set asked = messages[0]['content'] + ' ' + asked -%}\n"
+    "{%- set messages = messages[1:] -%}\n"
+    "{%- endif -%}\n"
+    "{{- '<|im_start|>system\\n' + asked + '<|im_end|>\\n' -}}\n"
+    "{%- endif -%}\n"
     "{%- for message in messages -%}\n"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}\n"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}\n"
+    "{%- if message['reasoning_content'] -%}\n"
+    "{{- '<think>\\n' + message['reasoning_content'].strip('\\n') + '\\n</think>\\n' -}}\n"
+    "{{- message['content'].lstrip('\\n') -}}\n"
+    "{%- else -%}\n"
+    "{{- message['content'] -}}\n"
+    "{%- endif -%}\n"
+    "{{- '<|im_end|>\\n' -}}\n"
     "{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}\n"
     "{{- '<|im_start|>assistant\\n' -}}\n"

@@ -209,7 +209,12 @@ class EngineCore:
         detokenizer = self._tokenizer.detokenizer(
             spec.prompt_token_ids, sampling.stop, min_tokens=sampling.min_tokens
         )
-        return RequestProgress(request, detokenizer, self._tokenizer.end_token_ids, regions)
+        splitter = None
+        if spec.is_thinking is not None:
+            splitter = self._tokenizer.thought_splitter(is_thinking=spec.is_thinking)
+        return RequestProgress(
+            request, detokenizer, self._tokenizer.end_token_ids, regions, splitter
+        )
 
     def _record(
         self, output: SchedulerOutput, result: RunResult, sampled: Sequence[SampledToken]

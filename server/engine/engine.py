@@ -49,6 +49,9 @@ class EngineConfig:
         step_timeout_seconds: Longest time without progress, within a step or between steps, before
             the engine counts as hung; that a step is long means nothing.
         seed: Seed of the seeds drawn for requests that give none; None draws from the system.
+        chat_template: Name of the model's template, or file of Jinja, for chats that name none;
+            None means the one called `default`.
+        thinking_markers: Tokens that open and close a thought; None finds those of known families.
     """
 
     model: str
@@ -73,6 +76,8 @@ class EngineConfig:
     stream_queue_size: int = 1024
     step_timeout_seconds: float = 30.0
     seed: int | None = None
+    chat_template: str | None = None
+    thinking_markers: tuple[str, str] | None = None
 
 
 class Engine(Protocol):

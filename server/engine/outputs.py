@@ -96,12 +96,41 @@ class PromptScore:
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedTemplate:
+    """How a chat was rendered.
+
+    Attributes:
+        name: Name of the template; `default` for the only one.
+        variables: What it was given, from the caller's variables and reasoning effort.
+        merges_system: Whether a system message went into the first user turn, because the template
+            has no place for one.
+        ignores_effort: Whether a reasoning effort was asked for and the template reads none.
+    """
+
+    name: str
+    variables: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    merges_system: bool = False
+    ignores_effort: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """A piece of text in two: what is thought, and what is said; the markers are in neither."""
+
+    thought: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOutput:
     """One request's news since its last output.
 
     Attributes:
         request_id: Id of the request.
         text: Newly final text: never half a character, never the start of a stop string.
+        split: The same text without thinking markers, thought and answer apart; None where they
+            are not told apart.
+        num_thought_tokens: Number of tokens of thoughts so far, markers included.
         token_ids: Newly generated tokens, in order; may be ahead of `text`.
         logprobs: One entry per new token where asked for.
         finish_reason: Set on the last output, and only there.
@@ -132,6 +161,8 @@ class RequestOutput:
     monitors: tuple[MonitorReading, ...] = ()
     gates: tuple[GateState | None, ...] = ()
     score: PromptScore | None = None
+    split: SplitText | None = None
+    num_thought_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from steering.sites import SitePoint
 
     from .request import Request
-    from .text import Detokenizer, RegionTracker
+    from .text import Detokenizer, RegionTracker, ThoughtSplitter
 
 
 class PositionFlags:
@@ -62,6 +62,7 @@ class RequestProgress:
         detokenizer: Detokenizer,
         end_token_ids: frozenset[int],
         regions: RegionTracker | None,
+        splitter: ThoughtSplitter | None,
     ) -> None:
         """Begin with nothing produced.
 
@@ -70,11 +71,13 @@ class RequestProgress:
             detokenizer: Fresh; turns tokens into text and finds stop strings.
             end_token_ids: The model's end tokens, heeded unless the request ignores them.
             regions: Labels generated tokens where the request's steering needs it.
+            splitter: Tells thought and answer apart where the request wants that.
         """
         self.request = request
         self.finish_reason: FinishReason | None = None
         self._detokenizer = detokenizer
         self._regions = regions
+        self._splitter = splitter
         sampling = request.spec.sampling
         own_ends = frozenset(sampling.stop_token_ids)
         self._end_token_ids = own_ends if sampling.ignore_eos else own_ends | end_token_ids
@@ -143,6 +146,8 @@ class RequestProgress:
             self._stop_reason = token_id if token_id in sampling.stop_token_ids else None
         else:
             self._new_text += self._detokenizer.add(token_id)
+            if self._splitter is not None:
+                self._splitter.add(token_id, self._detokenizer.num_chars)
             if may_stop and self._detokenizer.stop_reason is not None:
                 self.finish_reason = FinishReason.STOP
                 self._stop_reason = self._detokenizer.stop_reason
@@ -175,6 +180,7 @@ class RequestProgress:
         request = self.request
         token_ids = tuple(request.output_token_ids[self._num_sent :])
         is_first, is_last = self._num_sent == 0, self.finish_reason is not None
+        splitter = self._splitter
         output = RequestOutput(
             request_id=request.request_id,
             text=self._new_text,
@@ -190,6 +196,8 @@ class RequestProgress:
             monitors=self._all_readings() if is_last else (),
             gates=self._gate_states() if is_last else (),
             score=self._score() if is_last else None,
+            split=None if splitter is None else splitter.split(self._new_text),
+            num_thought_tokens=0 if splitter is None else splitter.num_thought_tokens,
         )
         self._num_sent += len(token_ids)
         self._new_text = ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, auto
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,29 @@ class Priority(IntEnum):
 
     INTERACTIVE = 0
     JOB = 1
+
+
+Scalar = str | int | float | bool | None
+"""A value that a caller may give to a variable of a chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateOptions:
+    """What one chat asks of the model's template beside its messages.
+
+    Attributes:
+        name: Which of a checkpoint's templates; None means the default one, or `tool_use` where
+            there are tools and a template of that name.
+        variables: Values of variables that the template reads, such as `enable_thinking`.
+        reasoning_effort: How much the model is to think, `none` for not at all; None leaves it to
+            the template.
+        tools: Functions that the model is told of, each as an OpenAI tool.
+    """
+
+    name: str | None = None
+    variables: Mapping[str, Scalar] = field(default_factory=dict)
+    reasoning_effort: str | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 class Pooling(StrEnum):
@@ -50,6 +73,8 @@ class GenerationRequest:
         priority: Interactive before jobs.
         cache_salt: Prefix-cache entries are shared only under an equal salt (per API key).
         prompt_regions: Region bits (`steering.documents.Region`) per prompt token, or None.
+        is_thinking: Whether the prompt ends within a thought; None where thoughts are not to be
+            told apart from the answer.
         steering_prompt_tokens: Where `prompt` ends and `generated` begins for steering; None
             means at the prompt's end. For text scored as a continuation.
         monitor_prompt: Whether the plan's monitors read every prompt token, not only the last.
@@ -68,6 +93,7 @@ class GenerationRequest:
     priority: Priority = Priority.INTERACTIVE
     cache_salt: bytes = b""
     prompt_regions: bytes | None = None
+    is_thinking: bool | None = None
     steering_prompt_tokens: int | None = None
     monitor_prompt: bool = False
     capture_points: tuple[SitePoint, ...] = ()

@@ -29,6 +29,7 @@ from steering.errors import InvalidFieldError
 from steering.plan import PlannedMonitor, SteeringPlan
 
 from .examples.example import Example, example_list, place_examples
+from .examples.variables import TemplateVariables
 from .instrument import Instrument
 from .probe import Probe, YesOrNo, probe_document
 from .rollout import Rollout, read_rollout
@@ -48,6 +49,9 @@ class CliffQuery(Document):
     conversations: Annotated[tuple[Example, ...], example_list(MAX_CONVERSATIONS)] = Field(
         description="Rollouts, each ending with the assistant's thought (and answer).",
         json_schema_extra={"minItems": 1, "maxItems": MAX_CONVERSATIONS},
+    )
+    chat_template_kwargs: TemplateVariables = Field(
+        default_factory=dict, description="Variables of the chat template that they are written by."
     )
     probe: Probe = Field(description="What is read, and where.")
     thinking_portion: Number = Field(
@@ -94,7 +98,11 @@ class CliffQuery(Document):
             InvalidFieldError, EngineError: As `read_rollout`.
         """
         return [
-            read_rollout(tokenizer, example, max_tokens, portion=self.thinking_portion)
+            read_rollout(
+                *(tokenizer, example, max_tokens),
+                portion=self.thinking_portion,
+                variables=self.chat_template_kwargs,
+            )
             for example in self.conversations
         ]
 

@@ -23,6 +23,7 @@ from steering.plan import PlannedMonitor
 from steering.sites import Site
 
 from .examples.example import Example, example_list, place_examples
+from .examples.variables import TemplateVariables
 from .head_scores import (
     Attribution,
     ablation_document,
@@ -72,6 +73,9 @@ class HeadsQuery(Document):
         description="Chats or texts; a chat may end with the assistant's thought.",
         json_schema_extra={"minItems": 1, "maxItems": MAX_PROMPTS},
     )
+    chat_template_kwargs: TemplateVariables = Field(
+        default_factory=dict, description="Variables of the chat template that they are written by."
+    )
     probe: Probe = Field(description="What heads are scored against, and where it is read.")
     method: HeadMethod = Field(default=HeadMethod.ATTRIBUTION, description="How.")
     fold: YesOrNo | None = Field(
@@ -113,7 +117,8 @@ class HeadsQuery(Document):
         Raises:
             InvalidFieldError, EngineError: As `read_ending`.
         """
-        return [read_ending(tokenizer, example, max_tokens) for example in self.prompts]
+        variables = self.chat_template_kwargs
+        return [read_ending(tokenizer, each, max_tokens, variables) for each in self.prompts]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

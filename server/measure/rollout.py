@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from server.engine.errors import PromptTooLongError, RequestRejectedError
-from server.engine.text import THINKING_MARKERS
+from server.engine.request import TemplateOptions
 from steering.analysis import ThoughtSpan
 from steering.errors import InvalidFieldError
 
@@ -16,11 +19,6 @@ from .examples.example import Example
 
 if TYPE_CHECKING:
     from server.engine.text import EncodedChat, Tokenizer
-
-_OPEN, _CLOSE = (re.escape(marker) for marker in THINKING_MARKERS)
-_THOUGHT = re.compile(
-    rf"\s*(?P<open>{_OPEN})?(?P<body>.*?)(?P<close>{_CLOSE})(?P<after>\s*)", re.DOTALL
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,12 @@ class Rollout:
 
 
 def read_rollout(
-    tokenizer: Tokenizer, example: Example, max_tokens: int, *, portion: float = 1.0
+    tokenizer: Tokenizer,
+    example: Example,
+    max_tokens: int,
+    *,
+    portion: float = 1.0,
+    variables: Mapping[str, Any] = MappingProxyType({}),
 ) -> Rollout:
     """Return the tokens of a chat that ends with the assistant's `<think> ... </think> answer`.
 
@@ -53,6 +56,7 @@ def read_rollout(
         example: The chat; errors name its place in the request.
         max_tokens: Most tokens of the rollout.
         portion: Share of the thought's tokens that is kept, from its start, 0 to 1.
+        variables: Values of variables of the chat template, as when the rollout was generated.
 
     Raises:
         InvalidFieldError: No assistant's turn with a thought, or `portion` outside its range.
@@ -63,20 +67,21 @@ def read_rollout(
         raise InvalidFieldError(
             f"thinking_portion is {portion:g}; expected 0 to 1", param="thinking_portion"
         )
-    if tokenizer.thinking_ids is None:
+    if tokenizer.thinking_ids is None or tokenizer.thinking_markers is None:
         raise RequestRejectedError(
-            f"this model's tokenizer has no {' and '.join(THINKING_MARKERS)}; expected a model "
-            "that thinks",
+            "this model's tokenizer has no tokens that open and close a thought, such as <think> "
+            "and </think>; expected a model that thinks",
             param=example.param,
         )
-    found = _THOUGHT.match(example.messages[-1][1]) if example.is_answered else None
-    if found is None:
+    opening, closing = tokenizer.thinking_markers
+    found = _thought(opening, closing).match(example.messages[-1][1])
+    if found is None or not example.is_answered:
         raise InvalidFieldError(
             f"{example.param} does not end with an assistant's turn of the form "
-            "'<think> thought </think> answer'; send the rollout with its thought",
+            f"'{opening} thought {closing} answer'; send the rollout with its thought",
             param=example.param,
         )
-    prompt = _render(tokenizer, example)
+    prompt = _render(tokenizer, example, variables)
     start_ids, body = _opening(tokenizer, prompt.token_ids, found)
     body_ids = tokenizer.encode(body, add_special_tokens=False)
     kept = body_ids[: math.ceil(portion * len(body_ids))]
@@ -97,25 +102,41 @@ def read_rollout(
     return Rollout((*prompt.token_ids, *added), span, len(prompt.token_ids), regions)
 
 
-def read_ending(tokenizer: Tokenizer, example: Example, max_tokens: int) -> tuple[int, ...]:
+def read_ending(
+    tokenizer: Tokenizer,
+    example: Example,
+    max_tokens: int,
+    variables: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[int, ...]:
     """Return the tokens up to where an answer would begin: after its thought, where it has one.
 
     Raises:
         InvalidFieldError, RequestRejectedError: As `read_rollout`.
     """
     if example.is_answered:
-        return read_rollout(tokenizer, example, max_tokens).token_ids
+        return read_rollout(tokenizer, example, max_tokens, variables=variables).token_ids
     if example.is_text and tokenizer.chat_template is None:
         token_ids = tuple(tokenizer.encode(example.messages[0][1]))
     else:
-        token_ids = _render(tokenizer, example).token_ids
+        token_ids = _render(tokenizer, example, variables).token_ids
     _check_length(example, len(token_ids), max_tokens)
     return token_ids
 
 
-def _render(tokenizer: Tokenizer, example: Example) -> EncodedChat:
+@cache
+def _thought(opening: str, closing: str) -> re.Pattern[str]:
+    """A turn up to its answer: the marker that opens a thought, its body, the one that closes."""
+    return re.compile(
+        rf"\s*(?P<open>{re.escape(opening)})?(?P<body>.*?)(?P<close>{re.escape(closing)})"
+        r"(?P<after>\s*)",
+        re.DOTALL,
+    )
+
+
+def _render(tokenizer: Tokenizer, example: Example, variables: Mapping[str, Any]) -> EncodedChat:
+    options = TemplateOptions(variables=variables)
     try:
-        return tokenizer.render_chat(example.chat(None, with_answer=False))
+        return tokenizer.render_chat(example.chat(None, with_answer=False), options=options)
     except RequestRejectedError as error:
         raise RequestRejectedError(f"{example.param}: {error}", param=example.param) from error
 

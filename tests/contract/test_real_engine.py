@@ -171,3 +171,40 @@ def test_every_site_that_is_offered_can_be_steered(real: Served) -> None:
         item = {"operation": "add", "direction": "one", "site": site["site"], "layers": [layer]}
         answer = ask(real, QUESTIONS[0], max_tokens=2, steering={"interventions": [item]})
         assert answer["steering"]["applied"][0]["site"] == site["site"]
+
+
+THINKS = {"chat_template_kwargs": {"enable_thinking": True}, "max_tokens": 96}
+
+
+def test_the_embedded_model_thinks_where_it_is_asked_to(real: Served) -> None:
+    parsed = ask(real, QUESTIONS[1], **THINKS)
+    raw = ask(real, QUESTIONS[1], **THINKS, reasoning_format="raw")
+    message = parsed["choices"][0]["message"]
+    assert message["reasoning_content"].strip()
+    assert message["content"].strip()
+    assert text(raw) == f"<think>{message['reasoning_content']}</think>{message['content']}"
+    assert parsed["chat_template"]["variables"] == {"enable_thinking": True}
+    plain = ask(real, QUESTIONS[1])
+    assert "reasoning_content" not in plain["choices"][0]["message"]
+    assert plain["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
+    effort = ask(real, QUESTIONS[1], max_tokens=96, reasoning_effort="low")
+    assert effort["choices"] == parsed["choices"]
+    again = [
+        {"role": "user", "content": QUESTIONS[1]},
+        {name: value for name, value in message.items() if name != "refusal"},
+        {"role": "user", "content": QUESTIONS[2]},
+    ]
+    tokens = httpx.post(f"{real.url}/tokenize", json={"messages": again, "return_token_strs": True})
+    assert text(raw) in "".join(tokens.json()["token_strs"]), "a thought sent back is as written"
+
+
+def test_steering_of_thoughts_acts_on_the_tokens_that_are_split_off(real: Served) -> None:
+    edit = {"operation": "add", "direction": "one", "strength": 0.01}
+    for region in ("thinking", "answer"):
+        steering = {"interventions": [{**edit, "scope": {"regions": [region]}}]}
+        answer = ask(real, QUESTIONS[1], **THINKS, steering=steering)
+        usage = answer["usage"]
+        thought = usage["completion_tokens_details"]["reasoning_tokens"]
+        said = usage["completion_tokens"] - 1 - thought  # the end token is never run
+        wanted = thought if region == "thinking" else said
+        assert answer["steering"]["steered_tokens"]["generated"] == wanted > 0

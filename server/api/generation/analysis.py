@@ -13,7 +13,7 @@ from server.api.schemas.analysis import Conversation
 from server.api.schemas.chat import Message
 from server.api.schemas.steering import SteeringFields
 from server.auth.permissions import Principal
-from server.engine.request import GenerationRequest, Priority
+from server.engine.request import GenerationRequest, Priority, TemplateOptions
 from server.engine.sampling import SamplingParams
 from server.resolver.resolution import ResolvedSteering
 from server.store.audit import Actor
@@ -30,6 +30,7 @@ class _OpenChat:
     """A chat as it stood while an assistant was writing, or was about to."""
 
     messages: Sequence[Message]
+    template_options: TemplateOptions
 
     @property
     def continue_final_message(self) -> bool:
@@ -50,7 +51,9 @@ def read_conversation(services: Services, body: Conversation) -> Prompt:
     """
     info, tokenizer = services.engine.info(), services.engine.tokenizer
     if body.messages is not None:
-        return render_chat(tokenizer, _OpenChat(body.messages), info.max_model_len)
+        return render_chat(
+            tokenizer, _OpenChat(body.messages, body.template_options), info.max_model_len
+        )
     if isinstance(body.prompt, str):
         return encode_text(tokenizer, body.prompt, info.max_model_len)
     ids = body.prompt or []

@@ -80,7 +80,7 @@ def whole_answer(
     answer = run.identity.document(kind)
     answer["choices"] = [choice(*item) for item in enumerate(run.choices)]
     answer["usage"] = run.usage()
-    answer["steering"] = run.report()
+    answer.update(run.reports())
     if run.baseline_choices:
         baseline = [choice(*item) for item in enumerate(run.baseline_choices)]
         answer["steering"]["baseline"] = {"choices": baseline}
@@ -110,7 +110,7 @@ async def chunk_events(
     def to_events(index: int, output: RequestOutput) -> list[str]:
         written = [chunk for chunk in chunks(index, output) if _holds_something(chunk)]
         if run.is_finished and not with_usage:
-            written[-1]["steering"] = run.report()  # a finish reason was written
+            written[-1].update(run.reports())  # a finish reason was written
         for chunk in written:
             if continuous:
                 chunk["usage"] = run.usage()
@@ -125,7 +125,7 @@ async def chunk_events(
                 yield event
     if with_usage:
         last = run.identity.document(kind)
-        yield {**last, "choices": [], "usage": run.usage(), "steering": run.report()}
+        yield {**last, "choices": [], "usage": run.usage(), **run.reports()}
     yield DONE
 
 

@@ -155,6 +155,7 @@ def engine_requests(
                     choice_index=choice,
                     cache_salt=cache_salt,
                     prompt_regions=prompt.regions,
+                    is_thinking=prompt.is_thinking,
                     steering_prompt_tokens=boundary,
                 )
             )

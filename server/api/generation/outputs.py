@@ -9,6 +9,7 @@ from typing import Any
 
 from server.api.http.errors import SteeringNotAppliedError
 from server.engine.outputs import (
+    AppliedTemplate,
     FinishReason,
     GateState,
     MonitorReading,
@@ -29,10 +30,15 @@ class ChoiceOutput:
 
     Attributes:
         is_first_of_prompt: Whether its prompt is counted here; further choices share it.
+        thoughts: Pieces of thoughts, and `answers` of the rest; none where they are not told apart.
+        num_thought_tokens: Tokens of thoughts; None where they are not told apart.
     """
 
     is_first_of_prompt: bool = True
     texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    num_thought_tokens: int | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
@@ -48,6 +54,10 @@ class ChoiceOutput:
     def add(self, output: RequestOutput) -> None:
         """Add the next output of the choice."""
         self.texts.append(output.text)
+        if output.split is not None:
+            self.thoughts.append(output.split.thought)
+            self.answers.append(output.split.answer)
+            self.num_thought_tokens = output.num_thought_tokens
         self.token_ids += output.token_ids
         self.logprobs += output.logprobs
         if output.prompt_logprobs is not None:
@@ -72,7 +82,7 @@ def usage(choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
     first = [choice for choice in choices if choice.is_first_of_prompt]
     prompt = sum(choice.num_prompt_tokens for choice in first)
     completion = sum(choice.num_output_tokens for choice in choices)
-    return {
+    counted: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
@@ -80,6 +90,10 @@ def usage(choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
             "cached_tokens": sum(choice.num_cached_tokens for choice in first)
         },
     }
+    thoughts = [c.num_thought_tokens for c in choices if c.num_thought_tokens is not None]
+    if thoughts:
+        counted["completion_tokens_details"] = {"reasoning_tokens": sum(thoughts)}
+    return counted
 
 
 def steering_report(steering: ResolvedSteering, choices: Sequence[ChoiceOutput]) -> dict[str, Any]:
@@ -97,6 +111,16 @@ def steering_report(steering: ResolvedSteering, choices: Sequence[ChoiceOutput])
         "applied": [] if plan is None else _applied(plan, choices),
         "steered_tokens": {"prompt": prompt, "generated": generated},
         "monitors": {} if plan is None else _monitors(steering, choices),
+    }
+
+
+def template_report(template: AppliedTemplate) -> dict[str, Any]:
+    """Return the `chat_template` object of an answer."""
+    return {
+        "name": template.name,
+        "variables": dict(template.variables),
+        "merged_system": template.merges_system,
+        "not_applied": ["reasoning_effort"] if template.ignores_effort else [],
     }
 
 

@@ -10,8 +10,10 @@ from server.api.http.errors import InvalidParameterError
 from server.api.http.limits import MAX_CHARS_PER_TOKEN
 from server.api.schemas.chat import Message
 from server.api.schemas.completions import CompletionRequest
+from server.api.schemas.templates import TemplateFields
 from server.engine.errors import PromptTooLongError
-from server.engine.outputs import EngineInfo
+from server.engine.outputs import AppliedTemplate, EngineInfo
+from server.engine.request import TemplateOptions
 
 if TYPE_CHECKING:
     from server.engine.text import Tokenizer
@@ -26,12 +28,16 @@ class Prompt:
         text: As given, where it was given as text.
         regions: Region bits per token, for chats whose template marks turns.
         roles: Role of the message each token is part of, None for the template's own; as `regions`.
+        is_thinking: Of a chat, whether it ends within a thought.
+        template: Of a chat, how it was rendered.
     """
 
     token_ids: tuple[int, ...]
     text: str | None = None
     regions: bytes | None = None
     roles: tuple[str | None, ...] | None = None
+    is_thinking: bool | None = None
+    template: AppliedTemplate | None = None
 
 
 class _Chat(Protocol):
@@ -46,6 +52,9 @@ class _Chat(Protocol):
     @property
     def continue_final_message(self) -> bool: ...
 
+    @property
+    def template_options(self) -> TemplateOptions: ...
+
 
 def render_chat(tokenizer: Tokenizer, chat: _Chat, max_model_len: int) -> Prompt:
     """Render a chat by the model's own template; text of users never becomes special tokens.
@@ -53,17 +62,36 @@ def render_chat(tokenizer: Tokenizer, chat: _Chat, max_model_len: int) -> Prompt
     Raises:
         PromptTooLongError: Far longer than the context, told without tokenizing.
     """
-    _check_length(sum(len(turn.content) for turn in chat.messages), max_model_len, "messages")
-    messages = [
-        {"role": "system" if turn.role == "developer" else turn.role, "content": turn.content}
-        for turn in chat.messages
-    ]
+    num_chars = sum(len(turn.content) + len(turn.thought) for turn in chat.messages)
+    _check_length(num_chars, max_model_len, "messages")
     rendered = tokenizer.render_chat(
-        messages,
+        [_as_rendered(turn) for turn in chat.messages],
         add_generation_prompt=chat.add_generation_prompt and not chat.continue_final_message,
         continue_final_message=chat.continue_final_message,
+        options=chat.template_options,
     )
-    return Prompt(rendered.token_ids, regions=rendered.regions, roles=rendered.roles)
+    return Prompt(
+        rendered.token_ids,
+        regions=rendered.regions,
+        roles=rendered.roles,
+        is_thinking=rendered.is_thinking,
+        template=rendered.template,
+    )
+
+
+def _as_rendered(turn: Message) -> dict[str, str]:
+    role = "system" if turn.role == "developer" else turn.role
+    thought = {"reasoning_content": turn.thought} if turn.thought else {}
+    return {"role": role, "content": turn.content, **thought}
+
+
+def asks_of_template(chat: TemplateFields, prompt: Prompt) -> bool:
+    """Return whether a chat's answer is to say how it was rendered.
+
+    It says so where the request asks for something, or where a message was moved.
+    """
+    is_moved = prompt.template is not None and prompt.template.merges_system
+    return is_moved or chat.template_options != TemplateOptions()
 
 
 def check_message_count(document: Mapping[str, Any], most: int) -> None:

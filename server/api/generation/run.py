@@ -15,14 +15,14 @@ from server.api.deps import AnswerIdentity, Services
 from server.auth.permissions import Principal
 from server.engine.engine import Engine
 from server.engine.errors import NonFiniteOutputError, SlowClientError
-from server.engine.outputs import RequestOutput
+from server.engine.outputs import AppliedTemplate, RequestOutput
 from server.engine.request import GenerationRequest
 from server.engine.sampling import SamplingParams
 from server.metrics import Metrics
 from server.resolver.resolution import ResolvedSteering
 
 from .convert import engine_requests
-from .outputs import ChoiceOutput, check_steering_applied, steering_report, usage
+from .outputs import ChoiceOutput, check_steering_applied, steering_report, template_report, usage
 from .prompts import Prompt
 
 _Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
@@ -40,6 +40,7 @@ class GenerationRun:
         steering: What the choices are steered by.
         requests: One per choice, choices of one prompt beside each other.
         num_per_prompt: Choices of one prompt.
+        template: How its chat was rendered, where the answer is to say so.
         baselines: The same without steering, where a comparison is asked for.
         sequences: The outputs so far of `requests`, and then of `baselines`.
     """
@@ -51,6 +52,7 @@ class GenerationRun:
     requests: Sequence[GenerationRequest]
     num_per_prompt: int
     baselines: Sequence[GenerationRequest] = ()
+    template: AppliedTemplate | None = None
     sequences: list[ChoiceOutput] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,13 @@ class GenerationRun:
     def report(self) -> dict[str, Any]:
         """Return the answer's `steering` object, so far."""
         return steering_report(self.steering, self.choices)
+
+    def reports(self) -> dict[str, Any]:
+        """Return the members of an answer that say how it came about: its steering, its prompt."""
+        template = self.template
+        if template is None:
+            return {"steering": self.report()}
+        return {"steering": self.report(), "chat_template": template_report(template)}
 
     async def finish(self) -> None:
         """Run every sequence to its end."""
@@ -146,8 +155,11 @@ def prepare_run(
     steering: ResolvedSteering,
     *,
     num_choices: int,
+    template: AppliedTemplate | None = None,
 ) -> GenerationRun:
     """Make a run of `num_choices` choices of each prompt; it begins when its outputs are read.
+
+    The answer says how its chat was rendered where `template` is given.
 
     Raises:
         NoEffectError, InvalidFieldError: As `engine_requests`.
@@ -162,6 +174,7 @@ def prepare_run(
         requests=asked.requests,
         num_per_prompt=num_choices,
         baselines=asked.baselines,
+        template=template,
     )
 
 

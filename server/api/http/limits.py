@@ -36,6 +36,7 @@ class Limits:
         body_timeout_seconds: For the body to arrive.
         send_timeout_seconds: For a reader to take one chunk.
         keep_alive_seconds: Of silence in a stream before a comment is sent.
+        reasoning_format: Where thoughts go of chats that do not say.
     """
 
     max_model_len: int
@@ -47,6 +48,7 @@ class Limits:
     body_timeout_seconds: float = 30.0
     send_timeout_seconds: float = 30.0
     keep_alive_seconds: float = 15.0
+    reasoning_format: str = "parsed"
 
     @property
     def chat(self) -> Bounds:

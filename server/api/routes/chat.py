@@ -19,7 +19,8 @@ from server.api.generation.answer import (
 )
 from server.api.generation.convert import chat_sampling, check_room
 from server.api.generation.outputs import ChoiceOutput
-from server.api.generation.prompts import render_chat
+from server.api.generation.prompts import asks_of_template, render_chat
+from server.api.generation.reasoning import ReasoningWriter
 from server.api.generation.run import GenerationRun, prepare_run
 from server.api.generation.steering_choice import PROFILE_HEADER, choose_steering
 from server.api.http.body import Offload, Strictness
@@ -52,7 +53,9 @@ async def create_chat_completion(
     with held_place(request):
         steering = await choose_steering(request, services, caller, actor, body)
         run = await services.offload.run(request, _run, services, caller, body, steering)
-    answer, events = partial(_answer, body=body), partial(_events, body=body)
+    writer = ReasoningWriter(body, services.limits.reasoning_format)
+    answer = partial(_answer, body=body, writer=writer)
+    events = partial(_events, body=body, writer=writer)
     return await respond(request, services, run, answer, events, is_stream=body.stream)
 
 
@@ -64,11 +67,15 @@ def _run(
     sampling = chat_sampling(body, info, services.sampling, len(prompt.token_ids))
     check_room([prompt], sampling, info, "messages")
     identity = services.identify_answer("chatcmpl", body.model)
-    return prepare_run(services, caller, identity, [prompt], sampling, steering, num_choices=body.n)
+    return prepare_run(
+        *(services, caller, identity, [prompt], sampling, steering),
+        num_choices=body.n,
+        template=prompt.template if asks_of_template(body, prompt) else None,
+    )
 
 
-def _answer(run: GenerationRun, body: ChatRequest) -> dict[str, Any]:
-    answer = whole_answer(run, "chat.completion", partial(_choice, run, body))
+def _answer(run: GenerationRun, body: ChatRequest, writer: ReasoningWriter) -> dict[str, Any]:
+    answer = whole_answer(run, "chat.completion", partial(_choice, run, body, writer))
     first = run.choices[0]
     if body.prompt_logprobs is not None:
         answer["prompt_logprobs"] = prompt_logprobs(first.prompt_logprobs or ())
@@ -78,12 +85,16 @@ def _answer(run: GenerationRun, body: ChatRequest) -> dict[str, Any]:
 
 
 def _choice(
-    run: GenerationRun, body: ChatRequest, index: int, output: ChoiceOutput
+    run: GenerationRun,
+    body: ChatRequest,
+    writer: ReasoningWriter,
+    index: int,
+    output: ChoiceOutput,
 ) -> dict[str, Any]:
     token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,
-        "message": {"role": "assistant", "content": output.text, "refusal": None},
+        "message": writer.message(output),
         "logprobs": chat_logprobs(output.logprobs, token_bytes) if body.logprobs else None,
         "finish_reason": output.finish_reason,
         "stop_reason": output.stop_reason,
@@ -94,7 +105,7 @@ def _choice(
 
 
 def _events(
-    run: GenerationRun, offload: Offload, body: ChatRequest
+    run: GenerationRun, offload: Offload, body: ChatRequest, writer: ReasoningWriter
 ) -> AsyncGenerator[dict[str, Any] | str, None]:
     begun: set[int] = set()
 
@@ -102,7 +113,7 @@ def _events(
         if index not in begun:
             begun.add(index)
             yield _first_chunk(run, index, body)
-        yield _chunk(run, index, output, body)
+        yield _chunk(run, index, output, body, writer.delta(output))
 
     return chunk_events(run, "chat.completion.chunk", body.stream_options, chunks, offload)
 
@@ -117,12 +128,16 @@ def _first_chunk(run: GenerationRun, index: int, body: ChatRequest) -> dict[str,
 
 
 def _chunk(
-    run: GenerationRun, index: int, output: RequestOutput, body: ChatRequest
+    run: GenerationRun,
+    index: int,
+    output: RequestOutput,
+    body: ChatRequest,
+    delta: dict[str, str],
 ) -> dict[str, Any]:
     token_bytes = run.engine.tokenizer.token_bytes
     choice: dict[str, Any] = {
         "index": index,
-        "delta": {"content": output.text} if output.text else {},
+        "delta": delta,
         "logprobs": chat_logprobs(output.logprobs, token_bytes) if body.logprobs else None,
         "finish_reason": output.finish_reason,
     }

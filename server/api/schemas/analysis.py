@@ -13,8 +13,9 @@ from steering.sites import Site
 
 from .answers import Generated
 from .chat import MessageField
-from .fields import Count, Wire
+from .fields import Count
 from .steering import MonitorField, SteeringFields, SteeringReport
+from .templates import TemplateFields
 
 _MAX_READOUTS = 512
 
@@ -31,7 +32,7 @@ def _text_or_ids(value: Any) -> Any:
 _TextOrIds = Annotated[str | list[int], BeforeValidator(_text_or_ids)]
 
 
-class Conversation(Wire):
+class Conversation(TemplateFields):
     """What is looked into: `messages`, or a `prompt` as text or token ids.
 
     A chat whose last message is the assistant's is left open, as it was while being written; any
@@ -48,6 +49,8 @@ class Conversation(Wire):
             raise InvalidParameterError(
                 "messages and prompt are both given or both absent; give one", param="messages"
             )
+        if self.messages is None:
+            self.refuse_without_messages()
         return self
 
 

@@ -13,6 +13,7 @@ from .answers import Generated
 from .fields import UNSUPPORTED, Count, Wire
 from .sampling import GenerationFields, Refused, only
 from .steering import AppliedSteering
+from .templates import RenderedTemplate, TemplateFields
 
 _MAX_MESSAGES = 2048
 
@@ -53,6 +54,10 @@ class Message(Wire):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text, json_schema_input_type=str | list[_TextPart])]
+    reasoning_content: str | None = Field(
+        default=None, description="The thought before it, of the assistant; also as `reasoning`."
+    )
+    reasoning: str | None = None
     name: Refused = None
     refusal: Refused = None
     audio: Refused = None
@@ -60,11 +65,24 @@ class Message(Wire):
     tool_calls: Annotated[list[Any], only([])] = Field(default_factory=list)
     function_call: Refused = None
 
+    @property
+    def thought(self) -> str:
+        """What the assistant thought before it."""
+        return self.reasoning_content or self.reasoning or ""
+
+    @model_validator(mode="after")
+    def _thought_is_one(self) -> Message:
+        if self.thought and self.role != "assistant":
+            raise ValueError(f"has a thought, and its role is {self.role}; only assistants think")
+        if self.reasoning and self.reasoning_content not in (None, "", self.reasoning):
+            raise ValueError("has reasoning and reasoning_content, and they differ; give one")
+        return self
+
 
 MessageField = Annotated[Message, BeforeValidator(_without_nulls)]
 
 
-class ChatRequest(GenerationFields):
+class ChatRequest(GenerationFields, TemplateFields):
     """A chat to continue by an assistant turn."""
 
     model_config = ConfigDict(
@@ -93,13 +111,25 @@ class ChatRequest(GenerationFields):
     parallel_tool_calls: bool = True
     modalities: Annotated[list[str], only(["text"])] = Field(default_factory=lambda: ["text"])
     audio: Refused = None
-    reasoning_effort: Refused = None
+    reasoning_format: Literal["parsed", "raw", "hidden"] | None = Field(
+        default=None,
+        description="Thoughts as `reasoning_content`, in `content`, or left out.",
+    )
+    include_reasoning: bool | None = Field(
+        default=None, description="False: as `reasoning_format` hidden."
+    )
     verbosity: Refused = None
     prediction: Refused = None
     web_search_options: Refused = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatRequest:
+        if self.include_reasoning is False and self.reasoning_format not in (None, "hidden"):
+            raise InvalidParameterError(
+                f"include_reasoning is false and reasoning_format is {self.reasoning_format!r}; "
+                "give one",
+                param="include_reasoning",
+            )
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidParameterError(
                 "top_logprobs is given without logprobs; set logprobs to true",
@@ -134,6 +164,10 @@ class _CachedTokens(BaseModel):
     cached_tokens: int
 
 
+class _ReasoningTokens(BaseModel):
+    reasoning_tokens: int = Field(description="Of thoughts, their markers included.")
+
+
 class Usage(BaseModel):
     """Tokens of an answer; a prompt with several choices counts once."""
 
@@ -141,6 +175,9 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: _CachedTokens
+    completion_tokens_details: _ReasoningTokens | None = Field(
+        default=None, description="Of chats with a model that thinks."
+    )
 
 
 class _PromptLogprob(BaseModel):
@@ -173,6 +210,10 @@ class _ChatLogprobs(BaseModel):
 class _AnswerMessage(BaseModel):
     role: Literal["assistant"]
     content: str = Field(examples=["Give them sun and water."])
+    reasoning_content: str | None = Field(
+        default=None, description="What was thought before it; also as `reasoning`."
+    )
+    reasoning: str | None = None
     refusal: None
 
 
@@ -202,6 +243,9 @@ class ChatCompletion(Generated):
     choices: list[_ChatChoice]
     usage: Usage
     steering: _ChatSteering
+    chat_template: RenderedTemplate | None = Field(
+        default=None, description="Where the request asks for something, or a turn was moved."
+    )
     prompt_logprobs: PromptLogprobs | None = None
     prompt_token_ids: list[int] | None = None
 
@@ -209,6 +253,8 @@ class ChatCompletion(Generated):
 class _Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = Field(default=None, description="Also as `reasoning`.")
+    reasoning: str | None = None
 
 
 class _ChatChunkChoice(BaseModel):
@@ -227,4 +273,5 @@ class ChatChunk(Generated):
     choices: list[_ChatChunkChoice]
     usage: Usage | None = None
     steering: AppliedSteering | None = Field(default=None, description="Of the last chunk.")
+    chat_template: RenderedTemplate | None = Field(default=None, description="Of the last chunk.")
     prompt_token_ids: list[int] | None = None

@@ -10,7 +10,7 @@ from server.api.http.errors import InvalidParameterError
 
 from .answers import Generated
 from .chat import PromptLogprobs, Usage
-from .sampling import GenerationFields
+from .sampling import GenerationFields, Refused, only
 from .steering import AppliedSteering
 
 _Prompt = str | tuple[int, ...]
@@ -66,6 +66,8 @@ class CompletionRequest(GenerationFields):
         ),
     ]
     echo: bool = False
+    chat_template: Refused = None
+    chat_template_kwargs: Annotated[dict[str, Any], only({})] = Field(default_factory=dict)
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @property

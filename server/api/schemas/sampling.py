@@ -123,8 +123,6 @@ class GenerationFields(Wire):
     )
     guided_json: Refused = None
     structured_outputs: Refused = None
-    chat_template: Refused = None
-    chat_template_kwargs: Annotated[dict[str, Any], only({})] = Field(default_factory=dict)
     lora_path: Refused = None
 
     @field_validator("logit_bias")

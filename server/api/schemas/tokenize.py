@@ -10,11 +10,12 @@ from server.api.http.errors import InvalidParameterError
 
 from .chat import MessageField
 from .fields import Count, Wire
+from .templates import TemplateFields
 
 _Model = Annotated[str, Field(max_length=512)]
 
 
-class TokenizeRequest(Wire):
+class TokenizeRequest(TemplateFields):
     """A text or a chat to tokenize; `add_special_tokens` is of texts, a chat has its template's."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"prompt": "Hello there"}})
@@ -33,6 +34,8 @@ class TokenizeRequest(Wire):
     def _one(self) -> TokenizeRequest:
         if (self.prompt is None) == (not self.messages):
             raise InvalidParameterError("expected either prompt or messages", param="prompt")
+        if not self.messages:
+            self.refuse_without_messages()
         return self
 
 

@@ -141,7 +141,11 @@ def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]
         model_config = read_config(path)
         context_limit(config, _max_positions(model_config))
     with reading(config.model, "tokenizer"):
-        tokenizer = Tokenizer.load(path)
+        tokenizer = Tokenizer.load(
+            path,
+            thinking_markers=config.thinking_markers,
+            chat_template=config.chat_template,
+        )
         texts = neutral_tokens(tokenizer, model_config.get_text_config().vocab_size)
     return load_weights(config, model_config, files), tokenizer, texts
 

@@ -1,9 +1,16 @@
-"""Text to tokens and back: chats, regions, stop strings."""
+"""Text to tokens and back: chats, regions, thoughts, stop strings."""
 
 from __future__ import annotations
 
 from .detokenizer import Detokenizer
 from .regions import RegionTracker
-from .tokenizer import THINKING_MARKERS, EncodedChat, Tokenizer
+from .thought_splitter import ThoughtSplitter
+from .tokenizer import EncodedChat, Tokenizer
 
-__all__ = ["THINKING_MARKERS", "Detokenizer", "EncodedChat", "RegionTracker", "Tokenizer"]
+__all__ = [
+    "Detokenizer",
+    "EncodedChat",
+    "RegionTracker",
+    "ThoughtSplitter",
+    "Tokenizer",
+]

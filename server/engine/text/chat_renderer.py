@@ -98,11 +98,14 @@ class ChatRenderer:
 
     def _check_open(self, hidden: Sequence[Message], text: str) -> None:
         """Check that a chat ends with all that its last turn has said, its thought included."""
-        said = self._normalized(self._protected.reveal(hidden[-1]["content"]))
-        if not self._normalized(text).endswith(said):
+        parts = [hidden[-1].get(name, "") for name in ("reasoning_content", "content")]
+        thought, said = (self._normalized(self._protected.reveal(part)) for part in parts)
+        written = self._normalized(text)
+        if not written.endswith(said) or thought not in written:
             raise RequestRejectedError(
                 "the model's chat template changes or drops part of the last message, which is to "
-                "be continued; of a turn with a thought, continue the thought, or the answer alone",
+                "be continued; of a turn with a thought, continue the thought in content, or the "
+                "answer alone",
                 param=f"messages[{len(hidden) - 1}].content",
             )
 
@@ -121,8 +124,13 @@ class ChatRenderer:
         return kept if rendered.startswith(tag, stop) else kept.rstrip()
 
     def _hide(self, message: Message) -> dict[str, str]:
-        allowed = self._markers if message["role"] == "assistant" else frozenset()
-        return {key: self._protected.hide(value, allowed=allowed) for key, value in message.items()}
+        is_own = message["role"] == "assistant"
+        return {
+            key: self._protected.hide(
+                value, allowed=self._markers if is_own and key == "content" else frozenset()
+            )
+            for key, value in message.items()
+        }
 
     def _turns(
         self, hidden: Sequence[Message], text: str, *, is_open: bool
@@ -143,15 +151,21 @@ class ChatRenderer:
         """
         marked = []
         for index, message in enumerate(messages):
-            content = message["content"]
-            core = content.strip()
-            if core:
-                start, stop = self._marks(index)
-                before, after = content.split(core, 1) if content != core else ("", "")
-                core = self._thought_edge.sub(rf"\g<0>{start}", core)
-                content = f"{before}{start}{core}{stop}{after}"
-            marked.append({**message, "content": content})
+            start, stop = self._marks(index)
+            own = {**message, "content": self._inside(message["content"], start, stop)}
+            if "reasoning_content" in message:  # the turn begins with it, where it is shown
+                own["reasoning_content"] = self._inside(message["reasoning_content"], start, "")
+            marked.append(own)
         return marked
+
+    def _inside(self, text: str, start: str, stop: str) -> str:
+        """A text with marks around what is not space at its ends."""
+        core = text.strip()
+        if not core:
+            return text
+        before, after = text.split(core, 1) if text != core else ("", "")
+        core = self._thought_edge.sub(rf"\g<0>{start}", core)
+        return f"{before}{start}{core}{stop}{after}"
 
     def _marks(self, index: int) -> tuple[str, str]:
         start = f"\ue004{self._secret}#{index}"

@@ -88,6 +88,8 @@ class Detokenizer:
         self._read = len(self._token_ids)  # text before here was given out
         if decode(self._token_ids).endswith(_REPLACEMENT):
             self._prefix = self._read  # a prompt that ends within a character is no context
+        self.num_chars = 0
+        """Characters of the text so far, those that a stop string may yet take back included."""
         self._stop_strings = StopStrings(stops)
         self._num_tokens = 0
         self._min_tokens = min_tokens
@@ -110,6 +112,7 @@ class Detokenizer:
             text = self._cut_pending(text)
         else:
             text = ""
+        self.num_chars += len(text)
         if self._num_tokens < self._min_tokens:
             return text
         return self._stop_strings.add(text)
@@ -119,6 +122,7 @@ class Detokenizer:
         text = self._pending()
         if text.endswith(_REPLACEMENT):
             text = text.rstrip(_REPLACEMENT) + _REPLACEMENT
+        self.num_chars += len(text)
         self._advance(len(self._token_ids))
         return self._stop_strings.add(text) + self._stop_strings.finish()
 

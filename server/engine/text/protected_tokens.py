@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
@@ -34,6 +35,14 @@ class ProtectedTokens:
         return self._spelling.sub(
             lambda match: match[0] if match[0] in allowed else self._hidden[match[0]], content
         )
+
+    def hide_all(self, value: Any) -> Any:
+        """A JSON value in whose texts, names of members included, none is left."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, Mapping):
+            return {self.hide(name): self.hide_all(item) for name, item in value.items()}
+        return [self.hide_all(item) for item in value] if isinstance(value, list | tuple) else value
 
     def reveal(self, rendered: str) -> str:
         """A rendered template for the protected tokenizer: aliases, then content as it was."""

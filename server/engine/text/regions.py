@@ -16,9 +16,11 @@ _ANSWER: Final = int(Region.ASSISTANT | Region.ANSWER)
 class RegionTracker:
     """Follows one assistant turn token by token; both thinking markers count as thinking."""
 
-    def __init__(self, open_id: int | None, close_id: int | None) -> None:
-        """Begin a turn; models without thinking have no marker ids."""
-        self.is_thinking = False
+    def __init__(
+        self, open_id: int | None, close_id: int | None, *, is_thinking: bool = False
+    ) -> None:
+        """Begin a turn, perhaps within a thought; models without thinking have no marker ids."""
+        self.is_thinking = is_thinking
         self._open_id = open_id
         self._close_id = close_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,26 @@ from typing import Any, Final, Self
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from server.engine.outputs import AppliedTemplate
+from server.engine.request import TemplateOptions
+
 from .chat_renderer import ChatRenderer
-from .chat_template import ChatTemplate, Message, read_legacy_template
+from .chat_template import Message
+from .chat_templates import ChatTemplates, find_templates
 from .detokenizer import Detokenizer
 from .protected_tokens import ProtectedTokens
 from .regions import RegionTracker, label_regions, label_roles
+from .thought_splitter import ThoughtSplitter
 
-THINKING_MARKERS: Final = ("<think>", "</think>")
+_KNOWN_MARKERS: Final = (
+    ("<think>", "</think>"),  # DeepSeek, Qwen, GLM, SmolLM 3, ERNIE, Hunyuan
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<seed:think>", "</seed:think>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("<thought>", "</thought>"),  # EXAONE
+)
+_NO_OPTIONS: Final = TemplateOptions()
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
 _METASPACE: Final = "\u2581"
 
@@ -34,11 +47,15 @@ class EncodedChat:
             changes messages so much that their tokens cannot be told apart.
         roles: Role of the message each token is part of, None for the template's own; None as a
             whole where `regions` is.
+        is_thinking: Whether it ends within a thought, which the answer goes on with.
+        template: How it was rendered.
     """
 
     token_ids: tuple[int, ...]
     regions: bytes | None
-    roles: tuple[str | None, ...] | None = None
+    roles: tuple[str | None, ...] | None
+    is_thinking: bool
+    template: AppliedTemplate
 
 
 class Tokenizer:
@@ -53,42 +70,59 @@ class Tokenizer:
         self,
         fast: PreTrainedTokenizerFast,
         end_token_ids: frozenset[int],
-        thinking_markers: tuple[str, str] = THINKING_MARKERS,
+        *,
+        thinking_markers: tuple[str, str] | None = None,
+        chat_template: str | None = None,
     ) -> None:
         """Wrap a tokenizer.
 
         Raises:
-            ValueError: Its chat template is no valid Jinja.
+            ValueError: A chat template is no valid Jinja, there is none of the name given, or the
+                markers given are not tokens.
 
         Args:
             fast: Never changed from here on.
             end_token_ids: Tokens that end an answer.
-            thinking_markers: Opening and closing; heeded where both are added tokens.
+            thinking_markers: What opens and what closes a thought, both added tokens; None finds
+                those of well-known families among the tokens.
+            chat_template: Name of the template for chats that name none; None means `default`.
         """
         self.end_token_ids = end_token_ids
         self._fast = fast
         self._backend = fast.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
         spellings = {token.content: token_id for token_id, token in added.items()}
-        has_thinking = all(marker in spellings for marker in thinking_markers)
-        self._markers = thinking_markers
-        self._think_ids = [
-            spellings.get(marker) if has_thinking else None for marker in thinking_markers
-        ]
+        self.thinking_markers = _find_markers(spellings, thinking_markers)
+        markers = self.thinking_markers or ()
+        self._think_ids: list[int | None] = [None, None]
+        if markers:
+            self._think_ids = [spellings[marker] for marker in markers]
         self._special_ids = frozenset(i for i, token in added.items() if token.special)
         special = {added[token_id].content for token_id in self._special_ids}
-        self._protected = ProtectedTokens(special.union(thinking_markers if has_thinking else ()))
+        self._protected = ProtectedTokens(special.union(markers))
         self._encoder = self._protected.tokenizer(self._backend)
-        self._template = ChatTemplate(fast.chat_template, fast.apply_chat_template)
+        self._templates = ChatTemplates(fast.chat_template, fast.apply_chat_template, chat_template)
         self._token_bytes = _token_bytes_reader(self._backend)
         self.adds_bos_token = bool(self.encode(""))
 
     @classmethod
-    def load(cls, path: Path, *, thinking_markers: tuple[str, str] = THINKING_MARKERS) -> Self:
+    def load(
+        cls,
+        path: Path,
+        *,
+        thinking_markers: tuple[str, str] | None = None,
+        chat_template: str | None = None,
+    ) -> Self:
         """Load from a folder; nothing is downloaded and none of its code is run.
 
+        Args:
+            path: The folder.
+            thinking_markers: As in the constructor.
+            chat_template: A name as in the constructor, or a file of Jinja to use as the default.
+
         Raises:
-            ValueError: The folder has no fast tokenizer, or a chat template that is no valid Jinja.
+            ValueError: The folder has no fast tokenizer, or as in the constructor.
+            OSError: The file cannot be read.
         """
         fast = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if not isinstance(fast, PreTrainedTokenizerFast):
@@ -96,9 +130,13 @@ class Tokenizer:
                 f"{path.name} has a {type(fast).__name__}; expected a fast tokenizer "
                 "(tokenizer.json); convert it with transformers"
             )
-        if fast.chat_template is None:
-            fast.chat_template = read_legacy_template(path)
-        return cls(fast, _end_token_ids(path, fast), thinking_markers)
+        fast.chat_template, name = find_templates(path, fast.chat_template, chat_template)
+        return cls(
+            fast,
+            _end_token_ids(path, fast),
+            thinking_markers=thinking_markers,
+            chat_template=name,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -134,8 +172,9 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The template's source; of several under names, that of `default`."""
-        return self._template.source
+        """The source of the template of chats that name none."""
+        template = self._templates.default
+        return None if template is None else template.source
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Tokens of a text, after the model's beginning token if it has one."""
@@ -171,35 +210,84 @@ class Tokenizer:
         """A tracker for the tokens generated after a prompt with these tokens and regions."""
         return RegionTracker.after_prompt(prompt_token_ids, prompt_regions, *self._think_ids)
 
+    def thought_splitter(self, *, is_thinking: bool) -> ThoughtSplitter | None:
+        """A splitter of one answer's text, which begins within a thought if `is_thinking`.
+
+        None for a model without thinking.
+        """
+        if self.thinking_ids is None or self.thinking_markers is None:
+            return None
+        lengths = [
+            0 if token_id in self._special_ids else len(marker)  # special tokens have no text
+            for token_id, marker in zip(self.thinking_ids, self.thinking_markers, strict=True)
+        ]
+        tracker = RegionTracker(*self.thinking_ids, is_thinking=is_thinking)
+        return ThoughtSplitter(tracker, dict(zip(self.thinking_ids, lengths, strict=True)))
+
     def render_chat(
         self,
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        options: TemplateOptions = _NO_OPTIONS,
     ) -> EncodedChat:
-        """Encode a chat with the model's template, as `apply_chat_template` does.
+        """Encode a chat with a template of the model, as `apply_chat_template` does.
 
         Args:
-            messages: Each with `role` and `content`, both text.
+            messages: Each with `role` and `content`, and perhaps `reasoning_content`; all text.
             add_generation_prompt: End with the beginning of an assistant's turn.
             continue_final_message: Leave the last turn open, to be continued.
+            options: Which template, and values of its variables; their texts become no special
+                tokens either.
 
         Raises:
-            RequestRejectedError: There is no template, it refuses these messages or fails on them,
-                or what it writes lacks the text of one.
+            RequestRejectedError: There is no such template, it does not read a variable, refuses
+                these messages or fails on them, or what it writes lacks the text of one.
         """
-        render = partial(self._template.render, add_generation_prompt=add_generation_prompt)
-        renderer = ChatRenderer(render, self._protected, self._markers)
+        template = self._templates.choose(options)
+        values = template.values(options)
+        render = partial(
+            template.render,
+            add_generation_prompt=add_generation_prompt,
+            values=self._protected.hide_all(values),
+            tools=self._protected.hide_all(options.tools),
+        )
+        markers = self.thinking_markers or _KNOWN_MARKERS[0]  # which may be text to a template
+        renderer = ChatRenderer(render, self._protected, markers)
         rendered = renderer.render(messages, is_open=continue_final_message)
         encoding = self._encoder.encode(rendered.text, add_special_tokens=False)
-        regions = roles = None
+        ids, regions, roles = tuple(encoding.ids), None, None
         if rendered.turns is not None:
-            regions = label_regions(
-                encoding.ids, encoding.offsets, rendered.turns, *self._think_ids
-            )
+            regions = label_regions(ids, encoding.offsets, rendered.turns, *self._think_ids)
             roles = label_roles(encoding.offsets, rendered.turns)
-        return EncodedChat(tuple(encoding.ids), regions, roles)
+        applied = AppliedTemplate(
+            template.name,
+            values,
+            merges_system=template.merges_system(messages),
+            ignores_effort=options.reasoning_effort is not None and not template.reads_effort,
+        )
+        return EncodedChat(ids, regions, roles, self._is_thinking(ids, regions), applied)
+
+    def _is_thinking(self, token_ids: Sequence[int], regions: bytes | None) -> bool:
+        """Whether a prompt ends within a thought; without regions its last marker tells."""
+        if regions is not None:
+            return self.region_tracker(token_ids, regions).is_thinking
+        markers = [token_id for token_id in token_ids if token_id in self._think_ids]
+        return bool(markers) and markers[-1] == self._think_ids[0]
+
+
+def _find_markers(
+    spellings: Container[str], given: tuple[str, str] | None
+) -> tuple[str, str] | None:
+    """The pair that opens and closes thoughts, of which both are tokens; None without one."""
+    if given is not None and not (given[0] in spellings and given[1] in spellings):
+        raise ValueError(
+            f"the setting thinking_markers is {' and '.join(given)}; expected two tokens that were "
+            "added to the model's vocabulary"
+        )
+    known = _KNOWN_MARKERS if given is None else (given,)
+    return next((pair for pair in known if pair[0] in spellings and pair[1] in spellings), None)
 
 
 def _spelling(token: Any) -> str | None:

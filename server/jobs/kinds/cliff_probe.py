@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field
@@ -14,6 +15,7 @@ from server.jobs.context import JobContext
 from server.jobs.kind import JobKind
 from server.measure.directions import RequestDirections
 from server.measure.examples.examples import ContrastData, Examples
+from server.measure.examples.variables import TemplateVariables
 from server.measure.instrument import Instrument
 from server.measure.rollout import read_rollout
 from server.store.names import RegistryName
@@ -46,6 +48,9 @@ class CliffProbeJob(Document):
     name: Annotated[RegistryName, BeforeValidator(_text)] = Field(description="Of the direction.")
     data: Annotated[ContrastData, BeforeValidator(_object)] = Field(
         description="Rollouts that refuse (positive) and that comply (negative)."
+    )
+    chat_template_kwargs: TemplateVariables = Field(
+        default_factory=dict, description="Variables of the chat template that they are written by."
     )
     l2: Positive = Field(default=1.0, description="Strength of the penalty on the squared weights.")
     seed: Seed = Field(default=0, description="Of the split.")
@@ -167,13 +172,17 @@ class _Request:
     ) -> Self:
         del directions  # it names none
         info = engine.info()
-        query = CliffProbeQuery.of(CliffProbeJob.from_dict(request), info.spec)
+        job = CliffProbeJob.from_dict(request)
+        query = CliffProbeQuery.of(job, info.spec)
         train, validation = query.examples.train, query.examples.validation
         sets = (train.positive, train.negative, validation.positive, validation.negative)
-        rollouts = tuple(
-            [read_rollout(engine.tokenizer, example, info.max_model_len).token_ids for example in s]
-            for s in sets
+        read = partial(
+            read_rollout,
+            engine.tokenizer,
+            max_tokens=info.max_model_len,
+            variables=job.chat_template_kwargs,
         )
+        rollouts = tuple([read(example).token_ids for example in examples] for examples in sets)
         return cls(query, rollouts)
 
 

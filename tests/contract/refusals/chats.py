@@ -80,7 +80,7 @@ _CHAT: Final[dict[str, Any]] = {
     "model": "echo",
     "messages": [
         {"role": "user", "content": [{"type": "text", "text": "hello"}]},
-        {"role": "assistant", "content": "yes?"},
+        {"role": "assistant", "content": "yes?", "reasoning_content": "a greeting"},
         {"role": "user", "content": "go on"},
     ],
     "max_tokens": 4,
@@ -119,8 +119,6 @@ _IGNORED: Final[dict[str, Any]] = {
     "response_format": {"type": "text"},
     "guided_json": None,
     "structured_outputs": None,
-    "chat_template": None,
-    "chat_template_kwargs": {},
     "lora_path": None,
 }
 _CHAT_ONLY: Final[dict[str, Any]] = {
@@ -133,7 +131,11 @@ _CHAT_ONLY: Final[dict[str, Any]] = {
     "parallel_tool_calls": True,
     "modalities": ["text"],
     "audio": None,
-    "reasoning_effort": None,
+    "chat_template": "default",
+    "chat_template_kwargs": {"enable_thinking": False, "date_string": "today"},
+    "reasoning_effort": "none",
+    "reasoning_format": "parsed",
+    "include_reasoning": True,
     "verbosity": None,
     "prediction": None,
     "web_search_options": None,

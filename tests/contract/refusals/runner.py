@@ -68,6 +68,7 @@ class _Tracker:
 class _Tokenizer(ByteTokenizer):
     vocab_size = VOCAB_SIZE
     thinking_ids = (60, 62)
+    thinking_markers = ("<think>", "</think>")
 
     def region_tracker(self, token_ids: Sequence[int], regions: bytes) -> _Tracker:
         del token_ids, regions

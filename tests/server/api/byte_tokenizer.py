@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from server.engine.outputs import AppliedTemplate
+from server.engine.request import TemplateOptions
 from steering.documents import Region
 
 START, END = 256, 257
 VOCAB_SIZE = 258
+_NO_OPTIONS = TemplateOptions()
 
 
 @dataclass(frozen=True)
 class RenderedChat:
     token_ids: tuple[int, ...]
     regions: bytes
-    roles: tuple[str | None, ...] | None = None
+    roles: tuple[str | None, ...] | None
+    is_thinking: bool
+    template: AppliedTemplate
 
 
 class ByteTokenizer:
@@ -48,7 +53,9 @@ class ByteTokenizer:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        options: TemplateOptions = _NO_OPTIONS,
     ) -> RenderedChat:
+        """Reads the variable `thinking`, which opens a thought."""
         ids: list[int] = []
         regions: list[int] = []
         for index, turn in enumerate(messages):
@@ -62,4 +69,9 @@ class ByteTokenizer:
             opening = [START, *self.encode("assistant\n")]
             ids += opening
             regions += [0] * len(opening)
-        return RenderedChat(tuple(ids), bytes(regions))
+        effort, given = options.reasoning_effort, dict(options.variables)
+        if effort is not None:
+            given = {"thinking": effort != "none"} | given
+        template = AppliedTemplate(options.name or "default", given)
+        is_thinking = bool(given.get("thinking"))
+        return RenderedChat(tuple(ids), bytes(regions), None, is_thinking, template)

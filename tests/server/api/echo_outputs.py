@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from server.engine.outputs import (
     FinishReason,
     GateState,
     MonitorReading,
     RequestOutput,
+    SplitText,
     SteeredTokens,
     TokenLogprob,
     TokenLogprobs,
@@ -50,6 +53,9 @@ def echo_outputs(
         sampling.stop,
         skipped_ids=frozenset({START, END}),
     )
+    split = None
+    if request.is_thinking is not None and b"think>" in bytes(i for i in answer if i < 256):
+        split = _Split(answer, request.is_thinking)
     for index in range(max(len(answer), 1)):
         token = answer[index] if answer else None
         is_end = token in (None, END) or token in sampling.stop_token_ids
@@ -80,11 +86,37 @@ def echo_outputs(
                 ),
                 monitors=_monitors(request, num_prompt + index) if is_last else (),
                 gates=_gates(request) if is_last else (),
+                split=None if split is None else split.split(new),
+                num_thought_tokens=0 if split is None else sum(split.is_thought[: index + 1]),
             )
         )
         if is_last:
             return outputs
     return outputs
+
+
+class _Split:
+    """Thought and answer of a text, in which `<think>` and `</think>` are markers."""
+
+    def __init__(self, answer: list[int], is_thinking: bool) -> None:
+        """Bytes that are no ASCII are characters of their own here; tests have none in thoughts."""
+        self.is_thought: list[bool] = []
+        self._kept: list[bool] = []
+        self._position = 0
+        text = bytes(i for i in answer if i < 256).decode("latin-1")
+        for piece in re.split("(</?think>)", text):
+            is_marker = piece == ("</think>" if is_thinking else "<think>")
+            self.is_thought += [is_thinking or is_marker] * len(piece)
+            self._kept += [not is_marker] * len(piece)
+            is_thinking ^= is_marker
+
+    def split(self, text: str) -> SplitText:
+        found = {True: "", False: ""}
+        for place, character in enumerate(text, self._position):
+            if place >= len(self._kept) or self._kept[place]:
+                found[place < len(self._kept) and self.is_thought[place]] += character
+        self._position += len(text)
+        return SplitText(found[True], found[False])
 
 
 def _steered(request: GenerationRequest, num_tokens: int, forgets_steering: bool) -> list[bool]:

@@ -12,6 +12,7 @@ from server.measure.examples.example import Example
 from server.measure.rollout import Rollout, read_ending, read_rollout
 from steering.documents import Region
 from steering.errors import InvalidFieldError
+from tests.models.checkpoint import tiny_tokenizer
 from tests.server.engine.text.tokenizers import CHATML, THINKER, byte_level
 
 USER = {"role": "user", "content": "the cat"}
@@ -112,7 +113,7 @@ def test_a_rollout_longer_than_the_context_is_refused() -> None:
 
 
 def test_a_model_that_does_not_think_is_refused() -> None:
-    tokenizer = Tokenizer(byte_level(), frozenset(), thinking_markers=("<no>", "</no>"))
+    tokenizer = Tokenizer(tiny_tokenizer(), frozenset())
     with pytest.raises(RequestRejectedError, match="expected a model that thinks"):
         read_rollout(tokenizer, example(), 400)
 
@@ -129,3 +130,15 @@ def test_an_ending_is_a_prompt_or_a_rollout() -> None:
     bare = Tokenizer(byte_level(None), frozenset())
     text = Example.parse("the cat", "p[0]")
     assert read_ending(bare, text, 400) == tuple(bare.encode("the cat"))
+
+
+def test_a_rollout_follows_the_prompt_that_it_was_generated_from() -> None:
+    asks = CHATML.replace("{% for m", "{% if enable_thinking %}think{% endif %}{% for m", 1)
+    tokenizer = wrap(asks)
+    variables = {"enable_thinking": True}
+    for example_ in (example(), Example.parse([USER], "p[0]")):
+        ids = read_ending(tokenizer, example_, 400, variables)
+        assert tokenizer.decode(ids).startswith("think<|im_start|>")
+        assert tokenizer.decode(read_ending(tokenizer, example_, 400)).startswith("<|im_start|>")
+    with pytest.raises(RequestRejectedError, match="does not read"):
+        read_rollout(tokenizer, example(), 400, variables={"thinks": True})

@@ -16,7 +16,17 @@ from coxswain_client.models.record import Record
 from coxswain_client.models.steering import Monitor, SteeringOptions
 
 from .jobs import finished_job, show_or_watch
-from .options import argument, client_of, failure, group, in_file, option, out_file, without_blanks
+from .options import (
+    TemplateKwargs,
+    argument,
+    client_of,
+    failure,
+    group,
+    in_file,
+    option,
+    out_file,
+    without_blanks,
+)
 from .output import show
 
 analyze = group("Look inside the model: traces, refusal cliffs, attention heads.")
@@ -90,6 +100,7 @@ def cliff(
         float | None, option(help="Keep this share of each thought.")
     ] = None,
     padding: Annotated[Literal["none", "zero"] | None, option(help="Zero is as published.")] = None,
+    chat_template_kwargs: TemplateKwargs = None,
     out: _Picture = None,
 ) -> None:
     """Measure the refusal cliff of the rollouts in FILE: chats with thoughts, a line each.
@@ -103,6 +114,7 @@ def cliff(
         curves=out is not None,
         thinking_portion=thinking_portion,
         padding=padding,
+        chat_template_kwargs=chat_template_kwargs,
     )
     if out is not None:
         from coxswain_evals.plots import draw_cliffs
@@ -126,6 +138,7 @@ def heads(
     save: Annotated[
         str | None, option(help="Save the heads as a draft profile of this name.")
     ] = None,
+    chat_template_kwargs: TemplateKwargs = None,
     out: _Picture = None,
 ) -> None:
     """Rank attention heads by what they do to a probe, over the prompts in FILE."""
@@ -138,6 +151,7 @@ def heads(
         gamma=gamma,
         fold=fold,
         seed=seed,
+        chat_template_kwargs=chat_template_kwargs,
     )
     if out is not None:
         from coxswain_evals.plots import draw_heads
@@ -163,6 +177,7 @@ def judge(
         Literal["cliff", "final"],
         option(help="Largest plateau - final first, or smallest final first, as published."),
     ] = "cliff",
+    chat_template_kwargs: TemplateKwargs = None,
     out: Annotated[Path, option(**out_file())],
 ) -> None:
     """Rank the rollouts in FILE (.jsonl, chats with thoughts) and write the first to --out.
@@ -173,7 +188,8 @@ def judge(
         raise ExampleFileError(f"{file}: unknown kind of file; expected .jsonl")
     client = client_of(ctx)
     lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    job = client.jobs.create("cliff", conversations=read_examples(file), probe=probe)
+    options = without_blanks(chat_template_kwargs=chat_template_kwargs)
+    job = client.jobs.create("cliff", conversations=read_examples(file), probe=probe, **options)
     result = finished_job(client, job.id).result or {}
     count = min(len(lines), max(1, round(fraction * len(lines))))
     chosen = result["ranking"][rule][:count]
@@ -201,6 +217,7 @@ def probe(
     validation: Annotated[float | None, option(help="Share held out; by default 0.2.")] = None,
     l2: Annotated[float | None, option(help="Weight of the penalty; by default 1.")] = None,
     seed: Annotated[int | None, option(help="Of the split.")] = None,
+    chat_template_kwargs: TemplateKwargs = None,
     watch: Annotated[bool, option("--watch", help="Follow it to its end.")] = False,
 ) -> None:
     """Train a probe called NAME where thoughts have ended and answers would begin.
@@ -211,7 +228,9 @@ def probe(
     data = without_blanks(
         positive=read_examples(positive), negative=read_examples(negative), validation=validation
     )
-    options = without_blanks(layer=layer, site=site, l2=l2, seed=seed)
+    options = without_blanks(
+        layer=layer, site=site, l2=l2, seed=seed, chat_template_kwargs=chat_template_kwargs
+    )
     client = client_of(ctx)
     job = client.jobs.create("cliff_probe", name=name, data=data, **options)
     show_or_watch(client, job, is_watched=watch, is_new=True)

@@ -11,7 +11,7 @@ from coxswain_client.client import DEFAULT_BASE_URL, Coxswain
 from coxswain_client.models.generation import ChatMessage
 
 from . import analyze, evaluate, jobs, registry
-from .options import AsJson, argument, client_of, group, option, without_blanks
+from .options import AsJson, TemplateKwargs, argument, client_of, group, option, without_blanks
 from .output import all_pages, show, show_table
 
 app = group("Talk to a Coxswain server.", context_settings={"auto_envvar_prefix": "COXCTL"})
@@ -89,10 +89,14 @@ def chat(
     max_tokens: Annotated[int | None, option(help="Most tokens of the answer.")] = None,
     temperature: Annotated[float | None, option(help="0 takes the likeliest token.")] = None,
     seed: Annotated[int | None, option(help="Makes the answer reproducible.")] = None,
+    chat_template_kwargs: TemplateKwargs = None,
     compare: Annotated[bool, option("--compare", help="Print the unsteered answer first.")] = False,
     as_json: Annotated[bool, option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
-    """Ask TEXT, steered by a profile, and print the answer as it is written."""
+    """Ask TEXT, steered by a profile, and print the answer as it is written.
+
+    What it thinks goes to standard error.
+    """
     client = client_of(ctx)
     turns: list[ChatMessage] = [] if system is None else [{"role": "system", "content": system}]
     turns.append({"role": "user", "content": text})
@@ -100,7 +104,12 @@ def chat(
         "model": model or client.models().data[0].id,
         "profile": profile,
         "strength": strength,
-        **without_blanks(max_tokens=max_tokens, temperature=temperature, seed=seed),
+        **without_blanks(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            chat_template_kwargs=chat_template_kwargs,
+        ),
     }
     if not compare and not as_json:
         _print_stream(client, turns, options)
@@ -115,6 +124,7 @@ def chat(
 def _print_stream(client: Coxswain, turns: list[ChatMessage], options: dict[str, Any]) -> None:
     with client.stream_chat(turns, **options) as chunks:
         for chunk in chunks:
+            typer.secho(chunk.thought, nl=False, err=True, dim=True)
             typer.echo(chunk.text, nl=False)
     typer.echo()
 

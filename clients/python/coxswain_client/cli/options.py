@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,6 +86,27 @@ def out_file(*endings: str) -> dict[str, Any]:
     return {"dir_okay": False, "writable": True, "callback": check}
 
 
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter(
+            f'{text!r}; expected an object such as {{"enable_thinking": true}}'
+        )
+    return value
+
+
+TemplateKwargs = Annotated[
+    Any,
+    option(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        parser=_json_object,
+        help='Variables of the chat template: {"enable_thinking": true}.',
+    ),
+]
 AsJson = Annotated[bool, option("--json", help="Print JSON.")]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from pydantic import Field
 
@@ -11,10 +11,11 @@ from .steering import AppliedSteering
 
 
 class ChatMessage(TypedDict):
-    """One turn of a chat, as sent."""
+    """One turn of a chat, as sent; an assistant's may have the thought before it."""
 
     role: str
     content: str
+    reasoning_content: NotRequired[str | None]
 
 
 class Message(Record):
@@ -22,6 +23,7 @@ class Message(Record):
 
     role: str
     content: str
+    reasoning_content: str | None = None
     refusal: str | None = None
 
 
@@ -32,6 +34,7 @@ class Usage(Record):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] = Field(default_factory=dict)
+    completion_tokens_details: dict[str, int] | None = None
 
 
 class Choice(Record):
@@ -44,6 +47,15 @@ class Choice(Record):
     stop_reason: int | str | None = None
 
 
+class RenderedTemplate(Record):
+    """How a chat was rendered, where the request asks for something or a message was moved."""
+
+    name: str
+    variables: dict[str, Any]
+    merged_system: bool
+    not_applied: list[str]
+
+
 class ChatCompletion(Generated):
     """A chat's continuation."""
 
@@ -53,11 +65,17 @@ class ChatCompletion(Generated):
     choices: list[Choice]
     usage: Usage
     steering: AppliedSteering
+    chat_template: RenderedTemplate | None = None
 
     @property
     def text(self) -> str:
         """Text of the first choice."""
         return self.choices[0].message.content
+
+    @property
+    def thought(self) -> str | None:
+        """What was thought before the first choice; None without a thought, or not told apart."""
+        return self.choices[0].message.reasoning_content
 
     @property
     def baseline_text(self) -> str | None:
@@ -72,6 +90,7 @@ class Delta(Record):
 
     role: str | None = None
     content: str | None = None
+    reasoning_content: str | None = None
 
 
 class ChunkChoice(Record):
@@ -91,6 +110,12 @@ class ChatChunk(Generated):
     choices: list[ChunkChoice]
     usage: Usage | None = None
     steering: AppliedSteering | None = None
+    chat_template: RenderedTemplate | None = None
+
+    @property
+    def thought(self) -> str:
+        """What it adds to the thought before the first choice; empty where it adds nothing."""
+        return "".join(c.delta.reasoning_content or "" for c in self.choices if c.index == 0)
 
     @property
     def text(self) -> str:

@@ -84,7 +84,7 @@ def _cliff(
         conversations: Chats that end with `<think> thought </think> answer`.
         probe: By name, or as a monitor where it is read elsewhere than it was stored.
         steering: Steering under which they are read.
-        options: `thinking_portion`, `trim`, `points`, `padding`, `curves`.
+        options: `thinking_portion`, `trim`, `points`, `padding`, `curves`, `chat_template_kwargs`.
     """
     body = _given(
         conversations=list(conversations),
@@ -110,7 +110,8 @@ def _heads(
         probe: By name, or as a monitor where it is read elsewhere than it was stored.
         method: `attribution`, or `causal`: each head scaled in turn.
         profile: Save the first few per cent as a draft profile of this name.
-        options: `fold`, `factor`, `percent`, `gamma`, `seed`, `check`, `requires`.
+        options: `fold`, `factor`, `percent`, `gamma`, `seed`, `check`, `requires`,
+            `chat_template_kwargs`.
     """
     items = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
     body = _given(prompts=items, probe=probe, method=method, profile=profile, **options)
