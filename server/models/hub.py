@@ -8,14 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import structlog
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from server.engine.errors import ModelLoadError
 from server.engine.loading.checkpoint import safetensors_command
@@ -37,10 +31,9 @@ def find_snapshot(repo_id: str, revision: str | None = None) -> tuple[Path, str]
     Raises:
         ModelLoadError: It is neither here nor to be had.
     """
-    try:
-        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        folder = None
+    # `snapshot_download` would miss the files that were left out on purpose
+    found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    folder = Path(found).parent if isinstance(found, str) else None
     if folder is not None and _is_complete(folder):
         return folder, f"snapshot {folder.name[:8]} of the cache"
     if constants.HF_HUB_OFFLINE:
@@ -72,9 +65,11 @@ def _download(repo_id: str, revision: str | None) -> Path:
             if revision is None
             else f"has no revision {revision!r} on the hub (or is private: set HF_TOKEN)",
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except ModelLoadError:
+        raise
+    except Exception as error:  # of whichever HTTP client the library has, and of its own
         raise _refusal(
-            repo_id, f"is not in the cache, and the hub cannot be reached ({_line(error)})"
+            repo_id, f"is not in the cache, and could not be downloaded: {_line(error)}"
         ) from error
 
 
