@@ -53,7 +53,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
         _check_weights(repo_id, sizes)
         num_bytes = sum(sizes[name] for name in wanted)
         _log.info("model_download", model=repo_id, num_files=len(wanted), num_bytes=num_bytes)
-        return Path(snapshot_download(repo_id, revision=info.sha, allow_patterns=wanted))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=wanted))
     except GatedRepoError:
         raise _refusal(
             repo_id, "is gated: accept its terms on the hub, and set HF_TOKEN to a token of yours"
