@@ -32,7 +32,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def asked(files: dict[str, bytes], cache: Path) -> Iterator[list[str]]:
+def asked(
+    files: dict[str, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[str]]:
     """Files that a hub on this machine was asked for."""
     del cache
     pickled = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
@@ -42,14 +44,11 @@ def asked(files: dict[str, bytes], cache: Path) -> Iterator[list[str]]:
         "owner/quantised": {"tiny.Q4_K_M.gguf": b"GGUF"},
         "owner/empty": {"README.md": b""},
     }
-    with (
-        fake_hub(repositories, frozenset({"owner/gated"})) as (address, found),
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with fake_hub(repositories, frozenset({"owner/gated"})) as (address, found):
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        patch.setattr(constants, "ENDPOINT", address)
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield found
 
 
