@@ -1,4 +1,4 @@
-"""The command `coxswain`: serve, bake, manage keys, tend the store, say the version."""
+"""The command `coxswain`: serve, size models, bake, manage keys, tend the store, its version."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from . import keys, store
 from .bake import bake
+from .models import models
 from .options import failure
 from .serve import serve
 
@@ -74,7 +75,7 @@ def version() -> None:
     typer.echo(package_version("coxswain"))
 
 
-for _command in (serve, bake):
+for _command in (serve, models, bake):
     app.command()(_command)
 app.add_typer(keys.app, name="keys")
 app.add_typer(store.app, name="store")

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from .hub import cached_ids
 from .named import DEMO_DIR, EMBEDDED_MODEL, ORGANISM, SMOLLM2
 from .source import ModelSource, find_model
 
-__all__ = ["DEMO_DIR", "EMBEDDED_MODEL", "ORGANISM", "SMOLLM2", "ModelSource", "find_model"]
+__all__ = [
+    "DEMO_DIR",
+    "EMBEDDED_MODEL",
+    "ORGANISM",
+    "SMOLLM2",
+    "ModelSource",
+    "cached_ids",
+    "find_model",
+]

@@ -8,8 +8,19 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import structlog
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import (
+    HfApi,
+    constants,
+    scan_cache_dir,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from server.engine.errors import ModelLoadError
 from server.engine.loading.checkpoint import safetensors_command
@@ -21,12 +32,19 @@ _PATTERNS: Final = (*_WEIGHTS, "*.json", "*.jinja", "*.model", "merges.txt", "vo
 _TEMPLATES: Final = "additional_chat_templates"
 
 
-def find_snapshot(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
+def find_snapshot(
+    repo_id: str, revision: str | None = None, *, weights: bool = True
+) -> tuple[Path, str]:
     """The folder of a checkpoint, and how it was had.
 
     What the cache holds in whole is taken as it is, without asking the hub. Otherwise weights in
     safetensors, configuration, tokenizer and templates are downloaded, and nothing else: no
     pickled weights and no code. `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` are respected.
+
+    Args:
+        repo_id: As `owner/name`.
+        revision: A branch, a tag or a commit; None is the main branch.
+        weights: Whether it must be whole; otherwise its configuration is enough.
 
     Raises:
         ModelLoadError: It is neither here nor to be had.
@@ -34,22 +52,36 @@ def find_snapshot(repo_id: str, revision: str | None = None) -> tuple[Path, str]
     # `snapshot_download` would miss the files that were left out on purpose
     found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
     folder = Path(found).parent if isinstance(found, str) else None
-    if folder is not None and _is_complete(folder):
+    if folder is not None and (not weights or _is_complete(folder)):
         return folder, f"snapshot {folder.name[:8]} of the cache"
     if constants.HF_HUB_OFFLINE:
         state = "not in" if folder is None else "not whole in"
         raise _refusal(
             repo_id, f"is {state} the cache {constants.HF_HUB_CACHE!r}, and HF_HUB_OFFLINE is set"
         )
-    folder = _download(repo_id, revision)
+    folder = _download(repo_id, revision, weights=weights)
     return folder, f"snapshot {folder.name[:8]}, downloaded"
 
 
-def _download(repo_id: str, revision: str | None) -> Path:
+def cached_ids() -> list[str]:
+    """The models whose configuration is in the cache."""
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return []
+    return sorted(
+        found.repo_id
+        for found in repositories
+        if found.repo_type == "model"
+        and isinstance(try_to_load_from_cache(found.repo_id, "config.json"), str)
+    )
+
+
+def _download(repo_id: str, revision: str | None, *, weights: bool) -> Path:
     try:
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        wanted = [name for name in sizes if _is_wanted(name)]
+        wanted = [name for name in sizes if _is_wanted(name)] if weights else ["config.json"]
         _check_weights(repo_id, sizes)
         num_bytes = sum(sizes[name] for name in wanted)
         _log.info("model_download", model=repo_id, num_files=len(wanted), num_bytes=num_bytes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from server.engine.errors import ModelLoadError
-from server.engine.loading.gguf import convert_gguf
+from server.engine.loading.gguf import convert_gguf, write_gguf_config
 
 from .hub import find_snapshot
 from .named import (
@@ -53,8 +53,19 @@ class ModelSource:
         """
         return convert_gguf(self.path, cache, dtype) if self.path.suffix == _GGUF else self.path
 
+    def config_folder(self, scratch: Path) -> Path:
+        """A folder with the model's `config.json`: `path`, or `scratch` for that of a GGUF file.
 
-def find_model(given: str | None) -> ModelSource:
+        Raises:
+            ModelLoadError: The file cannot be read.
+        """
+        if self.path.suffix != _GGUF:
+            return self.path
+        write_gguf_config(self.path, scratch)
+        return scratch
+
+
+def find_model(given: str | None, *, weights: bool = True) -> ModelSource:
     """Find the files of a model; one of the hub that is not here is downloaded.
 
     A name comes before a folder of that name: write `./smollm2` for that.
@@ -63,6 +74,7 @@ def find_model(given: str | None) -> ModelSource:
         given: `SMOLLM2`, `ORGANISM`, a folder, a GGUF file, or an id of the hub, with
             `@revision` after it if wanted; None takes SmolLM2 where it is installed, else the
             organism.
+        weights: Whether its weights are wanted; otherwise a configuration is enough.
 
     Raises:
         ModelLoadError: There is no such model, or it cannot be had.
@@ -80,7 +92,7 @@ def find_model(given: str | None) -> ModelSource:
         return ModelSource(path, path.resolve().name, f"the folder {given}")
     if not path.exists() and (found := _HUB_ID.fullmatch(given)):
         repo_id, revision = found.groups()
-        folder, how = find_snapshot(repo_id, revision)
+        folder, how = find_snapshot(repo_id, revision, weights=weights)
         return ModelSource(folder, repo_id, f"{repo_id} of the Hugging Face hub, {how}")
     state = "is no checkpoint" if path.exists() else "does not exist"
     raise ModelLoadError(f"model is {given!r}, which {state}; {_EXPECTED}", param="model")

@@ -30,7 +30,7 @@ from steering.self_check import self_check
 from .checkpoint import check_checkpoint, reading
 from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
-from .packed_linear import linear_weight_bytes, pack_linear
+from .packed_linear import linear_weight_bytes, pack_linear, packs_when_free
 from .placement import physical_cores, placement_summary
 from .positions import freeze_longrope, give_positions, refuse_dynamic_rope
 from .pretrained import load_weights, read_config
@@ -152,7 +152,7 @@ def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]
 
 def _pack_weights(model: nn.Module) -> None:
     needed, free = linear_weight_bytes(model), free_memory_bytes()
-    if needed <= free // 4:
+    if packs_when_free(needed, free):
         _log.info("weights_packed", num_weights=pack_linear(model), num_bytes=needed)
     else:
         _log.warning(

@@ -126,15 +126,34 @@ def plan_kv_memory(
     Raises:
         ModelLoadError: The context is longer than the model's, or than what fits.
     """
+    return plan_blocks(config, _block_bytes(specs, config.block_size), max_positions)
+
+
+def plan_blocks(
+    config: EngineConfig,
+    block_bytes: Mapping[torch.device, int],
+    max_positions: int | None,
+    taken_bytes: int = 0,
+) -> KVMemory:
+    """`plan_kv_memory` for blocks of known size.
+
+    Args:
+        config: As there.
+        block_bytes: Bytes of one block of all layers, by device.
+        max_positions: As there.
+        taken_bytes: Bytes of what is free on each device that will be taken before the cache.
+    """
     limit = context_limit(config, max_positions)
-    block_bytes = _block_bytes(specs, config.block_size)
     total_bytes = sum(block_bytes.values())
+    free = {device: max(free_device_bytes(device) - taken_bytes, 0) for device in block_bytes}
     if config.kv_cache_bytes:
         num_blocks = config.kv_cache_bytes // total_bytes
     else:
-        num_blocks = min(_share_bytes(device) // size for device, size in block_bytes.items())
+        num_blocks = min(
+            _share(device, free[device]) // size for device, size in block_bytes.items()
+        )
     num_blocks = min(num_blocks, config.max_num_seqs * -(-limit // config.block_size))
-    _check_fits(num_blocks, block_bytes)
+    _check_fits(num_blocks, block_bytes, free)
     capacity = num_blocks * config.block_size
     if not capacity or (config.max_model_len and capacity < config.max_model_len):
         raise ModelLoadError(
@@ -146,12 +165,14 @@ def plan_kv_memory(
     return KVMemory(num_blocks, num_blocks * total_bytes, min(limit, capacity))
 
 
-def _check_fits(num_blocks: int, block_bytes: Mapping[torch.device, int]) -> None:
+def _check_fits(
+    num_blocks: int, block_bytes: Mapping[torch.device, int], free: Mapping[torch.device, int]
+) -> None:
     for device, size in block_bytes.items():
-        if num_blocks * size > (free := free_device_bytes(device)):
+        if num_blocks * size > free[device]:
             raise ModelLoadError(
-                f"kv_cache_bytes asks for {num_blocks * size} bytes on {device}; {free} are free. "
-                "Set less, or 0 for a share of what is free",
+                f"kv_cache_bytes asks for {num_blocks * size} bytes on {device}; {free[device]} "
+                "are free. Set less, or 0 for a share of what is free",
                 param="kv_cache_bytes",
             )
 
@@ -168,8 +189,7 @@ def free_device_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
-def _share_bytes(device: torch.device) -> int:
-    free = free_device_bytes(device)
+def _share(device: torch.device, free: int) -> int:
     if device.type == "cuda":
         return int(free * _CUDA_SHARE)
     return min(int(free * _CPU_SHARE), _CPU_MOST)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from steering.layout.layout import is_conv1d
 
+_FREE_SHARE: Final = 4
 _PACKABLE: Final = (torch.bfloat16, torch.float32)
 
 
@@ -26,6 +27,16 @@ class _PackedForward:
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
         return y
+
+
+def packs_when_free(linear_bytes: int, free_bytes: int) -> int:
+    """How many bytes are packed of what could be: all, where a quarter of the free memory holds it.
+
+    Args:
+        linear_bytes: Of the weights that can be packed.
+        free_bytes: Free once the model is loaded.
+    """
+    return linear_bytes if linear_bytes <= free_bytes // _FREE_SHARE else 0
 
 
 def linear_weight_bytes(model: nn.Module) -> int:

@@ -150,9 +150,8 @@ def _check_size(
         )
     if config.device_map != "none":
         return
-    with reading(config.model, "config.json"), torch.device("meta"):
-        auto: Any = AutoModelForCausalLM
-        shape = auto.from_config(copy.deepcopy(model_config), dtype=dtype)
+    with reading(config.model, "config.json"):
+        shape = model_shape(model_config, dtype)
     needed = sum(tensor.nbytes for tensor in (*shape.parameters(), *shape.buffers()))
     free = free_device_bytes(device)
     if needed > free:
@@ -162,6 +161,14 @@ def _check_size(
             "model, or a device with more memory",
             param="model",
         )
+
+
+def model_shape(model_config: Any, dtype: torch.dtype, attention: str = PAGED) -> Any:
+    """The model of a configuration without its weights, on the meta device."""
+    auto: Any = AutoModelForCausalLM
+    given = {"dtype": dtype, "attn_implementation": attention}
+    with torch.device("meta"):
+        return auto.from_config(copy.deepcopy(model_config), **given)
 
 
 @contextmanager

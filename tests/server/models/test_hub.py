@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from server.engine.errors import ModelLoadError
 from server.engine.loading.checkpoint import check_checkpoint
-from server.models import find_model
+from server.models import cached_ids, find_model
 from tests.models.checkpoint import save_tiny
 
 from .fake_hub import COMMIT, fake_hub
@@ -158,3 +158,17 @@ def test_a_hub_out_of_reach_is_told(asked: list[str], monkeypatch: pytest.Monkey
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     refused("owner/tiny", "is not in the cache, and could not be downloaded: ")
     assert asked == []
+
+
+def test_a_configuration_is_enough_to_size_a_model(asked: list[str], cache: Path) -> None:
+    found = find_model("owner/tiny", weights=False)
+    assert asked == ["config.json"]
+    assert [path.name for path in found.path.iterdir()] == ["config.json"]
+    assert cached_ids() == ["owner/tiny"]
+    assert find_model("owner/tiny", weights=False).reason.endswith("of the cache")
+    assert find_model("owner/tiny").reason.endswith("downloaded"), "the rest of it"
+
+
+@pytest.mark.usefixtures("cache")
+def test_without_a_cache_none_is_listed() -> None:
+    assert cached_ids() == []

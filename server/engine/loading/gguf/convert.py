@@ -47,13 +47,7 @@ def convert_gguf(path: Path, cache: Path, dtype: str = "auto") -> Path:
         ModelLoadError: The file cannot be used, or there is too little memory or disk for it.
     """
     with reading(str(path), "GGUF file"):
-        if _SPLIT.search(path.name):
-            raise ModelLoadError(
-                f"model is {str(path)!r}, a part of a file that was split; put it together first: "
-                f"llama-gguf-split --merge {path.name} whole.gguf",
-                param="model",
-            )
-        file = read_gguf(path)
+        file = _read(path)
         config = gguf_config(file)
         dtype = file.dtype if dtype == "auto" else dtype
         with path.open("rb") as content:
@@ -69,6 +63,28 @@ def convert_gguf(path: Path, cache: Path, dtype: str = "auto") -> Path:
                 if not (folder / "config.json").is_file():
                     raise
         return folder
+
+
+def write_gguf_config(path: Path, folder: Path) -> None:
+    """Write the `config.json` of a GGUF file's model, without converting it.
+
+    Raises:
+        ModelLoadError: The file cannot be used.
+    """
+    with reading(str(path), "GGUF file"):
+        file = _read(path)
+        text = json.dumps(gguf_config(file) | {"dtype": file.dtype})
+        (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> GgufFile:
+    if _SPLIT.search(path.name):
+        raise ModelLoadError(
+            f"model is {str(path)!r}, a part of a file that was split; put it together first: "
+            f"llama-gguf-split --merge {path.name} whole.gguf",
+            param="model",
+        )
+    return read_gguf(path)
 
 
 def _check_room(file: GgufFile, cache: Path, dtype: str) -> None:
