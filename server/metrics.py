@@ -185,6 +185,14 @@ class _EngineCollector(Collector):
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(METRIC_PREFIX + name, text, value=getattr(stats, name))
         yield _step_histogram(stats.step_seconds)
+        modes = CounterMetricFamily(
+            f"{METRIC_PREFIX}steps",
+            "Steps by how they ran: eager, captured as a graph, or replayed from one.",
+            labels=["mode"],
+        )
+        for mode, count in stats.steps_by_mode.items():
+            modes.add_metric([mode], count)
+        yield modes
 
 
 def _step_histogram(steps: StepSeconds) -> Metric:

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     step_timeout_seconds: float = Field(
         default=30.0, gt=0, description="Time without progress in a step before it counts as hung."
     )
+    cuda_graphs: Literal["auto", "off"] = Field(
+        default="auto", description="auto: capture and replay decode steps on a CUDA device."
+    )
     seed: int | None = Field(
         default=None, description="Of seeds drawn for requests without; none: random."
     )
@@ -222,6 +225,7 @@ class Settings(BaseSettings):
             prompt_lookup_tokens=self.prompt_lookup_tokens,
             stream_queue_size=self.stream_queue_size,
             step_timeout_seconds=self.step_timeout_seconds,
+            cuda_graphs=self.cuda_graphs,
             seed=self.seed,
             chat_template=self.chat_template,
             thinking_markers=self.thinking_markers,

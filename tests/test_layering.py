@@ -281,6 +281,8 @@ def test_importing_starts_nothing() -> None:
     """No thread, no file written, no change of the environment."""
     names = [m.name for m in modules() if not m.name.endswith(("__main__", ".env"))]
     names = [n for n in names if ".migrations" not in n]
+    # Needs Triton, which comes with torch's builds for CUDA.
+    names.remove("server.engine.attention.paged_decode_kernel")
     code = (
         "import importlib, os, sys, threading\n"
         "import torch, transformers, numpy\n"

@@ -43,7 +43,7 @@ _TREES = (
     PoolFullError,
 )
 _IDLE = EngineStats(
-    0, 0, 0.0, 0, 0, 0, 0, 0, 0, StepSeconds(), 0.0, is_healthy=True, is_draining=False
+    0, 0, 0.0, 0, 0, 0, 0, 0, 0, StepSeconds(), {}, 0.0, is_healthy=True, is_draining=False
 )
 
 Row = Sequence[str]

@@ -10,6 +10,7 @@ from steering.hooks import install_hooks
 from steering.runtime import SteeringRuntime
 
 from .core import EngineCore
+from .graphs import CudaGraphs, DecodeGraphs
 from .kv_cache import KVCacheManager
 from .model_runner import ModelRunner
 from .sampler import Sampler
@@ -23,13 +24,19 @@ if TYPE_CHECKING:
     from steering.sites import SitePoint
 
     from .engine import EngineConfig
+    from .graphs import GraphBackend
     from .loading import LoadedModel
 
 _MAX_SEED: Final = 2**63 - 1
 
 
-def assemble(loaded: LoadedModel) -> EngineCore:
-    """The core of an engine over `loaded`; installs the steering hooks, once and for all."""
+def assemble(loaded: LoadedModel, backend: GraphBackend | None = None) -> EngineCore:
+    """The core of an engine over `loaded`; installs the steering hooks, once and for all.
+
+    Args:
+        loaded: The model.
+        backend: Captures decode steps; None means as the configuration says.
+    """
     config, info, layout = loaded.config, loaded.info, loaded.layout
     steps = StepLog()
     loaded.attention.report_progress(steps.beat)
@@ -48,7 +55,13 @@ def assemble(loaded: LoadedModel) -> EngineCore:
     lookup = PromptLookup(config.prompt_lookup_tokens) if config.prompt_lookup_tokens else None
     return EngineCore(
         Scheduler(limits, kv_cache, RuntimeSlots(runtime), lookup),
-        ModelRunner(loaded.model, loaded.attention, runtime, loaded.device),
+        ModelRunner(
+            loaded.model,
+            loaded.attention,
+            runtime,
+            loaded.device,
+            _graphs(loaded, runtime, backend or _graph_backend(loaded)),
+        ),
         Sampler(loaded.tokenizer.end_token_ids, steps.beat),
         loaded.tokenizer,
         runtime,
@@ -57,6 +70,20 @@ def assemble(loaded: LoadedModel) -> EngineCore:
         steps=steps,
         meter=SpeedMeter(info.spec.hidden_size, config.max_chunk_seconds),
     )
+
+
+def _graph_backend(loaded: LoadedModel) -> GraphBackend | None:
+    is_wanted = loaded.config.cuda_graphs == "auto" and loaded.device.type == "cuda"
+    return CudaGraphs(loaded.device) if is_wanted else None
+
+
+def _graphs(
+    loaded: LoadedModel, runtime: SteeringRuntime, backend: GraphBackend | None
+) -> DecodeGraphs | None:
+    if backend is None:
+        return None
+    limit = loaded.info.max_model_len
+    return DecodeGraphs(loaded.model, loaded.attention, runtime, loaded.device, backend, limit)
 
 
 class _HeartbeatRuntime:

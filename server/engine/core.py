@@ -18,7 +18,7 @@ from .errors import (
     RequestAbortedError,
 )
 from .gate_latch import GateLatch
-from .outputs import EngineStats, RequestOutput
+from .outputs import EngineStats, RequestOutput, StepMode
 from .progress import RequestProgress
 from .reading import score_rows
 from .request import Request, RequestStatus
@@ -167,8 +167,9 @@ class EngineCore:
         self._record(output, result, sampled)
         self._emit(output)
         seconds = time.monotonic() - begun_at
-        self._meter.observe(work, seconds)
-        self._steps.completed(seconds)
+        if result.mode is not StepMode.CAPTURED:  # which says nothing about the steps to come
+            self._meter.observe(work, seconds)
+        self._steps.completed(seconds, result.mode)
 
     def stats(self, *, is_healthy: bool, is_draining: bool) -> EngineStats:
         """A snapshot; may be taken from another thread."""
@@ -184,6 +185,7 @@ class EngineCore:
             num_accepted_tokens=scheduler.num_accepted_tokens,
             num_live_edits=self._runtime.num_live_edits,
             step_seconds=self._steps.step_seconds,
+            steps_by_mode=self._steps.by_mode,
             seconds_since_progress=self.seconds_since_progress,
             is_healthy=is_healthy,
             is_draining=is_draining,

@@ -48,6 +48,8 @@ class EngineConfig:
         stream_queue_size: Outputs a slow reader may be behind before its request is failed.
         step_timeout_seconds: Longest time without progress, within a step or between steps, before
             the engine counts as hung; that a step is long means nothing.
+        cuda_graphs: `auto`: on one CUDA device, decode steps that recur are captured and replayed;
+            `off`: none are.
         seed: Seed of the seeds drawn for requests that give none; None draws from the system.
         chat_template: Name of the model's template, or file of Jinja, for chats that name none;
             None means the one called `default`.
@@ -75,6 +77,7 @@ class EngineConfig:
     prompt_lookup_tokens: int = 0
     stream_queue_size: int = 1024
     step_timeout_seconds: float = 30.0
+    cuda_graphs: Literal["auto", "off"] = "auto"
     seed: int | None = None
     chat_template: str | None = None
     thinking_markers: tuple[str, str] | None = None

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from steering.runtime import CaptureRead, GateRead, MonitorRead, Readouts, StepRow
 
 from .attention import ScheduledSequence
+from .graphs import DecodeBatch
+from .outputs import StepMode
 
 if TYPE_CHECKING:
     from steering.runtime import SteeringRuntime, StepOutcome
 
     from .attention import PagedAttention
+    from .graphs import DecodeGraphs
     from .scheduler import ScheduledRequest, SchedulerOutput
 
 
@@ -47,6 +50,7 @@ class RunResult:
         prompt_logits: Those wanted for scores and prompt log-probabilities.
         outcome: The effect of steering on each token of the pack.
         readouts: Monitors' scores, captured activations and what gates read.
+        mode: How the device was told what to do.
     """
 
     sampled: tuple[ScheduledRequest, ...]
@@ -54,6 +58,7 @@ class RunResult:
     prompt_logits: tuple[PromptLogits, ...]
     outcome: StepOutcome
     readouts: Readouts
+    mode: StepMode
 
 
 class ModelRunner:
@@ -65,12 +70,22 @@ class ModelRunner:
         attention: PagedAttention,
         runtime: SteeringRuntime,
         device: torch.device,
+        graphs: DecodeGraphs | None = None,
     ) -> None:
-        """Take a loaded model whose hooks call `runtime`; `device` is where token ids go."""
+        """Take the parts.
+
+        Args:
+            model: A loaded model whose hooks call `runtime`.
+            attention: Its attention.
+            runtime: Its steering.
+            device: Where token ids go.
+            graphs: Runs steps in which each request decodes one token; None runs all eagerly.
+        """
         self._model = model
         self._attention = attention
         self._runtime = runtime
         self._device = device
+        self._graphs = graphs
 
     @torch.inference_mode()
     def run(self, output: SchedulerOutput) -> RunResult:
@@ -79,30 +94,21 @@ class ModelRunner:
         # The output projection is the widest product of small models: only rows that somebody reads
         # pass through it.
         wanted = _WantedLogits(parts)
-        readouts = _readouts(parts)
-        token_ids = [token for part in parts for token in part.token_ids]
-        positions = np.concatenate([np.arange(part.start, part.stop) for part in parts])
-        self._attention.begin_step(
-            [
+        batch = DecodeBatch(
+            token_ids=[token for part in parts for token in part.token_ids],
+            sequences=[
                 ScheduledSequence(
                     p.request.block_table, p.start, p.num_tokens, p.request.num_stored_tokens
                 )
                 for p in parts
-            ]
+            ],
+            steering=self._runtime.prepare(
+                [StepRow(p.request.spec.plan, p.start, p.stop, p.request.positions) for p in parts]
+            ),
+            readouts=_readouts(parts),
         )
-        outcome = self._runtime.begin_step(
-            [StepRow(p.request.spec.plan, p.start, p.stop, p.request.positions) for p in parts],
-            readouts,
-        )
-        try:
-            logits = self._model(
-                input_ids=self._row(token_ids),
-                position_ids=self._row(positions),
-                use_cache=False,
-                logits_to_keep=self._row(wanted.rows)[0],
-            ).logits[0]
-        finally:
-            self._runtime.end_step()
+        ran = self._graphs.run(batch) if self._graphs and wanted.is_of_single_tokens else None
+        logits, outcome, mode = ran or self._run_eagerly(batch, wanted.rows)
         if not wanted.sampled and logits.device.type != "cpu":
             # Sampling reads back and so waits for the device. A step that samples nothing would end
             # when its work was enqueued, and the pace would learn from too short a time.
@@ -112,8 +118,27 @@ class ModelRunner:
             logits=logits[wanted.sampled_from :],
             prompt_logits=wanted.split_prompts(logits),
             outcome=outcome,
-            readouts=readouts,
+            readouts=batch.readouts,
+            mode=mode,
         )
+
+    def _run_eagerly(
+        self, batch: DecodeBatch, wanted: Sequence[int]
+    ) -> tuple[Tensor, StepOutcome, StepMode]:
+        """One forward of any step; logits [len(wanted), V] of the rows wanted."""
+        positions = [np.arange(s.start, s.stop) for s in batch.sequences]
+        self._attention.begin_step(batch.sequences)
+        outcome = self._runtime.begin(batch.steering, batch.readouts)
+        try:
+            logits = self._model(
+                input_ids=self._row(batch.token_ids),
+                position_ids=self._row(np.concatenate(positions)),
+                use_cache=False,
+                logits_to_keep=self._row(wanted)[0],
+            ).logits[0]
+        finally:
+            self._runtime.end_step()
+        return logits, outcome, StepMode.EAGER
 
     def clear(self) -> None:
         """Forget all keys and values, after a step that failed half way."""
@@ -148,6 +173,8 @@ class _WantedLogits:
         self.rows = prompt_rows + sampled_rows
         self.sampled = tuple(sampled)
         self.sampled_from = len(prompt_rows)
+        self.is_of_single_tokens = len(sampled) == len(parts) == offset and not prompt_rows
+        """Whether each part runs one token, and samples after it."""
 
     def split_prompts(self, logits: Tensor) -> tuple[PromptLogits, ...]:
         counts = [count for *_, count in self._prompts]

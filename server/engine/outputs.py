@@ -216,6 +216,14 @@ class EngineInfo:
     attention: AttentionReader | None = field(default=None, repr=False, compare=False)
 
 
+class StepMode(StrEnum):
+    """How the device was told what to do in a step."""
+
+    EAGER = "eager"
+    CAPTURED = "captured"
+    REPLAYED = "replayed"
+
+
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
     """How long completed steps took, as a histogram.
@@ -251,6 +259,7 @@ class EngineStats:
         num_accepted_tokens: Tokens of these that the sampler chose as well.
         num_live_edits: Number of columns of the steering tables in use.
         step_seconds: Durations of the steps completed since start.
+        steps_by_mode: Number of these steps by how they ran.
         seconds_since_progress: Time since the engine last got anywhere, be it within a step, while
             work was queued, else 0.
         is_healthy: Whether the step loop is alive.
@@ -267,6 +276,7 @@ class EngineStats:
     num_accepted_tokens: int
     num_live_edits: int
     step_seconds: StepSeconds
+    steps_by_mode: Mapping[StepMode, int]
     seconds_since_progress: float
     is_healthy: bool
     is_draining: bool

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from .outputs import StepSeconds
+from .outputs import StepMode, StepSeconds
 
 MAX_FAILED_STEPS: Final = 3
 """Number of failures within a minute that end the engine; a supervisor then starts a new one."""
@@ -27,6 +27,7 @@ class StepLog:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._counts = [0] * (len(_BOUNDS) + 1)
+        self._by_mode = dict.fromkeys(StepMode, 0)
         self._total = 0.0
         self._failed_at: deque[float] = deque(maxlen=MAX_FAILED_STEPS)
         self._beat_at = clock()
@@ -41,8 +42,9 @@ class StepLog:
         """
         self._beat_at = self._clock()
 
-    def completed(self, seconds: float) -> None:
-        """Record a step that completed, in `seconds`."""
+    def completed(self, seconds: float, mode: StepMode = StepMode.EAGER) -> None:
+        """Record a step that completed, in `seconds`, and how it ran."""
+        self._by_mode[mode] += 1
         self._counts[bisect_left(_BOUNDS, seconds)] += 1
         self._total += seconds
         self.beat()
@@ -62,6 +64,11 @@ class StepLog:
     def seconds_silent(self) -> float:
         """Time since the last beat; means nothing while idle."""
         return self._clock() - self._beat_at
+
+    @property
+    def by_mode(self) -> Mapping[StepMode, int]:
+        """Number of steps that completed, by how they ran."""
+        return dict(self._by_mode)
 
     @property
     def step_seconds(self) -> StepSeconds:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from .readouts import CaptureRead, GateRead, MonitorRead, Readouts
-from .runtime import SteeringRuntime, StepOutcome
+from .readouts import CaptureRead, GateRead, MonitorRead, Readouts, StaticTaps
+from .runtime import PreparedStep, SteeringRuntime, StepOutcome
+from .static_buffers import Field, StaticBuffers
+from .static_step import StaticShape, StaticSteering
 from .step import StepRow
 
 __all__ = [
     "CaptureRead",
+    "Field",
     "GateRead",
     "MonitorRead",
+    "PreparedStep",
     "Readouts",
+    "StaticBuffers",
+    "StaticShape",
+    "StaticSteering",
+    "StaticTaps",
     "SteeringRuntime",
     "StepOutcome",
     "StepRow",

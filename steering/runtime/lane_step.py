@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,9 +95,15 @@ class GateLog:
     An intervention acts at several layers; of its gates there, a token's largest value counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noted: Mapping[Selection, tuple[_Columns, Tensor]] | None = None) -> None:
+        """Start with what was noted elsewhere, or empty."""
         self._decided: dict[LaneStep, LaneStep] = {}
-        self._noted: dict[Selection, tuple[_Columns, Tensor]] = {}
+        self._noted: dict[Selection, tuple[_Columns, Tensor]] = dict(noted or {})
+
+    @property
+    def noted(self) -> Mapping[Selection, tuple[_Columns, Tensor]]:
+        """Per selection the gain column of each row, and values shaped as its gains."""
+        return self._noted
 
     def decide_ahead(self, lane: LaneStep, hidden: Tensor) -> None:
         """Decide a lane that acts later in the forward than its gates read; `take` gives it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,44 @@ class GateRead:
     gate: PlannedGate
     rows: tuple[int, int]
     position: int
+
+
+class PointReader(Protocol):
+    """Looks at activations as they pass."""
+
+    @property
+    def points(self) -> frozenset[SitePoint]:
+        """The points at which something is read."""
+        ...
+
+    def read(self, point: SitePoint, hidden: Tensor) -> None:
+        """See hidden [T, d] at one of `points`, before any edit there."""
+        ...
+
+
+class StaticTaps:
+    """Keeps activations at points of a captured step, to be read after each replay.
+
+    What is read of them (monitors, captures) then may change from step to step: only where is part
+    of the step.
+
+    Attributes:
+        points: Where.
+        seen: The activations [T, d] of the last run.
+    """
+
+    def __init__(self, points: frozenset[SitePoint]) -> None:
+        self.points = points
+        self.seen: dict[SitePoint, Tensor] = {}
+
+    def read(self, point: SitePoint, hidden: Tensor) -> None:
+        """Keep a copy: what follows may overwrite the tensor."""
+        self.seen[point] = hidden.clone()
+
+    def replay_into(self, readouts: Readouts, num_tokens: int) -> None:
+        """Have `readouts` read the first `num_tokens` tokens of the last run."""
+        for point, hidden in self.seen.items():
+            readouts.read(point, hidden[:num_tokens])
 
 
 class Readouts:

@@ -17,7 +17,9 @@ from steering.plan import PlannedIntervention, SteeringPlan
 from steering.sites import Site, SitePoint
 
 from .lane_step import GateLog
-from .readouts import Readouts
+from .readouts import PointReader, Readouts
+from .static_step import StaticGains, StaticSteering
+from .static_tables import StaticTables
 from .step import StepEdits, StepRow, gain_matrix, prepare
 from .tables import PackedTables, pack
 
@@ -102,8 +104,8 @@ class _Live:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
-    """What a step was prepared from, and what came of it.
+class PreparedStep:
+    """The gains of a step, and what is made of them once somebody asks.
 
     In decoding a step is mostly like the one before: the same requests, one token each, under gains
     that no longer change. Then `rows_key` is equal, and gains, selections, uploads and the gathered
@@ -113,14 +115,33 @@ class _Prepared:
     Attributes:
         tables: The tables as they were packed.
         rows_key: Plan and number of tokens of each row of the batch; None where gains may change.
-        gains: [T, columns].
-        edits: What the hooks do; None where no gain is other than zero.
+        gains: [T, columns]; no columns where no plan has an intervention.
     """
 
     tables: PackedTables
     rows_key: list[tuple[SteeringPlan | None, int]] | None
     gains: _Gains
-    edits: StepEdits | None
+
+    @cached_property
+    def edits(self) -> StepEdits | None:
+        """What the hooks do, uploaded when first asked for; None where no gain is not zero."""
+        return prepare(self.gains, self.tables) if self.gains.shape[1] else None
+
+    @cached_property
+    def static(self) -> StaticGains:
+        """The same for a captured step; uploads nothing."""
+        tables = self.tables if self.gains.shape[1] else PackedTables((), {})
+        return StaticGains(self.gains, tables)
+
+    def take_over(self, other: PreparedStep) -> None:
+        """Use what was already made of equal gains over the same tables."""
+        for name in ("edits", "static"):
+            if name in vars(other):
+                vars(self)[name] = vars(other)[name]
+
+    def outcome(self, log: GateLog | None, edited: NDArray[np.int64] | None) -> StepOutcome:
+        """What becomes of each token under these gains; see `StepOutcome`."""
+        return StepOutcome(self.gains, self.tables, log, edited)
 
 
 class SteeringRuntime:
@@ -151,9 +172,11 @@ class SteeringRuntime:
         self._tables = PackedTables((), {})
         self._edits: StepEdits | None = None
         self._log = GateLog()
-        self._readouts: Readouts | None = None
+        self._readouts: PointReader | None = None
         self._live_points: dict[SitePoint, list[SitePoint]] = {}
-        self._last: _Prepared | None = None
+        self._last: PreparedStep | None = None
+        self._static_tables = StaticTables()
+        self._static: tuple[StaticSteering, GateLog] | None = None
 
     @property
     def num_live_edits(self) -> int:
@@ -190,19 +213,65 @@ class SteeringRuntime:
         Returns:
             What became of each token of the batch, to be asked after the forward.
         """
-        self._readouts = readouts
-        self._log = GateLog()
-        outcome = self._prepare_edits(rows)
-        read = frozenset() if readouts is None else readouts.points
-        edited = frozenset() if self._edits is None else self._edits.points
-        self._live_points = {}
-        # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.
-        for point in sorted(read | edited, key=lambda point: point.rank):
-            self._live_points.setdefault(hooked_point(point), []).append(point)
-        return outcome
+        return self.begin(self.prepare(rows), readouts)
+
+    def prepare(self, rows: Sequence[StepRow]) -> PreparedStep:
+        """The gains of a step, on the host; nothing is uploaded and nothing begins.
+
+        Args:
+            rows: The batch, in token order; plans must have been acquired.
+        """
+        if not any(row.plan is not None and row.plan.interventions for row in rows):
+            num_tokens = sum(row.stop - row.start for row in rows)
+            gains = np.zeros((num_tokens, 0), dtype=np.float32)
+            return PreparedStep(self._tables, None, gains)
+        return self._prepared(rows)
+
+    def begin(self, step: PreparedStep, readouts: Readouts | None = None) -> StepOutcome:
+        """Have the hooks act by a step just prepared; as `begin_step`."""
+        edits, log = step.edits, GateLog()
+        self._act(edits, log, readouts)
+        if edits is None or not edits.has_gates:
+            return step.outcome(None, None)
+        return step.outcome(log, edits.edited)
+
+    def static_steering(self, gains: StaticGains, num_tokens: int) -> StaticSteering:
+        """The steering of a captured step of `num_tokens`, in the shape of `gains`."""
+        self._adopt(gains)
+        return StaticSteering(gains.shape, num_tokens, self._static_tables)
+
+    def load_static(self, steering: StaticSteering, gains: StaticGains) -> bool:
+        """Have the next run of a captured step act by `gains`, once its buffers are uploaded.
+
+        Returns:
+            False where the step must be captured anew, as tables it reads have moved.
+        """
+        self._adopt(gains)
+        if not self.is_current(steering):
+            return False
+        steering.load(gains)
+        return True
+
+    def is_current(self, steering: StaticSteering) -> bool:
+        """Whether the tables that a captured step reads are where they were."""
+        return not steering.tensors or steering.generation == self._static_tables.generation
+
+    def begin_static(self, steering: StaticSteering, readouts: PointReader) -> None:
+        """Have the hooks act over the buffers of a step that is being captured.
+
+        To be called in the run that is captured, and ended by `end_step`; what the gates decide is
+        left where `steering.log` finds it after every replay.
+        """
+        log = GateLog()
+        self._act(steering.edits(), log, readouts)
+        self._static = (steering, log)
 
     def end_step(self) -> None:
         """Forget the step, so that a forward outside one is unsteered."""
+        if self._static is not None:
+            steering, log = self._static
+            steering.keep(log)
+        self._static = None
         self._edits = None
         self._readouts = None
         self._live_points = {}
@@ -225,16 +294,18 @@ class SteeringRuntime:
                 hidden = self._edits.apply(logical, hidden, self._log)
         return hidden
 
-    def _prepare_edits(self, rows: Sequence[StepRow]) -> StepOutcome:
-        self._edits = None
-        if not any(row.plan is not None and row.plan.interventions for row in rows):
-            num_tokens = sum(row.stop - row.start for row in rows)
-            return StepOutcome(np.zeros((num_tokens, 0), dtype=np.float32), self._tables)
-        prepared = self._prepared(rows)
-        self._edits = edits = prepared.edits
-        if edits is None or not edits.has_gates:
-            return StepOutcome(prepared.gains, self._tables)
-        return StepOutcome(prepared.gains, self._tables, self._log, edits.edited)
+    def _adopt(self, gains: StaticGains) -> None:
+        if gains.shape.lanes:  # else the tables that are held serve the next steered step
+            self._static_tables.adopt(gains.tables)
+
+    def _act(self, edits: StepEdits | None, log: GateLog, readouts: PointReader | None) -> None:
+        self._edits, self._log, self._readouts = edits, log, readouts
+        read = frozenset() if readouts is None else readouts.points
+        edited = frozenset() if edits is None else edits.points
+        self._live_points = {}
+        # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.
+        for point in sorted(read | edited, key=lambda point: point.rank):
+            self._live_points.setdefault(hooked_point(point), []).append(point)
 
     def _ensure_packed(self, rows: Sequence[StepRow]) -> None:
         needed = {item.key for row in rows if row.plan for item in row.plan.interventions}
@@ -242,7 +313,7 @@ class SteeringRuntime:
             return
         self._tables = pack([live.intervention for live in self._live.values()], self._devices)
 
-    def _prepared(self, rows: Sequence[StepRow]) -> _Prepared:
+    def _prepared(self, rows: Sequence[StepRow]) -> PreparedStep:
         """This step's; that of the last step when nothing changed, as in decoding."""
         last, rows_key = self._last, _rows_key(rows)
         # Tables and plans compare by identity. The key holds the plans, so no id is used again.
@@ -250,12 +321,11 @@ class SteeringRuntime:
             return last
         self._ensure_packed(rows)
         gains = gain_matrix(rows, self._tables)
+        step = PreparedStep(self._tables, rows_key, gains)
         if last and last.tables is self._tables and np.array_equal(last.gains, gains):
-            edits = last.edits
-        else:
-            edits = prepare(gains, self._tables)
-        self._last = _Prepared(self._tables, rows_key, gains, edits)
-        return self._last
+            step.take_over(last)
+        self._last = step
+        return step
 
     def _forget_unused(self) -> None:
         excess = len(self._live) - self.max_live_edits

@@ -185,9 +185,21 @@ def _gathered(
     device: torch.device,
     first: int,
 ) -> Selection:
-    """Gains [B, b, R] of the rows each block uses, [B, R], in `most` places.
+    index, values = gather_places(gains, used, most)
+    return Selection(_tensor(values, device), _tensor(index, device), first)
+
+
+def gather_places(
+    gains: NDArray[np.float32], used: NDArray[np.bool_], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Row numbers [B, most] and gains [B, b, most] of the rows that each block uses, [B, R].
 
     A block's rows take its first places, in order; the places left over keep row 0 at gain 0.
+
+    Args:
+        gains: [B, b, R].
+        used: [B, R], whether a block uses a row; at most `most` of each block.
+        most: Number of places.
     """
     blocks, rows = np.nonzero(used)
     counts = np.bincount(blocks, minlength=len(used))
@@ -196,7 +208,7 @@ def _gathered(
     values = np.zeros((*gains.shape[:2], most), dtype=np.float32)
     index[blocks, places] = rows
     values[blocks, :, places] = gains[blocks, :, rows]
-    return Selection(_tensor(values, device), _tensor(index, device), first)
+    return index, values
 
 
 def _tensor(array: NDArray[np.float32] | NDArray[np.int64], device: torch.device) -> Tensor:

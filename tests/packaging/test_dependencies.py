@@ -25,6 +25,8 @@ _EXTRAS = {
     "coxswain_client": ("clients",),
     "coxswain_evals": ("clients", "evals"),
 }
+# Not installed with torch's build for the CPU, and imported on CUDA alone.
+_BROUGHT = {"triton": "torch"}
 # Used by a library that asks for it.
 _NOT_IMPORTED = {"accelerate", "gguf", "jinja2", "python-multipart"}
 
@@ -48,7 +50,7 @@ def _imported(module: Module) -> set[str]:
     """Distributions a module imports from; names only for type checkers do not count."""
     tops = {i.name.split(".")[0] for i in imports(module) if not i.is_typing}
     foreign = tops - set(sys.stdlib_module_names) - _OWN
-    return {canonicalize_name(_providers()[top][0]) for top in foreign}
+    return {canonicalize_name(_BROUGHT.get(top) or _providers()[top][0]) for top in foreign}
 
 
 @pytest.mark.parametrize("package", sorted(_OWN))

@@ -26,6 +26,7 @@ _STATS = EngineStats(
     num_accepted_tokens=0,
     num_live_edits=0,
     step_seconds=StepSeconds(),
+    steps_by_mode={},
     seconds_since_progress=0.0,
     is_healthy=True,
     is_draining=False,

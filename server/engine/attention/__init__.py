@@ -4,5 +4,13 @@ from .inspection import inspect_attention
 from .paged_attention import PagedAttention
 from .schedule import ScheduledSequence
 from .spec import AttentionSpec
+from .static_step import StaticAttention, StaticSize
 
-__all__ = ["AttentionSpec", "PagedAttention", "ScheduledSequence", "inspect_attention"]
+__all__ = [
+    "AttentionSpec",
+    "PagedAttention",
+    "ScheduledSequence",
+    "StaticAttention",
+    "StaticSize",
+    "inspect_attention",
+]

@@ -10,6 +10,7 @@ from torch import nn
 
 from .schedule import ScheduledSequence, StepHolder
 from .spec import AttentionSpec
+from .static_step import StaticAttention, StaticPages, StaticSize, StaticTiles, room_for
 from .tiled import TiledLayer, TilePlanner
 from .varlen import VarlenLayer, VarlenPlanner
 
@@ -51,7 +52,9 @@ class PagedAttention:
         self.specs = tuple(spec for _, spec in layers)
         self.caches: list[TiledLayer | VarlenLayer] = []
         self._beat: Callable[[], None] = lambda: None
-        self._steps: list[tuple[StepHolder[Any], TilePlanner | VarlenPlanner]] = []
+        self._steps: list[
+            tuple[StepHolder[Any], TilePlanner | VarlenPlanner, list[AttentionSpec]]
+        ] = []
         places: dict[tuple[torch.device, bool], list[tuple[nn.Module, AttentionSpec]]] = {}
         for module, spec in layers:
             places.setdefault((spec.device, VarlenLayer.supports(spec)), []).append((module, spec))
@@ -63,8 +66,35 @@ class PagedAttention:
 
         Costs some microseconds a sequence on the host; does not wait for the device.
         """
-        for holder, planner in self._steps:
+        for holder, planner, _ in self._steps:
             holder.step = planner.plan(sequences)
+
+    def static_size(self, num_rows: int, num_blocks: int, most_blocks: int) -> StaticSize | None:
+        """The size of a step of single tokens that can be captured; None where none can be.
+
+        Args:
+            num_rows: Sequences it is to have room for.
+            num_blocks: Blocks that one of them needs now, at most.
+            most_blocks: Blocks that any sequence may ever need.
+        """
+        planners = [planner for _, planner, _ in self._steps]
+        if len({spec.device for spec in self.specs}) > 1:
+            return None
+        if any(isinstance(p, VarlenPlanner) and not p.can_be_static for p in planners):
+            return None
+        gathers = any(isinstance(p, TilePlanner) and not p.reads_pages for p in planners)
+        room = room_for(num_blocks, most_blocks, reads_pages=not gathers)
+        return StaticSize(num_rows, room, self.block_size, self.num_blocks)
+
+    def static_step(self, size: StaticSize) -> StaticAttention:
+        """A step of that size, for one capture."""
+        parts: list[tuple[StepHolder[Any], StaticTiles | StaticPages]] = []
+        for holder, planner, specs in self._steps:
+            if isinstance(planner, TilePlanner) and not planner.reads_pages:
+                parts.append((holder, StaticTiles(planner, specs, size)))
+            else:
+                parts.append((holder, StaticPages(planner, size)))
+        return StaticAttention(parts)
 
     def clear(self) -> None:
         """Forget every key and value: after a fault that may have left a step half written."""
@@ -76,7 +106,7 @@ class PagedAttention:
     def report_progress(self, beat: Callable[[], None]) -> None:
         """Have `beat` called after every piece of work that may take long; it must be cheap."""
         self._beat = beat
-        for holder, _ in self._steps:
+        for holder, *_ in self._steps:
             holder.beat = beat
 
     def _add(self, layers: Sequence[tuple[nn.Module, AttentionSpec]], is_varlen: bool) -> None:
@@ -84,9 +114,10 @@ class PagedAttention:
         holder = StepHolder[Any]()
         kind = VarlenLayer if is_varlen else TiledLayer
         planner = VarlenPlanner if is_varlen else TilePlanner
-        self._steps.append((holder, planner(specs, self.block_size)))
+        self._steps.append((holder, planner(specs, self.block_size), specs))
         for module, spec in layers:
-            cache = kind(spec, self.num_blocks, self.block_size, holder)
+            # One more, which no request is given: places left over in a captured step write there.
+            cache = kind(spec, self.num_blocks + 1, self.block_size, holder)
             module.coxswain = cache  # type: ignore[assignment]
             self.caches.append(cache)
 

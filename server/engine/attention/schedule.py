@@ -66,6 +66,29 @@ def slots_to_write(sequences: Sequence[ScheduledSequence], block_size: int) -> N
     return np.array(parts, dtype=np.int64)
 
 
+def leading_decodes(sequences: Sequence[ScheduledSequence]) -> int:
+    """How many sequences of one token stand before the first of more; the scheduler puts all so."""
+    counts = (index for index, each in enumerate(sequences) if each.num_tokens > 1)
+    return next(counts, len(sequences))
+
+
+def pages_of(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int32]:
+    """Blocks of each sequence's context, [N, W] with W those of the longest, padded with 0."""
+    lengths = [-(-sequence.stop // block_size) for sequence in sequences]
+    pages = np.zeros((len(sequences), max(lengths)), dtype=np.int32)
+    for row, sequence, length in zip(pages, sequences, lengths, strict=True):
+        row[:length] = sequence.block_table[:length]
+    return pages
+
+
+def decode_rows(
+    sequences: Sequence[ScheduledSequence], block_size: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pages [N, W] and context lengths [N] of sequences."""
+    lengths = np.array([sequence.stop for sequence in sequences], dtype=np.int32)
+    return pages_of(sequences, block_size), lengths
+
+
 def slots_to_clear(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int64]:
     """Slots behind the last token of every block that a sequence enters in this step.
 

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .paged_decode import DecodeRows, paged_decode, reads_pages
 from .schedule import (
     ScheduledSequence,
     SlotRun,
     StepHolder,
+    decode_rows,
+    leading_decodes,
     runs_of,
     slots_to_clear,
     slots_to_write,
@@ -75,12 +78,15 @@ class TiledStep:
         slots: Cache slot of every packed token, [T], or the runs they fall into where those are
             long: copying a run is several times faster than copying its rows by index.
         cleared: Slots to set to zero first; None where there are none.
-        tiles: Tiles by reach; those of a reach cover every packed token once.
+        tiles: Tiles by reach; those of a reach cover every packed token once, but those of
+            `decode`.
+        decode: The first sequences, where a kernel reads their pages in place; else None.
     """
 
     slots: torch.Tensor | tuple[SlotRun, ...]
     cleared: torch.Tensor | None
     tiles: Mapping[Reach, tuple[Tile, ...]]
+    decode: DecodeRows | None = None
 
 
 class _PackedSequence(NamedTuple):
@@ -102,6 +108,10 @@ class TilePlanner:
     Args:
         specs: The layers, at least one.
         block_size: Tokens in one cache block.
+
+    Attributes:
+        max_elements: Most keys or scores that are gathered or computed at once.
+        reads_pages: Whether the pages of sequences that decode are read in place.
     """
 
     def __init__(self, specs: Sequence[AttentionSpec], block_size: int) -> None:
@@ -110,29 +120,45 @@ class TilePlanner:
         self._num_heads = max(spec.num_heads for spec in specs)
         self._kv_width = max(spec.num_kv_heads * spec.key_dim for spec in specs)
         self._block_size = block_size
-        self._max_elements = _CPU_ELEMENTS if self._device.type == "cpu" else _CUDA_ELEMENTS
+        self.max_elements = _CPU_ELEMENTS if self._device.type == "cpu" else _CUDA_ELEMENTS
+        self.reads_pages = reads_pages(self._device)
 
     def plan(self, sequences: Sequence[ScheduledSequence]) -> TiledStep:
         """The work of one step; sequences are packed in the order given."""
+        num_decode = leading_decodes(sequences) if self.reads_pages else 0
+        decode = decode_rows(sequences[:num_decode], self._block_size) if num_decode else None
         cleared = slots_to_clear(sequences, self._block_size)
         return TiledStep(
             slots=self._slots(slots_to_write(sequences, self._block_size)),
             cleared=self._tensor(cleared) if len(cleared) else None,
             tiles={
-                reach: tuple(self._tile(group, reach) for group in self._groups(sequences, reach))
+                reach: tuple(
+                    self._tile(group, reach) for group in self._groups(sequences, reach, num_decode)
+                )
                 for reach in self._reaches
             },
+            decode=None if decode is None else DecodeRows(*map(self._tensor, decode)),
         )
+
+    def paged_step(self, tensors: Mapping[str, torch.Tensor]) -> TiledStep:
+        """A step of sequences with one token each over tensors that others write.
+
+        Args:
+            tensors: slots [N] and cleared [any] int64, lengths [N] and table [N, W] int32.
+        """
+        rows = DecodeRows(tensors["table"], tensors["lengths"])
+        none = dict[Reach, tuple[Tile, ...]].fromkeys(self._reaches, ())
+        return TiledStep(tensors["slots"], tensors["cleared"], none, rows)
 
     def _slots(self, slots: NDArray[np.int64]) -> torch.Tensor | tuple[SlotRun, ...]:
         runs = runs_of(slots)
         return tuple(runs) if len(runs) * _LONG_RUN <= len(slots) else self._tensor(slots)
 
     def _groups(
-        self, sequences: Sequence[ScheduledSequence], reach: Reach
+        self, sequences: Sequence[ScheduledSequence], reach: Reach, first: int
     ) -> Iterator[list[_PackedSequence]]:
-        """Sequences of equal token count and similar context, as many as fit at once."""
-        placed = _place(sequences, reach, self._block_size)
+        """Sequences from `first` on, of equal token count and similar context, as many as fit."""
+        placed = _place(sequences, reach, self._block_size)[first:]
         # Longest first within a token count: the first of a group then sets what the others pad to.
         placed.sort(key=lambda p: (p.num_queries, -len(p.blocks)))
         group: list[_PackedSequence] = []
@@ -154,7 +180,7 @@ class TilePlanner:
         return (
             candidate.num_queries == longest.num_queries
             and padding <= max(2, len(longest.blocks) // 4)
-            and max(num_keys * self._kv_width, num_scores) <= self._max_elements
+            and max(num_keys * self._kv_width, num_scores) <= self.max_elements
         )
 
     def _tile(self, group: list[_PackedSequence], reach: Reach) -> Tile:
@@ -167,7 +193,7 @@ class TilePlanner:
         # Padded with a block of its own: another request's might hold NaN, and 0 * NaN is NaN.
         blocks = [[*p.blocks, *[p.blocks[0]] * (num_blocks - len(p.blocks))] for p in group]
         num_keys = num_blocks * self._block_size
-        most = self._max_elements // (self._num_heads * len(group) * num_keys)
+        most = self.max_elements // (self._num_heads * len(group) * num_keys)
         most = min(max(most, _MIN_QUERIES), _MAX_QUERIES, num_queries)
         return Tile(
             rows=slice(rows[0], rows[-1] + 1) if is_run else self._tensor(rows),
@@ -225,7 +251,9 @@ class TilePlanner:
         mask = self._tensor(hidden) if hidden.any() else None
         return Span(first, first + queries.shape[1], k_start, k_stop, hidden_start, mask)
 
-    def _tensor(self, array: NDArray[np.int64] | NDArray[np.bool_]) -> torch.Tensor:
+    def _tensor(
+        self, array: NDArray[np.int64] | NDArray[np.int32] | NDArray[np.bool_]
+    ) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
 
@@ -294,6 +322,11 @@ class TiledLayer:
         if len(tiles) == 1 and tiles[0].run is not None and self._is_fusible:
             return self._attend_run(query, tiles[0].run)
         out = query.new_empty(query.shape[2], self._spec.num_heads, self._spec.value_dim)
+        if step.decode is not None:
+            rows = len(step.decode.lengths)
+            keys, values = (cache.permute(1, 2, 0, 3) for cache in (self.keys, self.values))
+            queries = query[0].transpose(0, 1)[:rows]
+            out[:rows] = paged_decode(queries, keys, values, step.decode, self._spec, sinks)
         for tile in tiles:
             out[tile.rows] = self._attend(query[0][:, tile.rows], tile, sinks)
         return out[None]

@@ -130,7 +130,23 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
     if left_out:
         kinds = {re.sub(r"\d+", "*", name) for name in left_out}
         _log.info("tensors_no_text_needs_left_out", count=len(left_out), names=_names(kinds))
+    _drop_padding_check(model)
     return model.eval().requires_grad_(False)
+
+
+def _drop_padding_check(model: nn.Module) -> None:
+    """Keep transformers from looking for padding in the ids of every step.
+
+    There is none in a pack, and to look reads back from the device: it would wait for the step
+    before, and such a step cannot be captured.
+    """
+    for module in model.modules():
+        if hasattr(module, "warn_if_padding_and_no_attention_mask"):
+            module.warn_if_padding_and_no_attention_mask = _ignore  # type: ignore[assignment]
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 def _check_size(

@@ -116,6 +116,7 @@ class EchoEngine:
             num_accepted_tokens=0,
             num_live_edits=0,
             step_seconds=StepSeconds((1.0,), (len(self.requests), 0), 0.0),
+            steps_by_mode={},
             seconds_since_progress=self.seconds_since_progress,
             is_healthy=self.is_healthy,
             is_draining=self.is_draining,

@@ -109,14 +109,18 @@ class EngineHarness:
     _ids = itertools.count()
 
     def __init__(self, loaded: LoadedModel, **changes: Any) -> None:
-        """Assemble over `loaded`; `changes` replace fields of its configuration."""
+        """Assemble over `loaded`; `changes` replace fields of its configuration.
+
+        `backend` among them captures decode steps.
+        """
+        backend = changes.pop("backend", None)
         self.loaded = loaded
         _remove_hooks(loaded.model)
         loaded.attention.clear()
         blocks = changes.pop("num_kv_blocks", loaded.info.num_kv_blocks)
         info = replace(loaded.info, num_kv_blocks=min(blocks, loaded.info.num_kv_blocks))
         config = replace(loaded.config, **changes)
-        self.core: EngineCore = assemble(replace(loaded, config=config, info=info))
+        self.core: EngineCore = assemble(replace(loaded, config=config, info=info), backend)
         self.logits: dict[str, list[Tensor]] = {}
         self._requests: dict[str, Request] = {}
         self._keep_logits()
