@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     max_chunk_seconds: float = Field(
         default=0.5,
         ge=0,
-        description="Time prompts may add to a step others wait for; alone twice that; 0: any.",
+        description="Time prompts may add to a step that streams wait for; 0: any.",
     )
     max_queued_requests: int = Field(
         default=1024, ge=1, description="Requests waiting; more get 429."

@@ -34,8 +34,8 @@ class EngineConfig:
         max_model_len: Longest prompt plus answer in tokens; 0 means the model's own limit.
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
-        max_chunk_seconds: Longest that chunks of prompts may hold up a step which other requests
-            wait for, twice that where none does; steps are sized by measured speed. 0 sets
+        max_chunk_seconds: Longest that chunks of prompts may hold up a step which streams wait for,
+            four times that where none is open; steps are sized by measured speed. 0 sets
             no limit beside `max_num_batched_tokens`.
         max_queued_requests: Most requests waiting.
         max_queued_tokens: Most prompt tokens waiting.

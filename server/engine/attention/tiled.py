@@ -24,7 +24,7 @@ from .schedule import (
 from .spec import AttentionSpec, Reach
 
 # Queries of one product: few enough that scores stay in the cache, enough to be worth a call.
-_MAX_QUERIES: Final = 32
+_MAX_QUERIES: Final = 64
 _MIN_QUERIES: Final = 16
 _LONG_RUN: Final = 32  # tokens, on average, from which writing runs pays
 # What is gathered or computed at once stays in a core's own cache until it is used.
@@ -328,7 +328,12 @@ class TiledLayer:
             queries = query[0].transpose(0, 1)[:rows]
             out[:rows] = paged_decode(queries, keys, values, step.decode, self._spec, sinks)
         for tile in tiles:
-            out[tile.rows] = self._attend(query[0][:, tile.rows], tile, sinks)
+            if isinstance(tile.rows, slice):
+                self._attend(query[0][:, tile.rows], tile, sinks, out[tile.rows])
+                continue
+            mixed = out.new_empty(len(tile.rows), *out.shape[1:])
+            self._attend(query[0][:, tile.rows], tile, sinks, mixed)
+            out[tile.rows] = mixed
         return out[None]
 
     def _attend_run(self, query: torch.Tensor, run: slice) -> torch.Tensor:
@@ -346,8 +351,10 @@ class TiledLayer:
         self._holder.beat()
         return mixed.reshape(1, 1, spec.num_heads, spec.value_dim)
 
-    def _attend(self, query: torch.Tensor, tile: Tile, sinks: torch.Tensor | None) -> torch.Tensor:
-        """Attention of a tile's tokens, queries [H, N * t, D] to outputs [N * t, H, Dv]."""
+    def _attend(
+        self, query: torch.Tensor, tile: Tile, sinks: torch.Tensor | None, out: torch.Tensor
+    ) -> None:
+        """Write the attention of a tile's tokens, queries [H, N * t, D], to out [N * t, H, Dv]."""
         spec, n, t = self._spec, tile.num_sequences, tile.num_queries
         q = query.view(spec.num_kv_heads, spec.num_groups, n, t, spec.key_dim).transpose(1, 2)
         k = self.keys.index_select(1, tile.blocks).view(spec.num_kv_heads * n, -1, spec.key_dim)
@@ -355,10 +362,11 @@ class TiledLayer:
         k = k.transpose(1, 2)  # [Hkv * N, D, keys]
         if len(tile.spans) > 1:
             k = k.contiguous()  # a product that is repeated is faster on rows of keys
-        parts = [self._attend_span(q, k, v, span, sinks) for span in tile.spans]
-        mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
-        mixed = mixed.permute(1, 3, 0, 2, 4)  # [N, t, Hkv, group, Dv]
-        return mixed.reshape(n * t, spec.num_heads, spec.value_dim)
+        by_head = out.view(n, t, spec.num_kv_heads, spec.num_groups, spec.value_dim)
+        by_head = by_head.permute(2, 0, 3, 1, 4)  # [Hkv, N, group, t, Dv]
+        for span in tile.spans:
+            mixed = self._attend_span(q, k, v, span, sinks)
+            by_head[:, :, :, span.q_start : span.q_stop] = mixed
 
     def _attend_span(
         self,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self
 
-_FIRST_TOKENS: Final = 32
+_FIRST_TOKENS: Final = 16
 """Tokens that fit into `max_chunk_seconds` before anything has been measured."""
 
 _WIDTHS_A_TOKEN: Final = 4
@@ -61,7 +61,7 @@ class Pace:
         seconds_per_token: Time of the layers for one token, without attention.
         seconds_per_pair: Time of attention for one pair, over all layers.
         seconds_per_logit: Time of one row of logits, and of reading it.
-        max_chunk_seconds: Longest time that chunks of prompts may add to a step others wait for.
+        max_chunk_seconds: Longest time that chunks of prompts may add to a step streams wait for.
     """
 
     seconds_per_token: float

@@ -108,8 +108,11 @@ class SimulatedModel:
             (s for item, s in zip(chunks, seconds, strict=True) if item.num_tokens <= 16),
             reverse=True,
         )
-        interactive = [i for i in output.scheduled if i.request.spec.priority is INTERACTIVE]
-        most = pace.max_chunk_seconds * (2 if len(interactive) <= 1 else 1)
+        has_stream = any(
+            i.request.spec.priority is INTERACTIVE and i.num_tokens == 1 and i.is_last_chunk
+            for i in output.scheduled
+        )
+        most = pace.max_chunk_seconds * (1 if has_stream else 4)
         assert sum(seconds) <= most + sum(least[:4]) + 1e-9
 
     def _run(self, item: ScheduledRequest) -> list[int]:

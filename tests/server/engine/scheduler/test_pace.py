@@ -105,13 +105,18 @@ def test_a_chunk_keeps_to_its_time_beside_a_stream(costs: tuple[float, ...]) -> 
         assert settled[len(settled) // 2] > min(0.6 * LIMIT, 0.6 * whole, 0.6 * least)
 
 
-def test_alone_a_prompt_has_longer_steps() -> None:
+@pytest.mark.parametrize("num_prompts", [1, 6])
+def test_steps_are_longer_while_nothing_streams(num_prompts: int) -> None:
+    """Until the first prompt is answered, and again when all streams have ended."""
     served = Served(Machine(4e-3, 4e-7, 1e-3, 0.1))
-    served.scheduler.add(make_request(8000, max_tokens=1))
-    added = []
+    for _ in range(num_prompts):
+        served.scheduler.add(make_request(4000, max_tokens=3))
+    added: dict[bool, list[float]] = {True: [], False: []}
     while served.scheduler.has_work:
-        added.append(served.step()[1])
-    assert 1.6 * LIMIT < max(added) < 2.4 * LIMIT
+        has_stream = any(r.output_token_ids for r in served.scheduler.requests())
+        added[has_stream].append(served.step()[1])
+    assert 3.2 * LIMIT < max(added[False]) < 4.8 * LIMIT
+    assert max(added[True], default=0.0) < 1.3 * LIMIT
 
 
 @pytest.mark.parametrize("num_logprobs", [None, 1])
