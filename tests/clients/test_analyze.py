@@ -87,6 +87,8 @@ def test_a_trace_is_printed_or_drawn(tmp_path: Path) -> None:
         (["trace", "Hi", "--direction", "d", "--out", "t.pdf"], "expected .html, .png or .svg"),
         (["trace", "Hi", "--direction", "d", "--out", "nowhere/t.png"], "no folder nowhere"),
         (["cliff", "FILE", "--probe", "p", "--out", "c.html"], "expected .png or .svg"),
+        (["cliff", "FILE", "--probe", "p", "--chat-template-kwargs", "{"], "is no JSON"),
+        (["heads", "FILE", "--probe", "p", "--chat-template-kwargs", "[]"], "expected an object"),
     ],
 )
 def test_a_wrong_command_is_explained_before_anything_is_sent(
@@ -107,6 +109,15 @@ def test_a_cliff_prints_numbers_and_draws_curves(rollouts: Path, tmp_path: Path)
     assert printed["average"]["cliff"] == 0.45
     assert all("curve" not in part for part in (*printed["conversations"], printed["average"]))
     assert picture.exists()
+
+
+@pytest.mark.parametrize("command", ["cliff", "heads"])
+def test_chats_are_read_under_the_variables_given(rollouts: Path, command: str) -> None:
+    wire = Wire(CLIFFS if command == "cliff" else HEADS)
+    asked = ["--chat-template-kwargs", '{"enable_thinking": true}']
+    result = run(wire, command, str(rollouts), "--probe", "refusing", *asked)
+    assert result.exit_code == 0, result.output
+    assert wire.bodies[0]["chat_template_kwargs"] == {"enable_thinking": True}
 
 
 def test_a_text_is_left_to_the_server_to_refuse(tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ def test_a_chat_is_printed_as_it_is_written() -> None:
     assert "seed" not in body
 
 
+def test_a_thought_goes_to_standard_error() -> None:
+    choice = {"index": 0, "finish_reason": None}
+    thought = {**choice, "delta": {"reasoning_content": "Hm.", "reasoning": "Hm."}}
+    wire = Wire(events({**_CHUNK, "choices": [thought]}, _CHUNK, "[DONE]"))
+    asked = ["--model", "tiny", "--chat-template-kwargs", '{"enable_thinking": true}']
+    result = _run(wire, "chat", "Hi", *asked)
+    assert (result.stdout, result.stderr) == ("Gladly!\n", "Hm.")
+    assert wire.bodies[0]["chat_template_kwargs"] == {"enable_thinking": True}
+
+
 def test_a_comparison_prints_both() -> None:
     plain = [{**CHAT["choices"][0], "message": {"role": "assistant", "content": "No."}}]
     answer = {**CHAT, "steering": {**CHAT["steering"], "baseline": {"choices": plain}}}

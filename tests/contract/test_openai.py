@@ -45,6 +45,25 @@ def test_a_chat_with_extra_fields(sdk: Any) -> None:
     assert answer.steering["profile"] == "cheerful"
 
 
+def test_a_thought_and_what_a_chat_asks_of_the_template(sdk: Any) -> None:
+    asked: dict[str, Any] = {
+        "model": "echo",
+        "messages": [{"role": "user", "content": "Hm.</think>So."}],
+        "reasoning_effort": "low",
+        "extra_body": {"chat_template_kwargs": {"thinking": True}},
+    }
+    answer = sdk.chat.completions.create(**asked)
+    message = answer.choices[0].message
+    assert (message.reasoning_content, message.reasoning, message.content) == ("Hm.", "Hm.", "So.")
+    assert answer.usage.completion_tokens_details.reasoning_tokens == len("Hm.</think>")
+    assert answer.chat_template["variables"] == {"thinking": True}
+    deltas = [c.choices[0].delta for c in sdk.chat.completions.create(**asked, stream=True)]
+    assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == "Hm."
+    assert "".join(d.content or "" for d in deltas) == "So."
+    again = [*asked["messages"], message.model_dump(exclude_none=True), asked["messages"][0]]
+    assert sdk.chat.completions.create(**{**asked, "messages": again}).choices
+
+
 def test_a_stream_with_usage(sdk: Any) -> None:
     stream = sdk.chat.completions.create(
         model="echo:cheerful",

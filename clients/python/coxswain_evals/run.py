@@ -54,6 +54,7 @@ class _Run:
             "temperature": suite.temperature,
             "seed": suite.seed if suite.temperature else None,
             "thinking_end": suite.thinking_end,
+            **suite.template,
             **settings,
         }
         cell = Cell(task, arm, dataset, self.loaded.items[dataset], decided)

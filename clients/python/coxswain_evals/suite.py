@@ -112,6 +112,7 @@ class Suite(_Part):
         concurrency: Most requests under way at once.
         max_tokens: Most tokens of an answer.
         temperature: 0 takes the likeliest token.
+        chat_template_kwargs: Variables of the model's chat template, such as `enable_thinking`.
         thinking_end: What ends a thought; the text after it is judged, both are kept.
         datasets: Prompts and texts, by name.
         treatments: The steering under test.
@@ -127,12 +128,19 @@ class Suite(_Part):
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0)] = 0.0
+    chat_template_kwargs: dict[str, str | float | bool | None] = {}
     thinking_end: str = "</think>"
     datasets: Annotated[dict[_Name, Dataset], Field(min_length=1)]
     treatments: Annotated[list[Treatment], Field(min_length=1)]
     controls: Controls = Controls()
     judges: dict[_Name, JudgeSpec] = {}
     measures: Annotated[list[Measure], Field(min_length=1)]
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """What requests with messages say of the chat template; nothing where nothing is asked."""
+        asked = self.chat_template_kwargs
+        return {"chat_template_kwargs": asked} if asked else {}
 
     def judge_spec(self, name: str) -> JudgeSpec:
         """A judge of the suite, or a default one."""

@@ -76,7 +76,9 @@ class Answering:
 
     def _sampling(self) -> dict[str, Any]:
         sampling = {"temperature": self.suite.temperature, "max_tokens": self.suite.max_tokens}
-        return sampling if self.suite.temperature == 0 else {**sampling, "seed": self.suite.seed}
+        # Thoughts stay in the text, which is kept whole and cut where the suite says they end.
+        options = {**sampling, **self.suite.template, "reasoning_format": "raw"}
+        return options if self.suite.temperature == 0 else {**options, "seed": self.suite.seed}
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class Scoring:
         """The token ids of an item, and the index from which on they are scored."""
         if item.text is not None:
             return (await self.client.tokenize(item.text)).tokens, 1
-        prompt = (await self.client.tokenize(messages=item.turns(system))).tokens
+        turns = item.turns(system)
+        prompt = (await self.client.tokenize(messages=turns, **self.suite.template)).tokens
         rest = await self.client.tokenize(item.continuation, add_special_tokens=False)
         return [*prompt, *rest.tokens], len(prompt)
 
@@ -156,6 +159,7 @@ class Divergence:
             messages=item.turns(self.suite.datasets[cell.dataset].system),
             continuation=continuation,
             steering=cell.arm.options(),
+            **self.suite.template,
         )
         check_steering(cell.arm, scored.steering)
         return {"item": item.id, "kl": scored.kl, "fingerprint": scored.steering.fingerprint}

@@ -60,6 +60,8 @@ async def tokenizer_info(services: ServicesDep) -> TokenizerInfo:
         bos_token=tokenizer.bos_token,
         pad_token=tokenizer.pad_token,
         chat_template=tokenizer.chat_template,
+        chat_template_variables={n: list(v) for n, v in tokenizer.template_variables.items()},
+        thinking_markers=list(tokenizer.thinking_markers or ()) or None,
         add_bos_token=tokenizer.adds_bos_token,
     )
 

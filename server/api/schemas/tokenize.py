@@ -71,4 +71,11 @@ class TokenizerInfo(BaseModel):
     bos_token: str | None
     pad_token: str | None
     chat_template: str | None
+    chat_template_variables: dict[str, list[str]] = Field(
+        description="What `chat_template_kwargs` may give to each template, by its name.",
+        examples=[{"default": ["enable_thinking"]}],
+    )
+    thinking_markers: list[str] | None = Field(
+        description="What opens and closes a thought.", examples=[["<think>", "</think>"]]
+    )
     add_bos_token: bool

@@ -49,6 +49,11 @@ class ChatTemplates:
         """The template of requests that name none."""
         return self._templates.get(self._preferred)
 
+    @property
+    def variables(self) -> dict[str, tuple[str, ...]]:
+        """The variables that a caller may give to each template, by its name."""
+        return {name: tuple(sorted(each.variables)) for name, each in self._templates.items()}
+
     def choose(self, options: TemplateOptions) -> ChatTemplate:
         """The template that a chat names, else the default one; `tool_use` where there are tools.
 

@@ -176,6 +176,11 @@ class Tokenizer:
         template = self._templates.default
         return None if template is None else template.source
 
+    @property
+    def template_variables(self) -> dict[str, tuple[str, ...]]:
+        """The variables that a caller may give to each of the templates, by its name."""
+        return self._templates.variables
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Tokens of a text, after the model's beginning token if it has one."""
         return list(self._encoder.encode(text, add_special_tokens=add_special_tokens).ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from server.engine.outputs import AppliedTemplate
 from server.engine.request import TemplateOptions
@@ -28,6 +29,8 @@ class ByteTokenizer:
     bos_token = None
     pad_token = "<|im_end|>"
     chat_template = "<|im_start|>role\ncontent<|im_end|>\n"
+    template_variables: ClassVar = {"default": ("thinking",)}
+    thinking_markers: tuple[str, str] | None = ("<think>", "</think>")
     adds_bos_token = False
     end_token_ids = frozenset({END})
 

@@ -204,6 +204,8 @@ async def test_text_and_chats_are_tokenized_and_back(client: httpx.AsyncClient) 
         assert back == {"prompt": "hé"}
         info = (await client.get(f"{prefix}/tokenizer_info")).json()
         assert info["eos_token"] == "<|im_end|>"
+        assert info["chat_template_variables"] == {"default": ["thinking"]}
+        assert info["thinking_markers"] == ["<think>", "</think>"]
     chat_tokens = (await client.post("/tokenize", json=chat("hi"))).json()["tokens"]
     assert chat_tokens[0] == 256
 

@@ -22,6 +22,7 @@ def _score(
     prompt: str | Sequence[int] | None = None,
     continuation: str | Sequence[int] | None = None,
     steering: SteeringOptions | None = None,
+    **options: Any,
 ) -> Call[Score]:
     """Log-probabilities of known text, and how far steering moves each distribution.
 
@@ -30,12 +31,14 @@ def _score(
         prompt: A text, or token ids.
         continuation: What is scored after chat or prompt; without it, all of it is.
         steering: Steering under which it is scored.
+        options: Further members of the body, such as `chat_template_kwargs` of a chat.
     """
     body = _given(
         messages=None if messages is None else list(messages),
         prompt=prompt,
         continuation=continuation,
         steering=steering,
+        **options,
     )
     return Call("POST", f"{_PATH}/score", read_as(Score), json=body)
 
@@ -47,6 +50,7 @@ def _trace(
     prompt: str | Sequence[int] | None = None,
     max_tokens: int = 0,
     steering: SteeringOptions | None = None,
+    **options: Any,
 ) -> Call[Trace]:
     """Directions and probes read at every token of a conversation.
 
@@ -58,6 +62,7 @@ def _trace(
         prompt: A text, or token ids.
         max_tokens: Tokens generated first, greedily, and read too.
         steering: Steering under which tokens are read and generated.
+        options: Further members of the body, such as `chat_template_kwargs` of a chat.
     """
     body = _given(
         readouts=list(readouts),
@@ -65,6 +70,7 @@ def _trace(
         prompt=prompt,
         max_tokens=max_tokens,
         steering=steering,
+        **options,
     )
     return Call("POST", f"{_PATH}/trace", read_as(Trace), json=body)
 

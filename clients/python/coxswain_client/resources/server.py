@@ -39,6 +39,7 @@ def _tokenize(
     *,
     messages: Sequence[ChatMessage] = (),
     add_special_tokens: bool = True,
+    **options: Any,
 ) -> Call[Tokens]:
     """Token ids of a text, or of a chat as the model is given it, ready to be answered.
 
@@ -46,11 +47,12 @@ def _tokenize(
         prompt: A text; give either this or `messages`.
         messages: A chat.
         add_special_tokens: Whether a text begins with the model's beginning token, if it has one.
+        options: Further members of the body, such as `chat_template_kwargs` of a chat.
     """
     body: dict[str, Any] = {"messages": list(messages)}
     if prompt is not None:
         body = {"prompt": prompt, "add_special_tokens": add_special_tokens}
-    return Call("POST", "/v1/tokenize", read_as(Tokens), json=body)
+    return Call("POST", "/v1/tokenize", read_as(Tokens), json={**body, **options})
 
 
 def _read_object(response: httpx.Response) -> dict[str, Any]:
