@@ -76,6 +76,10 @@ class Settings(BaseSettings):
         default="auto", description="Data type of weights and activations; auto: the checkpoint's."
     )
     device_map: str = Field(default="none", description="none, or a strategy of accelerate.")
+    decode_weights: Literal["auto", "off", "float16"] = Field(
+        default="auto",
+        description="Weights for steps of few tokens on a CPU; auto: what is measured faster.",
+    )
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads of one operation; 0: physical cores."
     )
@@ -210,6 +214,7 @@ class Settings(BaseSettings):
             device=self.device,
             dtype=self.dtype,
             device_map=self.device_map,
+            decode_weights=self.decode_weights,
             num_threads=self.threads,
             generation_config=self.generation_config,
             max_model_len=self.max_model_len,

@@ -13,7 +13,7 @@ import time
 import torch
 from torch import nn
 
-from server.engine.loading.packed_linear import pack_linear
+from server.engine.cpu import pack_linear
 
 _SHAPES = ((768, 768), (768, 256), (768, 256), (768, 768), (768, 2048), (768, 2048), (2048, 768))
 

@@ -45,6 +45,7 @@ class Laboratory:
                 model=str(checkpoint),
                 device="cpu",
                 dtype=dtype,
+                decode_weights="off",  # or rounding would depend on what was measured at load
                 num_threads=1,
                 max_queued_requests=_NO_LIMIT,
                 max_queued_tokens=_NO_LIMIT,

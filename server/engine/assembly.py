@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
+
+import structlog
+import torch
 
 from steering.hooks import install_hooks
 from steering.runtime import SteeringRuntime
 
+from .attention import ScheduledSequence
 from .core import EngineCore
+from .cpu import fuse_blocks
 from .graphs import CudaGraphs, DecodeGraphs
 from .kv_cache import KVCacheManager
 from .model_runner import ModelRunner
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
     from .graphs import GraphBackend
     from .loading import LoadedModel
 
+_log = structlog.get_logger(__name__)
+
 _MAX_SEED: Final = 2**63 - 1
 
 
@@ -42,6 +50,9 @@ def assemble(loaded: LoadedModel, backend: GraphBackend | None = None) -> Engine
     loaded.attention.report_progress(steps.beat)
     runtime = SteeringRuntime(layout.num_layers, layout.layer_devices, config.max_live_edits)
     install_hooks(layout, _HeartbeatRuntime(runtime, steps))
+    blocks = [layer.block for layer in layout.layers]
+    is_fused = fuse_blocks(blocks, runtime.acts_inside, partial(_few_logits, loaded))
+    _log.info("blocks_fused" if is_fused else "blocks_not_fused", num_blocks=len(blocks))
     kv_cache = KVCacheManager(
         info.num_kv_blocks, info.block_size, enable_prefix_cache=config.enable_prefix_cache
     )
@@ -84,6 +95,20 @@ def _graphs(
         return None
     limit = loaded.info.max_model_len
     return DecodeGraphs(loaded.model, loaded.attention, runtime, loaded.device, backend, limit)
+
+
+@torch.inference_mode()
+def _few_logits(loaded: LoadedModel) -> Tensor:
+    """Logits [5, V] of a few tokens of one sequence: four together, as a prompt, then one alone."""
+    token_ids = torch.arange(5, device=loaded.device) % loaded.info.vocab_size
+    blocks = range(-(-len(token_ids) // loaded.info.block_size))
+    rows = []
+    for start, stop in ((0, 4), (4, 5)):
+        loaded.attention.begin_step([ScheduledSequence(blocks, start, stop - start)])
+        positions = torch.arange(start, stop, device=loaded.device)[None]
+        ids = token_ids[None, start:stop]
+        rows.append(loaded.model(input_ids=ids, position_ids=positions, use_cache=False).logits[0])
+    return torch.cat(rows)
 
 
 class _HeartbeatRuntime:

@@ -31,6 +31,10 @@ class EngineConfig:
             prefer, where a quarter of the free memory holds it.
         generation_config: `model` takes sampling defaults from its `generation_config.json`; `none`
             leaves them as `SamplingParams` has them.
+        decode_weights: On the CPU, whether steps of few tokens use a copy of these weights in
+            float16 that is read faster: `auto` measures at load up to how many tokens it pays,
+            `float16` uses it up to six without measuring, `off` never. Measured, the rounding of
+            an answer depends on the measurement.
         max_model_len: Longest prompt plus answer in tokens; 0 means the model's own limit.
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
@@ -64,6 +68,7 @@ class EngineConfig:
     num_threads: int = 0
     pack_weights: bool = True
     generation_config: Literal["model", "none"] = "model"
+    decode_weights: Literal["auto", "off", "float16"] = "auto"
     max_model_len: int = 0
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048

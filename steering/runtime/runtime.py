@@ -27,6 +27,7 @@ _Mask = NDArray[np.bool_]
 _Gains = NDArray[np.float32]
 
 _OPEN_ABOVE: Final = 0.5  # value of a soft gate at its threshold
+_AROUND_BLOCKS: Final = frozenset({Site.EMBED, Site.RESID_PRE, Site.RESID_POST, Site.FINAL})
 
 
 class StepOutcome:
@@ -174,6 +175,7 @@ class SteeringRuntime:
         self._log = GateLog()
         self._readouts: PointReader | None = None
         self._live_points: dict[SitePoint, list[SitePoint]] = {}
+        self._live_inside: frozenset[int] = frozenset()
         self._last: PreparedStep | None = None
         self._static_tables = StaticTables()
         self._static: tuple[StaticSteering, GateLog] | None = None
@@ -275,6 +277,11 @@ class SteeringRuntime:
         self._edits = None
         self._readouts = None
         self._live_points = {}
+        self._live_inside = frozenset()
+
+    def acts_inside(self, layer: int) -> bool:
+        """Whether this step reads or edits a site inside the block of a layer, not at its ends."""
+        return layer in self._live_inside
 
     def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
         """Read and edit the activation a hook at `point` sees.
@@ -306,6 +313,8 @@ class SteeringRuntime:
         # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.
         for point in sorted(read | edited, key=lambda point: point.rank):
             self._live_points.setdefault(hooked_point(point), []).append(point)
+        inside = (point.layer for point in self._live_points if point.site not in _AROUND_BLOCKS)
+        self._live_inside = frozenset(inside)
 
     def _ensure_packed(self, rows: Sequence[StepRow]) -> None:
         needed = {item.key for row in rows if row.plan for item in row.plan.interventions}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import torch
@@ -16,6 +16,14 @@ from server.engine.attention import (
     PagedAttention,
     ScheduledSequence,
     inspect_attention,
+)
+from server.engine.cpu import (
+    has_float16_products,
+    linear_weight_bytes,
+    measure_float16_rows,
+    pack_linear,
+    packs_when_free,
+    use_float16,
 )
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
@@ -30,13 +38,15 @@ from steering.self_check import self_check
 from .checkpoint import check_checkpoint, reading
 from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
-from .packed_linear import linear_weight_bytes, pack_linear, packs_when_free
 from .placement import physical_cores, placement_summary
 from .positions import freeze_longrope, give_positions, refuse_dynamic_rope
 from .pretrained import load_weights, read_config
 from .residual_norms import measure_residual_norms, neutral_tokens
 
 _log = structlog.get_logger(__name__)
+
+_FLOAT16_ROWS: Final = 6
+"""Most rows of a step that use float16 weights where this is not measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +115,7 @@ def _load(config: EngineConfig) -> LoadedModel:
     if any(spec.device.type == "cpu" for spec in specs):
         keep_freed_memory()
     if config.pack_weights:
-        _pack_weights(model)
+        _pack_weights(config, model)
     memory = plan_kv_memory(config, specs, _max_positions(model.config))
     rope = freeze_longrope(model, memory.max_model_len)
     attention = PagedAttention(layers, memory.num_blocks, config.block_size)
@@ -150,16 +160,57 @@ def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]
     return load_weights(config, model_config, files), tokenizer, texts
 
 
-def _pack_weights(model: nn.Module) -> None:
+def _pack_weights(config: EngineConfig, model: nn.Module) -> None:
+    """Pack linear weights for the CPU, in one form or two, where a quarter of free memory holds it.
+
+    Raises:
+        ModelLoadError: Float16 weights were asked for by name and cannot be had.
+    """
     needed, free = linear_weight_bytes(model), free_memory_bytes()
-    if packs_when_free(needed, free):
-        _log.info("weights_packed", num_weights=pack_linear(model), num_bytes=needed)
-    else:
+    if not packs_when_free(needed, free):
+        if needed:
+            _log.warning(
+                "weights_not_packed",
+                needed_bytes=needed,
+                free_bytes=free,
+                message="too little memory is free; the CPU is slower for it",
+            )
+        _refuse_without_float16(config, "its linear weights are not packed on the CPU")
+        return
+    in_float16 = config.decode_weights != "off" and has_float16_products()
+    both = needed + linear_weight_bytes(model, torch.float16)
+    if in_float16 and not packs_when_free(both, free):
+        in_float16 = False
         _log.warning(
-            "weights_not_packed",
-            needed_bytes=needed,
+            "float16_weights_left_out",
             free_bytes=free,
-            message="too little memory is free; the CPU is slower for it",
+            message="too little memory is free for them; a single stream is slower for it",
+        )
+    products = pack_linear(model, in_float16=in_float16)
+    max_rows = 0
+    if any(product.has_float16 for product in products):
+        is_measured = config.decode_weights == "auto"
+        max_rows = measure_float16_rows(products) if is_measured else _FLOAT16_ROWS
+    else:
+        _refuse_without_float16(config, "FBGEMM, memory or weights that float16 holds are missing")
+    use_float16(products, max_rows)
+    in_use = [product for product in products if product.has_float16]
+    _log.info(
+        "weights_packed",
+        num_products=len(products),
+        num_bytes=needed,
+        num_float16=len(in_use),
+        float16_bytes=sum(product.float16_bytes for product in in_use),
+        float16_rows=max_rows,
+    )
+
+
+def _refuse_without_float16(config: EngineConfig, reason: str) -> None:
+    if config.decode_weights == "float16":
+        raise ModelLoadError(
+            f"decode_weights is float16, which this model cannot have here: {reason}; expected "
+            "auto or off",
+            param="decode_weights",
         )
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from server.engine.cpu import has_float16_products, packs_when_free
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 
 from .checkpoint import reading
 from .memory import KVMemory, free_device_bytes, plan_blocks
-from .packed_linear import packs_when_free
 from .placement import resolve_device, resolve_dtype
 from .positions import give_positions
 from .pretrained import model_shape, read_config
@@ -71,8 +71,7 @@ def size_model(config: EngineConfig) -> ModelSize:
     free = free_device_bytes(device)
     packed_bytes = 0
     if device.type == "cpu" and config.pack_weights:
-        linear = (m.weight.nbytes for m in model.modules() if isinstance(m, nn.Linear))
-        packed_bytes = packs_when_free(sum(linear), max(free - weight_bytes, 0))
+        packed_bytes = _packed_bytes(model, config, max(free - weight_bytes, 0))
     cache, fault = None, None
     if weight_bytes > free:
         fault = f"its weights take {weight_bytes} bytes on {device}, of which {free} are free"
@@ -107,6 +106,17 @@ def _sized_attention(
     """Adds the bytes of a token's keys and values; gives something of the right shape."""
     module.coxswain_bytes.append(key.shape[1] * (key.shape[3] + value.shape[3]) * key.itemsize)
     return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
+
+
+def _packed_bytes(model: nn.Module, config: EngineConfig, free: int) -> int:
+    """Bytes of packed linear weights; with the float16 form where all of bfloat16 may have one."""
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+    packed = packs_when_free(sum(weight.nbytes for weight in weights), free)
+    if config.decode_weights == "off" or not has_float16_products():
+        return packed
+    if any(weight.dtype is not torch.bfloat16 for weight in weights):
+        return packed  # whether they are exact in float16 only the weights themselves say
+    return packs_when_free(2 * packed, free) or packed
 
 
 def _kv_token_bytes(model: Any) -> int:

@@ -11,7 +11,7 @@ from server.engine.attention import inspect_attention
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from server.engine.loading import load
-from server.engine.loading.packed_linear import linear_weight_bytes
+from server.engine.cpu import linear_weight_bytes
 from server.engine.loading.sizing import size_model
 from steering.errors import UnsupportedArchitectureError
 from tests.models.checkpoint import save_tiny
