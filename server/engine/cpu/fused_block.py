@@ -10,6 +10,7 @@ something inside a block, that block runs by its modules, so hooks see all they 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -37,8 +38,9 @@ class Rotation:
             # The sign stands in the factor, so that the halves are swapped by one operation.
             self._cos, self._sin = cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
             self._given = cos_sin
-        swapped = heads.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-        return heads * self._cos + swapped * self._sin
+        swapped = heads.view(*heads.shape[:3], 2, -1).flip(3).view(heads.shape)
+        rotated: Tensor = heads * self._cos + swapped * self._sin
+        return rotated
 
 
 class FusedBlock:
@@ -84,7 +86,7 @@ class FusedBlock:
         return hidden + self._down(self._act(gate) * up)
 
     def _mixed(self, normed: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-        heads = self._qkv(normed).unflatten(-1, self._shape)  # [1, T, H + 2 Hkv, D]
+        heads = self._qkv(normed).view(*normed.shape[:2], *self._shape)  # [1, T, H + 2 Hkv, D]
         rotated = self._rotation.apply(heads[:, :, : self._num_rotated], cos_sin).transpose(1, 2)
         mixed = self._attend(
             rotated[:, : self._num_heads],
@@ -111,7 +113,7 @@ def fuse_blocks(
         return False
     expected, rotation = logits(), Rotation()
     for index, block in enumerate(blocks):
-        block.forward = FusedBlock(block, rotation, lambda index=index: is_watched(index))
+        block.forward = FusedBlock(block, rotation, partial(is_watched, index))
     if torch.equal(logits(), expected):
         return True
     for block in blocks:
@@ -138,4 +140,5 @@ def _product(*modules: nn.Module) -> LinearProduct:
 def _normed(norm: Any, hidden: Tensor) -> Tensor:
     """The family's norm: computed in float32, rounded, and only then scaled."""
     normed: Tensor = torch.rms_norm(hidden, norm.weight.shape, None, norm.variance_epsilon)
-    return norm.weight * normed
+    scaled: Tensor = norm.weight * normed
+    return scaled

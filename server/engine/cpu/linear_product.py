@@ -105,7 +105,7 @@ def keeps_in_float16(weight: Tensor) -> bool:
     """
     if weight.dtype is torch.float32:
         return bool((weight.to(torch.float16).to(torch.float32) == weight).all())
-    for rows in weight.split(4096):
+    for rows in torch.split(weight, 4096):
         exact = rows.to(torch.float32)
         lost = (rows.to(torch.float16).to(torch.float32) - exact).norm(dim=1)
         if not bool((lost <= _MOST_LOST * exact.norm(dim=1)).all()):

@@ -45,7 +45,7 @@ class JointProduct:
         """What the map with this index makes of x."""
         if x is not self._input or index not in self._left:
             self._input = x
-            self._left = dict(enumerate(self.product(x).split(self._widths, dim=-1)))
+            self._left = dict(enumerate(torch.split(self.product(x), self._widths, dim=-1)))
         taken = self._left.pop(index)
         if not self._left:
             self._input = None
