@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steering.runtime import CaptureRead, GateRead, MonitorRead, Readouts, StepRow
+from steering.runtime import CaptureRead, GateRead, MonitorColumns, MonitorRead, Readouts, StepRow
 
 from .attention import ScheduledSequence
 from .graphs import DecodeBatch
@@ -86,6 +86,7 @@ class ModelRunner:
         self._runtime = runtime
         self._device = device
         self._graphs = graphs
+        self._columns = MonitorColumns()
 
     @torch.inference_mode()
     def run(self, output: SchedulerOutput) -> RunResult:
@@ -105,7 +106,7 @@ class ModelRunner:
             steering=self._runtime.prepare(
                 [StepRow(p.request.spec.plan, p.start, p.stop, p.request.positions) for p in parts]
             ),
-            readouts=_readouts(parts),
+            readouts=_readouts(parts, self._columns),
         )
         ran = self._graphs.run(batch) if self._graphs and wanted.is_of_single_tokens else None
         logits, outcome, mode = ran or self._run_eagerly(batch, wanted.rows)
@@ -185,7 +186,7 @@ class _WantedLogits:
         )
 
 
-def _readouts(parts: Sequence[ScheduledRequest]) -> Readouts:
+def _readouts(parts: Sequence[ScheduledRequest], columns: MonitorColumns) -> Readouts:
     monitors: list[MonitorRead] = []
     captures: list[CaptureRead] = []
     gates: list[GateRead] = []
@@ -213,4 +214,4 @@ def _readouts(parts: Sequence[ScheduledRequest]) -> Readouts:
                 for gate, first, last in request.latch.reads(part.start, part.stop)
             ]
         offset += part.num_tokens
-    return Readouts(monitors, captures, gates)
+    return Readouts(monitors, captures, gates, columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .readouts import CaptureRead, GateRead, MonitorRead, Readouts, StaticTaps
+from .readouts import CaptureRead, GateRead, MonitorColumns, MonitorRead, Readouts, StaticTaps
 from .runtime import PreparedStep, SteeringRuntime, StepOutcome
 from .static_buffers import Field, StaticBuffers
 from .static_step import StaticShape, StaticSteering
@@ -12,6 +12,7 @@ __all__ = [
     "CaptureRead",
     "Field",
     "GateRead",
+    "MonitorColumns",
     "MonitorRead",
     "PreparedStep",
     "Readouts",

@@ -97,10 +97,18 @@ def low_rank(
         if rows.clip is not None:
             low, high = rank_selection.of_rows(rows.low), rank_selection.of_rows(rows.high)
             y = y + rank_selection.of_rows(rows.clip) * torch.clamp(z, low, high)
-        y = _times_gains(y, rank_selection)
-        result = combine(result, y, rows.write, rank_selection)
+        scaled = rank_selection.scaled_rows(rows.write)
+        if scaled is None:
+            y = _times_gains(y, rank_selection)
+            result = combine(result, y, rows.write, rank_selection)
+        else:  # decoding: the gains stand in the rows
+            result = torch.baddbmm(_in_blocks(result, rank_selection), y, scaled).view_as(hidden)
     if shift is not None and shift_selection is not None:
-        result = combine(result, shift_selection.gains, shift, shift_selection)
+        total = shift_selection.sums(shift)
+        if total is None:
+            result = combine(result, shift_selection.gains, shift, shift_selection)
+        else:
+            result = result + total
     return result
 
 

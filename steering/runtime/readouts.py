@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from steering.plan import PlannedGate, PlannedMonitor
 from steering.sites import SitePoint
 
 _Read = TypeVar("_Read")
+_Monitors = tuple[PlannedMonitor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,41 @@ class StaticTaps:
             readouts.read(point, hidden[:num_tokens])
 
 
+class MonitorColumns:
+    """Vectors of monitors side by side, one matrix a point; kept while a point's do not change."""
+
+    def __init__(self) -> None:
+        self._kept: dict[SitePoint, tuple[_Monitors, Tensor, Tensor]] = {}
+
+    def at(
+        self, point: SitePoint, monitors: _Monitors, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """The monitors' vectors [d, M] and biases [M], float32 on the device."""
+        kept = self._kept.get(point)
+        if kept is None or kept[0] != monitors or kept[1].device != device:
+            vectors = torch.stack([monitor.vector for monitor in monitors], dim=1)
+            biases = torch.tensor([monitor.bias for monitor in monitors], dtype=torch.float32)
+            vectors, biases = (x.to(device, non_blocking=True) for x in (vectors, biases))
+            kept = self._kept[point] = (monitors, vectors, biases)
+        return kept[1], kept[2]
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """Scores [n, M] of batch rows from `first` on under the distinct monitors of some reads."""
+
+    reads: Sequence[MonitorRead]
+    columns: Mapping[PlannedMonitor, int]
+    first: int
+    values: Tensor
+
+    def by_read(self) -> Iterator[tuple[MonitorRead, list[float]]]:
+        values = self.values.cpu().numpy()
+        for read in self.reads:
+            rows = slice(read.rows[0] - self.first, read.rows[1] - self.first)
+            yield read, values[rows, self.columns[read.monitor]].tolist()
+
+
 class Readouts:
     """The reads of one step and what they found; filled by hooks, collected after the forward.
 
@@ -101,11 +137,14 @@ class Readouts:
         monitors: Sequence[MonitorRead],
         captures: Sequence[CaptureRead],
         gates: Sequence[GateRead] = (),
+        columns: MonitorColumns | None = None,
     ) -> None:
+        """Take the reads of a step, and the columns that the step before left."""
+        self._columns = columns or MonitorColumns()
         self._monitors = _by_point(monitors, lambda read: read.monitor.point)
         self._captures = _by_point(captures, lambda read: read.point)
         self._gates = _by_point(gates, lambda read: read.gate.point)
-        self._scores: list[tuple[MonitorRead, Tensor]] = []
+        self._scores: list[_Scores] = []
         self._rows: list[tuple[CaptureRead, Tensor]] = []
         self._sums: list[tuple[GateRead, Tensor]] = []
 
@@ -116,19 +155,30 @@ class Readouts:
 
     def read(self, point: SitePoint, hidden: Tensor) -> None:
         """Compute the reads at `point` from hidden [T, d]; the results stay on the device."""
-        for read in self._monitors.get(point, ()):
-            rows = hidden[slice(*read.rows)].to(torch.float32)
-            vector = read.monitor.vector.to(hidden.device, non_blocking=True)
-            self._scores.append((read, rows @ vector + read.monitor.bias))
+        if point in self._monitors:
+            self._scores.append(self._read_monitors(point, hidden))
         for capture in self._captures.get(point, ()):
             self._rows.append((capture, hidden[slice(*capture.rows)].to(torch.float32, copy=True)))
         for gate in self._gates.get(point, ()):
             # In float64 the sum does not depend on how the prompt is cut into chunks.
             self._sums.append((gate, hidden[slice(*gate.rows)].sum(dim=0, dtype=torch.float64)))
 
+    def _read_monitors(self, point: SitePoint, hidden: Tensor) -> _Scores:
+        """All monitors of all requests at a point in one product, over the rows any of them reads.
+
+        So the number of operations does not grow with requests; a score is taken from its column.
+        """
+        reads = self._monitors[point]
+        first, stop = min(r.rows[0] for r in reads), max(r.rows[1] for r in reads)
+        monitors = tuple(dict.fromkeys(read.monitor for read in reads))
+        vectors, biases = self._columns.at(point, monitors, hidden.device)
+        values = torch.addmm(biases, hidden[first:stop].to(torch.float32), vectors)
+        columns = {monitor: column for column, monitor in enumerate(monitors)}
+        return _Scores(reads, columns, first, values)
+
     def scores(self) -> list[tuple[MonitorRead, list[float]]]:
         """Each monitor read with its scores, one per token; synchronises with the device."""
-        return [(read, scores.tolist()) for read, scores in self._scores]
+        return [found for scores in self._scores for found in scores.by_read()]
 
     def rows(self) -> list[tuple[CaptureRead, Tensor]]:
         """Each capture with its rows [n, d], float32 on the CPU; synchronises with the device."""

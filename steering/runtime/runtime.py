@@ -174,6 +174,7 @@ class SteeringRuntime:
         self._edits: StepEdits | None = None
         self._log = GateLog()
         self._readouts: PointReader | None = None
+        self._read_points: frozenset[SitePoint] = frozenset()
         self._live_points: dict[SitePoint, list[SitePoint]] = {}
         self._live_inside: frozenset[int] = frozenset()
         self._last: PreparedStep | None = None
@@ -295,7 +296,7 @@ class SteeringRuntime:
             A tensor like `hidden`, or `hidden` itself where nothing is live.
         """
         for logical in self._live_points.get(point, ()):
-            if self._readouts is not None:
+            if self._readouts is not None and logical in self._read_points:
                 self._readouts.read(logical, hidden.flatten(0, -2))
             if self._edits is not None:
                 hidden = self._edits.apply(logical, hidden, self._log)
@@ -307,7 +308,7 @@ class SteeringRuntime:
 
     def _act(self, edits: StepEdits | None, log: GateLog, readouts: PointReader | None) -> None:
         self._edits, self._log, self._readouts = edits, log, readouts
-        read = frozenset() if readouts is None else readouts.points
+        self._read_points = read = frozenset() if readouts is None else readouts.points
         edited = frozenset() if edits is None else edits.points
         self._live_points = {}
         # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.

@@ -96,12 +96,18 @@ class Selection:
         index: [B, K] int64 row numbers, arbitrary where the gains are zero; None where B is 1 and
             the rows are those of the table, in order.
         first: Which of the step's edited tokens is the first here.
+        is_fixed: Whether the gains are final, as no gate decides them.
+        is_full: Whether every block is one token, and every gain final and other than zero.
     """
 
     gains: Tensor
     index: Tensor | None = None
     first: int = 0
+    is_fixed: bool = False
+    is_full: bool = False
     _kept: dict[Tensor, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _kept_scaled: dict[Tensor, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _kept_sums: dict[Tensor, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def acts(self) -> Tensor:
@@ -126,12 +132,34 @@ class Selection:
         selection is gathered anew each time, so that what is kept never exceeds the tables.
         """
         if self.index is None:
-            return table[None]
+            return table.unsqueeze(0)
         if self.index.numel() > len(table):
             return table[self.index]
         if table not in self._kept:  # tensors hash by identity, and tables are never written to
             self._kept[table] = table[self.index]
         return self._kept[table]
+
+    def scaled_rows(self, table: Tensor) -> Tensor | None:
+        """The rows times their gains, [B, K, d], where one token meets each; kept as `rows` are.
+
+        None where that would not save anything: many tokens meet a row, or gains may change.
+        """
+        if not self.is_full or self.gains.numel() > len(table):
+            return None
+        if table not in self._kept_scaled:
+            self._kept_scaled[table] = self.gains.mT * self.rows(table)
+        return self._kept_scaled[table]
+
+    def sums(self, table: Tensor) -> Tensor | None:
+        """Gains times rows summed for each token, [T, d], where they are no more than the table.
+
+        None where they are more, or where gains may change.
+        """
+        if not self.is_fixed or self.gains.shape[0] * self.gains.shape[1] > len(table):
+            return None
+        if table not in self._kept_sums:
+            self._kept_sums[table] = (self.gains @ self.rows(table)).flatten(0, 1)
+        return self._kept_sums[table]
 
     def of_rows(self, values: Tensor) -> Tensor:
         """What stands beside each row, [R, ...], as the tokens see it: [B, 1, K, ...]."""
@@ -140,7 +168,8 @@ class Selection:
     def to(self, device: torch.device) -> Selection:
         """The same on another device; does not wait for either."""
         index = None if self.index is None else self.index.to(device, non_blocking=True)
-        return Selection(self.gains.to(device, non_blocking=True), index, self.first)
+        gains = self.gains.to(device, non_blocking=True)
+        return Selection(gains, index, self.first, self.is_fixed, self.is_full)
 
     def with_gains(self, gains: Tensor) -> Selection:
         """The same rows with other gains."""
@@ -172,7 +201,8 @@ def select(
     in_block = max(int(used.sum(axis=1).max(initial=0)), 1)
     if in_any.sum() <= in_block * PRICES[size]:
         if in_any.mean() >= _MOST_ROWS:
-            return Selection(_tensor(gains[None], device), None, first)
+            is_full = num_tokens == 1 and bool((gains != 0).all())
+            return Selection(_tensor(gains[None], device), None, first, True, is_full)
         size, used = num_tokens, in_any[None]
         in_block = max(int(in_any.sum()), 1)
     return _gathered(gains.reshape(-1, size, num_rows), used, in_block, device, first)
@@ -186,7 +216,8 @@ def _gathered(
     first: int,
 ) -> Selection:
     index, values = gather_places(gains, used, most)
-    return Selection(_tensor(values, device), _tensor(index, device), first)
+    is_full = values.shape[1] == 1 and bool((values != 0).all())
+    return Selection(_tensor(values, device), _tensor(index, device), first, True, is_full)
 
 
 def gather_places(

@@ -109,6 +109,9 @@ def fuse_blocks(
     Returns:
         Whether they do; if not they are as they were.
     """
+    for block in blocks:
+        if isinstance(block.__dict__.get("forward"), FusedBlock):
+            del block.forward  # that of an engine which had the model before
     if not all(_is_fusible(block) for block in blocks):
         return False
     expected, rotation = logits(), Rotation()
@@ -122,7 +125,7 @@ def fuse_blocks(
 
 
 def _is_fusible(block: Any) -> bool:
-    if type(block).__name__ not in FUSIBLE:
+    if type(block).__name__ not in FUSIBLE or "forward" in block.__dict__:
         return False
     attention, mlp = block.self_attn, block.mlp
     maps = (attention.q_proj, attention.o_proj, mlp.gate_proj, mlp.down_proj)

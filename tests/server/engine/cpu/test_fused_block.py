@@ -60,6 +60,19 @@ def test_a_block_that_is_looked_into_runs_by_its_modules(tmp_path: Path) -> None
     assert seen == [1] * 4
 
 
+def test_the_engine_that_has_the_model_now_is_asked(tmp_path: Path) -> None:
+    loaded = load_tiny("llama", tmp_path)
+    seen = list[int]()
+    _blocks(loaded)[0].mlp.register_forward_hook(lambda *_: seen.append(0))
+    for is_watched in (False, True):
+        seen.clear()
+        fuse_blocks(
+            _blocks(loaded), lambda _, watched=is_watched: watched, partial(_logits, loaded, 3)
+        )
+        _logits(loaded, 5)
+    assert len(seen) > 4
+
+
 def test_a_model_that_computes_otherwise_keeps_its_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
