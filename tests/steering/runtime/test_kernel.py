@@ -123,6 +123,31 @@ def test_each_operation_in_each_dtype(operation: Operation, dtype: torch.dtype) 
 
 
 @pytest.mark.usefixtures("_addressing")
+@pytest.mark.parametrize("num_requests", [1, 5])
+@pytest.mark.parametrize("operation", MIXABLE)
+def test_decoding_repeats_its_rows_and_gains_alone(operation: Operation, num_requests: int) -> None:
+    """One token of each request a step: what is kept from the first step serves the others."""
+    rng, point = np.random.default_rng(11), SitePoint(1, Site.RESID_POST)
+    everywhere = {"tokens": "all"}
+    requests = [
+        [random_steer(operation, point.site, (0, 1), SPEC, rng, scope=everywhere)]
+        for _ in range(num_requests)
+    ]
+    plans = [compile_plan(steers, [], SPEC) for steers in requests]
+    runtime = make_runtime()
+    for plan in plans:
+        runtime.acquire(plan)
+    for position in range(30, 33):
+        hidden = torch.randn(num_requests, SPEC.hidden_size)
+        context = PositionContext(4)
+        runtime.begin_step([StepRow(plan, position, position + 1, context) for plan in plans])
+        got = runtime.edit(point, hidden[None])[0].to(torch.float64)
+        spans = [(position, position + 1, 4)] * num_requests
+        want = expect_batch(requests, spans, point, hidden)
+        assert float((got - want).abs().max() / want.abs().max().clamp(min=1.0)) < 2e-5
+
+
+@pytest.mark.usefixtures("_addressing")
 @pytest.mark.parametrize("seed", range(10))
 def test_unsteered_rows_are_untouched_to_the_bit(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
