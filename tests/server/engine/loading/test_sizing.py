@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from server.engine.attention import inspect_attention
+from server.engine.cpu import has_float16_products, linear_weight_bytes
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from server.engine.loading import load
-from server.engine.cpu import linear_weight_bytes
 from server.engine.loading.sizing import size_model
 from steering.errors import UnsupportedArchitectureError
 from tests.models.checkpoint import save_tiny
@@ -33,7 +34,9 @@ def test_it_takes_what_loading_takes(family: str, tmp_path: Path) -> None:
     assert size.weight_bytes == sum(held.values()) + buffers
     assert size.dtype == loaded.info.dtype
     if family != "gpt2":  # its maps are no Linear; they are packed all the same
-        assert size.packed_bytes == linear_weight_bytes(loaded.model)
+        in_float16 = linear_weight_bytes(loaded.model, torch.float16)
+        second = in_float16 if has_float16_products() else 0
+        assert size.packed_bytes == linear_weight_bytes(loaded.model) + second
     specs = [spec for _, spec in inspect_attention(loaded.model)]
     assert size.kv_token_bytes == sum(spec.kv_bytes_per_token for spec in specs)
     assert size.cache is not None
