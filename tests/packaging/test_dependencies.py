@@ -28,7 +28,7 @@ _EXTRAS = {
 # Not installed with torch's build for the CPU, and imported on CUDA alone.
 _BROUGHT = {"triton": "torch"}
 # Used by a library that asks for it.
-_NOT_IMPORTED = {"accelerate", "gguf", "jinja2", "python-multipart"}
+_NOT_IMPORTED = {"accelerate", "jinja2", "python-multipart"}
 
 
 @pytest.fixture(scope="module")
