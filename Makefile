@@ -27,7 +27,7 @@ $(VENV)/.server: Makefile pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: Makefile pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[server,postgresql,objects,clients,evals,dev]'
+	$(PIP) -e '.[server,adapters,postgresql,objects,clients,evals,dev]'
 	@touch $@ $(VENV)/.server
 
 venv: $(VENV)/.server ## environment with the server and the clients

@@ -131,7 +131,7 @@ async def serve(
     services: Services = app.state.services
     await services.pools.bulk.run(_verify, store)
     if settings.load_demo:
-        spec, is_same = engine.info().spec, source is not None and source.name == ORGANISM
+        spec, is_same = engine.info().spec, _is_organism(settings, source)
         await services.pools.bulk.run(import_demo, DEMO_DIR, store, spec, is_same_model=is_same)
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
@@ -146,6 +146,11 @@ async def serve(
         services.pools.close()  # what is being written is, before the store goes
     if server.failure is not None:
         raise EngineDeadError(server.failure)
+
+
+def _is_organism(settings: Settings, source: ModelSource | None) -> bool:
+    """Whether the weights are the organism's, in whatever data type."""
+    return source is not None and source.name == ORGANISM and settings.adapter is None
 
 
 def _verify(store: Store) -> None:

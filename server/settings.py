@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         description="Name of the model; none: its own, its folder's or its file's "
         "(the organism's: coxswain-chat).",
     )
+    adapter: Path | None = Field(
+        default=None, description="Folder of a LoRA adapter, merged into the model (needs peft)."
+    )
     data_dir: Path = Field(
         default=Path("data"), description="Database, artifacts, and models made from GGUF files."
     )
@@ -206,11 +209,14 @@ class Settings(BaseSettings):
 
         Args:
             folder: The checkpoint's.
-            name: What it is served as where `served_name` is not set.
+            name: What it is served as where `served_name` is not set, but for the adapter.
         """
+        if self.adapter is not None:
+            name = f"{name}+{self.adapter.resolve().name}"
         return EngineConfig(
             model=str(folder),
             served_name=self.served_name or name,
+            adapter=None if self.adapter is None else str(self.adapter),
             device=self.device,
             dtype=self.dtype,
             device_map=self.device_map,

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PATH = Path(__file__).parent.parent / "constraints.txt"
-_EXTRAS = frozenset({"server", "clients", "evals", "dev", "postgresql", "objects"})
+_EXTRAS = frozenset({"server", "adapters", "clients", "evals", "dev", "postgresql", "objects"})
 _HEADER = "# Every version the tests ran with; written by `make constraints`.\n"
 
 

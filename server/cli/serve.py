@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -18,6 +19,9 @@ def serve(
     model: Annotated[
         str | None,
         typer.Option(help="smollm2, organism, a folder, a .gguf file, or a hub id."),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Folder of a LoRA adapter, merged into the model.")
     ] = None,
     served_name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
@@ -36,6 +40,7 @@ def serve(
     """Serve a model over HTTP. Options win over COXSWAIN_<NAME> in the environment."""
     settings = read_settings(
         model=model,
+        adapter=adapter,
         served_name=served_name,
         host=host,
         port=port,

@@ -22,7 +22,9 @@ class EngineConfig:
 
     Attributes:
         model: Path of a checkpoint in Hugging Face format.
-        served_name: Name under which it is served; None means the folder's name.
+        served_name: Name under which it is served; None means the folder's name, and `+` with that
+            of the adapter's.
+        adapter: Folder of a LoRA adapter that is merged into the weights; None for none.
         device: `auto`, `cpu`, `cuda` or `cuda:<i>`.
         dtype: `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`.
         device_map: `none`, or a strategy of accelerate such as `auto` or `balanced`.
@@ -62,6 +64,7 @@ class EngineConfig:
 
     model: str
     served_name: str | None = None
+    adapter: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     device_map: str = "none"

@@ -21,7 +21,7 @@ _OWN = {"steering", "server", "coxswain_client", "coxswain_evals"}
 # Which extras a package may count on, beside the base dependencies.
 _EXTRAS = {
     "steering": ("server",),
-    "server": ("server", "postgresql", "objects"),
+    "server": ("server", "adapters", "postgresql", "objects"),
     "coxswain_client": ("clients",),
     "coxswain_evals": ("clients", "evals"),
 }
@@ -63,7 +63,9 @@ def test_imports_are_declared(package: str, project: dict[str, Any]) -> None:
     assert imported - declared == set()
 
 
-@pytest.mark.parametrize("extra", ["server", "postgresql", "objects", "clients", "evals"])
+@pytest.mark.parametrize(
+    "extra", ["server", "adapters", "postgresql", "objects", "clients", "evals"]
+)
 def test_declared_is_used(extra: str, project: dict[str, Any]) -> None:
     imported = set().union(*(_imported(module) for module in modules()))
     assert _names(project["optional-dependencies"][extra]) - imported - _NOT_IMPORTED == set()

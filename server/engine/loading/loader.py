@@ -35,6 +35,7 @@ from steering.layout import AttentionReader, Layout, detect_layout
 from steering.model_spec import ModelSpec
 from steering.self_check import self_check
 
+from .adapter import check_adapter, merge_adapter
 from .checkpoint import check_checkpoint, reading
 from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
@@ -147,6 +148,9 @@ def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]
     """The model, its tokenizer and neutral tokens; cheap faults come before the weights."""
     path = Path(config.model)
     files = check_checkpoint(path)
+    adapter = None if config.adapter is None else Path(config.adapter)
+    if adapter is not None:
+        check_adapter(adapter)
     with reading(config.model, "config.json"):
         model_config = read_config(path)
         context_limit(config, _max_positions(model_config))
@@ -157,7 +161,10 @@ def _read(config: EngineConfig) -> tuple[Any, Tokenizer, Sequence[Sequence[int]]
             chat_template=config.chat_template,
         )
         texts = neutral_tokens(tokenizer, model_config.get_text_config().vocab_size)
-    return load_weights(config, model_config, files), tokenizer, texts
+    model = load_weights(config, model_config, files)
+    if adapter is not None:
+        model = merge_adapter(model, adapter)
+    return model, tokenizer, texts
 
 
 def _pack_weights(config: EngineConfig, model: nn.Module) -> None:
@@ -257,7 +264,7 @@ def _resolved(
 ) -> EngineConfig:
     return replace(
         config,
-        served_name=config.served_name or Path(config.model).resolve().name,
+        served_name=config.served_name or _default_name(config),
         device=str(specs[0].device),
         dtype=str(specs[0].dtype).removeprefix("torch."),
         num_threads=num_threads,
@@ -269,6 +276,11 @@ def _resolved(
 def _sampling_defaults(config: EngineConfig) -> SamplingDefaults:
     uses_model = config.generation_config == "model"
     return read_sampling_defaults(Path(config.model)) if uses_model else SamplingDefaults()
+
+
+def _default_name(config: EngineConfig) -> str:
+    paths = (config.model, config.adapter)
+    return "+".join(Path(path).resolve().name for path in paths if path is not None)
 
 
 def _info(
