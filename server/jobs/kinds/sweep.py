@@ -15,6 +15,7 @@ from server.measure.baseline import Baseline
 from server.measure.directions import RequestDirections
 from server.measure.examples.example import Example, place_examples
 from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
+from server.measure.examples.variables import TemplateVariables
 from server.measure.instrument import Instrument
 from server.measure.next_token import parse_behaviour_tokens
 from steering.documents import AnyIntervention, Document, Number, PositionContext, Texts, refused
@@ -49,6 +50,9 @@ class SweepData(Document):
 
     prompts: _Prompts = Field(description="Prompts whose answers are to change.")
     neutral: _Prompts = Field(description="Prompts whose answers are not.")
+    chat_template_kwargs: TemplateVariables = Field(
+        default_factory=dict, description="Variables of the chat template that they are written by."
+    )
 
     @classmethod
     def prepare(cls, document: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +98,9 @@ class _Request:
             asked.behaviour_tokens, engine.tokenizer, "behaviour_tokens"
         )
         rendered = ExamplePrompts(
-            engine.tokenizer, TokenChoice(TokenKind.LAST), None, engine.info().max_model_len - 1
+            *(engine.tokenizer, TokenChoice(TokenKind.LAST), None),
+            engine.info().max_model_len - 1,
+            asked.data.chat_template_kwargs,
         )
         prompts, neutral = (
             tuple(map(rendered.serve, place_examples(examples, f"data.{name}")))

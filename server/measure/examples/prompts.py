@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from server.engine.errors import RequestRejectedError
+from server.engine.request import TemplateOptions
 from server.engine.text import Tokenizer
 from steering.documents import Region, refused
 from steering.errors import InvalidFieldError, short_repr
@@ -115,7 +118,12 @@ class ExamplePrompts:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, choice: TokenChoice, system: str | None, max_tokens: int
+        self,
+        tokenizer: Tokenizer,
+        choice: TokenChoice,
+        system: str | None,
+        max_tokens: int,
+        variables: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Prepare to render examples of which the tokens of `choice` are read.
 
@@ -125,18 +133,22 @@ class ExamplePrompts:
             system: A system prompt for prompts that are read, absent from those that are served;
                 None for no such prompt.
             max_tokens: Most tokens of a prompt.
+            variables: Values of variables of the chat template, for prompts read and served.
 
         Raises:
-            InvalidFieldError: The choice or the system prompt needs a chat template, and the model
-                has none.
+            InvalidFieldError: The choice, the system prompt or variables need a chat template, and
+                the model has none.
         """
         self._tokenizer = tokenizer
         self._choice = choice
         self._system = system
         self._max_tokens = max_tokens
+        self._options = TemplateOptions(variables=variables)
         self._has_chat = tokenizer.chat_template is not None
         if system is not None and not self._has_chat:
             raise self._no_template("data.system_prompt")
+        if variables and not self._has_chat:
+            raise self._no_template("data.chat_template_kwargs")
         if choice.kind in (TokenKind.POST_INSTRUCTION, TokenKind.MEAN) and not self._has_chat:
             raise self._no_template("data.token")
 
@@ -152,6 +164,15 @@ class ExamplePrompts:
                 return (self._choice.index,)
             case _:
                 return (None,)
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that say how the prompts were written, where that was asked for."""
+        given = dict(self._options.variables)
+        if not given:
+            return ()
+        return (
+            f"chats were written with chat_template_kwargs {json.dumps(given)}; serve it with them",
+        )
 
     def read(self, example: Example) -> ReadPrompt:
         """Return the prompt to capture from, below the transient system prompt.
@@ -201,6 +222,7 @@ class ExamplePrompts:
                     example.chat(system, with_answer=with_answer),
                     add_generation_prompt=not is_open,
                     continue_final_message=is_open,
+                    options=self._options,
                 )
             except RequestRejectedError as error:
                 raise RequestRejectedError(
@@ -254,7 +276,9 @@ class ExamplePrompts:
         They are what three prompts end with whose contents share no last character.
         """
         rendered = [
-            self._tokenizer.render_chat([{"role": "user", "content": probe}]).token_ids[::-1]
+            self._tokenizer.render_chat(
+                [{"role": "user", "content": probe}], options=self._options
+            ).token_ids[::-1]
             for probe in _PROBES
         ]
         common = []

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, WithJsonSchema
 
 from steering.documents import refused
+from steering.errors import short_repr
 
 _MAX_VARIABLES: Final = 16
 _MAX_NAME_CHARS: Final = 64
@@ -48,7 +49,7 @@ def _is_scalar(value: Any) -> bool:
 
 def _variables(value: Any) -> Any:
     if expected := expected_of_variables(value):
-        raise refused(f"is not as it should be; expected {expected}")
+        raise refused(f"is {short_repr(value)}; expected {expected}")
     return value
 
 

@@ -106,7 +106,7 @@ class FitData:
                 system_prompt_sha256=system_sha256,
                 seed=seed,
             ),
-            notes=examples.notes(),
+            notes=(*examples.notes(), *prompts.notes()),
         )
 
     def check_size(self, num_layers: int, width: int) -> None:

@@ -14,6 +14,7 @@ from server.measure.directions import RequestDirections
 from server.measure.examples.example import Example, place_examples
 from server.measure.examples.examples import MAX_EXAMPLES, ContrastData, Examples
 from server.measure.examples.prompts import ExamplePrompts, ReadToken, TokenChoice, TokenKind
+from server.measure.examples.variables import TemplateVariables
 from server.store.names import RegistryName
 from steering.documents import (
     STORED,
@@ -86,6 +87,9 @@ class FitExamples(ContrastData):
     )
     system_prompt: Annotated[str, BeforeValidator(_filled)] | None = Field(
         default=None, description="Put before every example while it is read, and not kept."
+    )
+    chat_template_kwargs: TemplateVariables = Field(
+        default_factory=dict, description="Variables of the chat template that they are written by."
     )
     token: ReadToken = Field(
         default_factory=lambda: TokenChoice(TokenKind.LAST),
@@ -293,7 +297,8 @@ def _data(data: FitExamples, method: Method, engine: Engine, seed: int) -> FitDa
             param="data",
         )
     longest = engine.info().max_model_len - 1  # an answer must fit
-    prompts = ExamplePrompts(engine.tokenizer, choice, system, longest)
+    variables = data.chat_template_kwargs
+    prompts = ExamplePrompts(engine.tokenizer, choice, system, longest, variables)
     return FitData.of(
         examples,
         prompts,

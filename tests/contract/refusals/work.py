@@ -71,6 +71,7 @@ _THOUGHT: Final = [
 _QUESTION: Final = [{"role": "user", "content": "How?"}]
 _CLIFF: Final[dict[str, Any]] = {
     "conversations": [_THOUGHT],
+    "chat_template_kwargs": {"enable_thinking": False},
     "probe": {"direction": "end-probe", "layer": LAST, "site": "final"},
     "thinking_portion": 0.5,
     "trim": 1,
@@ -106,6 +107,7 @@ WORK: Final = (
                 "pairs": _PAIRS,
                 "neutral": ["Hello there"],
                 "system_prompt": "Be kind.",
+                "chat_template_kwargs": {"enable_thinking": False},
                 "token": "last",
                 "validation": 0.25,
             },

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from server.engine.errors import RequestRejectedError
+from server.engine.request import TemplateOptions
 from server.engine.text import Tokenizer
 from server.measure.examples.example import Example
 from server.measure.examples.prompts import ExamplePrompts, TokenChoice, TokenKind
@@ -172,3 +173,23 @@ def test_other_choices_are_refused(value: Any) -> None:
 def test_a_choice_is_written_as_it_was_read(value: str | int) -> None:
     assert TokenChoice.parse(value).document == value
     assert TokenChoice.parse(None).kind is TokenKind.LAST
+
+
+def test_prompts_are_those_of_chats_with_the_same_variables(plain_tokenizer: Tokenizer) -> None:
+    tokenizer, variables = Tokenizer.load(CHECKPOINT), {"enable_thinking": True}
+    options = TemplateOptions(variables=variables)
+    messages = [{"role": "user", "content": QUESTION}]
+    want = tokenizer.render_chat(messages, options=options).token_ids
+    asking = ExamplePrompts(tokenizer, TokenChoice.parse("last"), None, 500, variables)
+    example = Example.parse(QUESTION, "x")
+    assert asking.read(example).token_ids == asking.serve(example) == want
+    assert want != prompts(tokenizer).serve(example)
+    [note] = asking.notes()
+    assert 'with chat_template_kwargs {"enable_thinking": true}' in note
+    assert prompts(tokenizer).notes() == ()
+    unread = ExamplePrompts(tokenizer, TokenChoice.parse("last"), None, 500, {"thinks": True})
+    with pytest.raises(RequestRejectedError, match="it reads: enable_thinking"):
+        unread.serve(example)
+    with pytest.raises(InvalidFieldError) as caught:
+        ExamplePrompts(plain_tokenizer, TokenChoice.parse("last"), None, 500, variables)
+    assert caught.value.param == "data.chat_template_kwargs"

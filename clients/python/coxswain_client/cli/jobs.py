@@ -15,7 +15,17 @@ from coxswain_client.errors import SteeringClientError
 from coxswain_client.example_files import read_examples, read_pairs
 from coxswain_client.models.jobs import Job, JobEvent
 
-from .options import AsJson, argument, client_of, failure, group, in_file, option, without_blanks
+from .options import (
+    AsJson,
+    TemplateKwargs,
+    argument,
+    client_of,
+    failure,
+    group,
+    in_file,
+    option,
+    without_blanks,
+)
 from .output import all_pages, show, show_table
 
 _MESSAGE_CHARS = 60
@@ -96,6 +106,7 @@ def fit(
     system_prompt: Annotated[
         str | None, option(help="Put before every example, and absent when serving.")
     ] = None,
+    chat_template_kwargs: TemplateKwargs = None,
     token: Annotated[str | None, option(help="last, post_instruction, mean, or an index.")] = None,
     validation: Annotated[float | None, option(help="Share held out; by default 0.2.")] = None,
     site: Annotated[str | None, option(help="By default resid_post.")] = None,
@@ -124,6 +135,7 @@ def fit(
         **_examples(positive, negative, pairs),
         token=int(token) if token and token.lstrip("-").isdecimal() else token,
         system_prompt=system_prompt,
+        chat_template_kwargs=chat_template_kwargs,
         validation=validation,
     )
     request = without_blanks(
