@@ -5,6 +5,7 @@ from .paged_attention import PagedAttention
 from .schedule import ScheduledSequence
 from .spec import AttentionSpec
 from .static_step import StaticAttention, StaticSize
+from .varlen_kernel import activate_flash_attention
 
 __all__ = [
     "AttentionSpec",
@@ -12,5 +13,6 @@ __all__ = [
     "ScheduledSequence",
     "StaticAttention",
     "StaticSize",
+    "activate_flash_attention",
     "inspect_attention",
 ]

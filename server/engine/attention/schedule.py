@@ -72,21 +72,16 @@ def leading_decodes(sequences: Sequence[ScheduledSequence]) -> int:
     return next(counts, len(sequences))
 
 
-def pages_of(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int32]:
-    """Blocks of each sequence's context, [N, W] with W those of the longest, padded with 0."""
-    lengths = [-(-sequence.stop // block_size) for sequence in sequences]
-    pages = np.zeros((len(sequences), max(lengths)), dtype=np.int32)
-    for row, sequence, length in zip(pages, sequences, lengths, strict=True):
-        row[:length] = sequence.block_table[:length]
-    return pages
-
-
-def decode_rows(
+def paged_contexts(
     sequences: Sequence[ScheduledSequence], block_size: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Pages [N, W] and context lengths [N] of sequences."""
+    """Blocks [N, W] of each context, padded with 0 to those of the longest, and its length [N]."""
     lengths = np.array([sequence.stop for sequence in sequences], dtype=np.int32)
-    return pages_of(sequences, block_size), lengths
+    pages = np.zeros((len(sequences), -(-int(lengths.max()) // block_size)), dtype=np.int32)
+    for row, sequence in zip(pages, sequences, strict=True):
+        used = sequence.block_table[: -(-sequence.stop // block_size)]
+        row[: len(used)] = used
+    return pages, lengths
 
 
 def slots_to_clear(sequences: Sequence[ScheduledSequence], block_size: int) -> NDArray[np.int64]:

@@ -15,8 +15,8 @@ from .schedule import (
     ScheduledSequence,
     SlotRun,
     StepHolder,
-    decode_rows,
     leading_decodes,
+    paged_contexts,
     runs_of,
     slots_to_clear,
     slots_to_write,
@@ -126,7 +126,7 @@ class TilePlanner:
     def plan(self, sequences: Sequence[ScheduledSequence]) -> TiledStep:
         """The work of one step; sequences are packed in the order given."""
         num_decode = leading_decodes(sequences) if self.reads_pages else 0
-        decode = decode_rows(sequences[:num_decode], self._block_size) if num_decode else None
+        decode = paged_contexts(sequences[:num_decode], self._block_size) if num_decode else None
         cleared = slots_to_clear(sequences, self._block_size)
         return TiledStep(
             slots=self._slots(slots_to_write(sequences, self._block_size)),

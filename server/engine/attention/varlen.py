@@ -4,45 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.attention import current_flash_attention_impl
-from torch.nn.attention.varlen import varlen_attn
 
 from .paged_decode import DecodeRows, paged_decode, reads_pages
-from .schedule import (
-    ScheduledSequence,
-    StepHolder,
-    decode_rows,
-    leading_decodes,
-    pages_of,
-    slots_to_write,
-)
+from .schedule import ScheduledSequence, StepHolder, leading_decodes, paged_contexts, slots_to_write
 from .spec import AttentionSpec
+from .varlen_kernel import VarlenKernel, VarlenRows
 
 _MAX_HEAD_DIM: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class VarlenRows:
-    """Sequences for torch's variable-length kernel.
-
-    Attributes:
-        context: The arguments that tell the kernel where keys are, which differ by kernel.
-        gathered: Cache slots of every context in turn, or None where the kernel reads pages.
-        cu_seq_q: Offset of each sequence's queries, [N + 1] int32.
-        max_q: Most tokens that one sequence runs.
-        max_k: Longest context, in tokens.
-    """
-
-    context: dict[str, Any]
-    gathered: torch.Tensor | None
-    cu_seq_q: torch.Tensor
-    max_q: int
-    max_k: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +36,14 @@ class VarlenStep:
 class VarlenPlanner:
     """Plans the steps of one CUDA device; copies a few small arrays, never waits for it.
 
-    The kernels of flash attention 3 and later read pages. Torch's own (version 2) does not: it gets
-    contexts gathered one after the other, but for sequences that decode, whose pages are read by
-    the kernel of `paged_decode`.
+    Where torch's kernel does not read pages, it gets contexts gathered one after the other, but for
+    sequences that decode, whose pages are read by the kernel of `paged_decode`.
     """
 
     def __init__(self, specs: Sequence[AttentionSpec], block_size: int) -> None:
         self._device = specs[0].device
         self._block_size = block_size
-        self._reads_pages = current_flash_attention_impl() is not None
+        self._reads_pages = VarlenKernel.on(self._device).reads_pages
         self._decodes_pages = not self._reads_pages and reads_pages(self._device)
 
     @property
@@ -83,7 +55,7 @@ class VarlenPlanner:
         """The work of one step; sequences are packed in the order given."""
         num_decode = leading_decodes(sequences) if self._decodes_pages else 0
         rest = sequences[num_decode:]
-        decode = decode_rows(sequences[:num_decode], self._block_size) if num_decode else None
+        decode = paged_contexts(sequences[:num_decode], self._block_size) if num_decode else None
         return VarlenStep(
             slots=self._tensor(slots_to_write(sequences, self._block_size)),
             decode=None if decode is None else DecodeRows(*map(self._tensor, decode)),
@@ -101,30 +73,19 @@ class VarlenPlanner:
         slots, lengths, table = (tensors[name] for name in ("slots", "lengths", "table"))
         if self._decodes_pages:
             return VarlenStep(slots, DecodeRows(table, lengths), None)
-        context = {"cu_seq_k": None, "seqused_k": lengths, "block_table": table}
-        return VarlenStep(slots, None, VarlenRows(context, None, tensors["offsets"], 1, max_k))
+        rows = VarlenRows(tensors["offsets"], None, 1, max_k, lengths=lengths, table=table)
+        return VarlenStep(slots, None, rows)
 
     def _varlen(self, sequences: Sequence[ScheduledSequence]) -> VarlenRows:
         contexts = [sequence.stop for sequence in sequences]
-        gathered = None
-        if self._reads_pages:
-            context = {
-                "cu_seq_k": None,
-                "seqused_k": self._tensor(np.array(contexts, dtype=np.int32)),
-                "block_table": self._tensor(pages_of(sequences, self._block_size)),
-            }
-        else:
-            whole = [ScheduledSequence(s.block_table, 0, s.stop) for s in sequences]
-            context = {"cu_seq_k": self._tensor(_offsets(contexts))}
-            gathered = self._tensor(slots_to_write(whole, self._block_size))
         num_tokens = [sequence.num_tokens for sequence in sequences]
-        return VarlenRows(
-            context=context,
-            gathered=gathered,
-            cu_seq_q=self._tensor(_offsets(num_tokens)),
-            max_q=max(num_tokens),
-            max_k=max(contexts),
-        )
+        offsets, most = self._tensor(_offsets(num_tokens)), (max(num_tokens), max(contexts))
+        if self._reads_pages:
+            table, lengths = map(self._tensor, paged_contexts(sequences, self._block_size))
+            return VarlenRows(offsets, None, *most, lengths=lengths, table=table)
+        whole = [ScheduledSequence(s.block_table, 0, s.stop) for s in sequences]
+        gathered = self._tensor(slots_to_write(whole, self._block_size))
+        return VarlenRows(offsets, self._tensor(_offsets(contexts)), *most, gathered)
 
     def _tensor(self, array: NDArray[np.int32] | NDArray[np.int64]) -> torch.Tensor:
         # From pinned memory, as a copy from pageable memory would wait for the device.
@@ -142,7 +103,7 @@ class VarlenLayer:
         self.values = torch.empty(shape, dtype=spec.dtype, device=spec.device)
         self._spec = spec
         self._holder = holder
-        self._window = (-1 if spec.window is None else spec.window - 1, 0)
+        self._kernel = VarlenKernel.on(spec.device)
 
     @staticmethod
     def supports(spec: AttentionSpec) -> bool:
@@ -178,24 +139,10 @@ class VarlenLayer:
         return paged_decode(queries, self.keys, self.values, rows, self._spec)
 
     def _varlen(self, queries: torch.Tensor, rows: VarlenRows) -> torch.Tensor:
-        keys, values = self.keys, self.values
-        if rows.gathered is not None:
-            keys = keys.flatten(0, 1)[rows.gathered]
-            values = values.flatten(0, 1)[rows.gathered]
-        out = varlen_attn(
-            queries,
-            keys,
-            values,
-            rows.cu_seq_q,
-            max_q=rows.max_q,
-            max_k=rows.max_k,
-            scale=self._spec.scaling,
-            window_size=self._window,
-            enable_gqa=True,
-            **rows.context,
+        spec = self._spec
+        return self._kernel(
+            queries, self.keys, self.values, rows, scaling=spec.scaling, window=spec.window
         )
-        assert isinstance(out, torch.Tensor)
-        return out
 
 
 def _offsets(lengths: Sequence[int]) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ from server.engine.attention import (
     AttentionSpec,
     PagedAttention,
     ScheduledSequence,
+    activate_flash_attention,
     inspect_attention,
 )
 from server.engine.cpu import (
@@ -119,6 +120,7 @@ def _load(config: EngineConfig) -> LoadedModel:
         _pack_weights(config, model)
     memory = plan_kv_memory(config, specs, _max_positions(model.config))
     rope = freeze_longrope(model, memory.max_model_len)
+    activate_flash_attention(specs[0].device)
     attention = PagedAttention(layers, memory.num_blocks, config.block_size)
     layout = detect_layout(model)
     device = model.get_input_embeddings().weight.device

@@ -220,7 +220,7 @@ async def test_a_forward_that_is_stuck_is_unhealthy_and_not_waited_for(
     engine = AsyncEngine(assemble(loaded), loaded.tokenizer, loaded.info, config)
     release = threading.Event()
     module = loaded.model.get_submodule(stuck)
-    module.register_forward_hook(lambda *_: release.wait() and 1 / 0)
+    hook = module.register_forward_hook(lambda *_: release.wait() and 1 / 0)
     waiting = asyncio.ensure_future(collect(engine, request("stuck")))
     while engine.stats().is_healthy:  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -230,6 +230,7 @@ async def test_a_forward_that_is_stuck_is_unhealthy_and_not_waited_for(
     with pytest.raises((EngineDeadError, EngineDrainingError)):
         await waiting
     engine._thread.join()
+    hook.remove()
 
 
 async def test_a_reader_too_far_behind_fails_alone(loaded: LoadedModel) -> None:
