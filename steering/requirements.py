@@ -33,6 +33,7 @@ from typing import Final
 from .directions import Direction
 from .documents import (
     STORED,
+    Add,
     Clamp,
     Intervention,
     LayerRange,
@@ -203,6 +204,8 @@ def _length_share(steer: Steer, spec: ModelSpec) -> float:
     if gain == 0:
         return 0.0
     layers = direction.layers if isinstance(asked.layers, str | LayerRange) else asked.layers
+    if isinstance(asked, Add) and asked.distribute:
+        gain /= len(layers)
     share = 0.0
     for layer in layers:
         point = SitePoint(layer, direction.site)

@@ -18,6 +18,7 @@ from steering.analysis import (
     Cliff,
     JudgeRule,
     Padding,
+    Plateau,
     align_right,
     measure_cliff,
     rank_rollouts,
@@ -63,6 +64,10 @@ class CliffQuery(Document):
         default=PLATEAU_TRIM,
         description="Tokens at a thought's end that do not count towards its plateau.",
         json_schema_extra={"minimum": 0},
+    )
+    plateau: Plateau = Field(
+        default=Plateau.MEAN,
+        description="Whether plateaus and cliffs are of the thought's mean or its maximum.",
     )
     points: Integer = Field(
         default=NUM_POINTS,
@@ -114,12 +119,13 @@ class RolloutCurve:
     Attributes:
         rollout: The rollout in tokens.
         curve: [T] probabilities, 0 to 1, one a token.
-        cliff: Plateau and fall; None where the thought was emptied, which leaves no plateau.
+        cliffs: Plateau and fall, by how the plateau is taken; None where the thought was emptied,
+            which leaves no plateau.
     """
 
     rollout: Rollout
     curve: NDArray[np.float64]
-    cliff: Cliff | None
+    cliffs: Mapping[Plateau, Cliff] | None
 
     @property
     def final(self) -> float:
@@ -153,9 +159,13 @@ async def measure_rollouts(
     found = []
     for rollout, [reading] in zip(rollouts, read, strict=True):
         curve = sigmoid(reading.scores)
-        has_thought = rollout.thought.num_tokens > 0
-        cliff = measure_cliff(curve, rollout.thought, trim=trim) if has_thought else None
-        found.append(RolloutCurve(rollout, curve, cliff))
+        cliffs = None
+        if rollout.thought.num_tokens > 0:
+            cliffs = {
+                plateau: measure_cliff(curve, rollout.thought, trim=trim, plateau=plateau)
+                for plateau in Plateau
+            }
+        found.append(RolloutCurve(rollout, curve, cliffs))
     return found
 
 
@@ -164,33 +174,40 @@ def cliff_document(
 ) -> dict[str, Any]:
     """Return the answer of an analysis: each rollout, their average, and rankings for training."""
     aligned = align_right([found.curve for found in curves], padding=query.padding)
-    cliffs = [found.cliff for found in curves if found.cliff is not None]
-    complete = cliffs if len(cliffs) == len(curves) else []
+    measured = [found.cliffs for found in curves if found.cliffs is not None]
+    complete = measured if len(measured) == len(curves) else []
+    cliffs = [by_plateau[query.plateau] for by_plateau in complete]
     return {
         "probe": probe_document(probe),
-        "conversations": [_rollout(found, with_curve=query.curves) for found in curves],
+        "conversations": [_rollout(found, query) for found in curves],
         "average": {
             "num_conversations": len(curves),
             "curve": resample(aligned.mean, query.points).tolist(),
             "longest": len(aligned.mean),
-            "plateau": _mean([c.plateau for c in complete]),
+            "plateau": _mean([c.plateau for c in cliffs]),
             "final": _mean([found.final for found in curves]),
-            "cliff": _mean([c.cliff for c in complete]),
+            "cliff": _mean([c.cliff for c in cliffs]),
+            "plateaus": {
+                how.value: _mean([by_plateau[how].plateau for by_plateau in complete])
+                for how in Plateau
+            },
         },
-        "ranking": {rule.value: list(rank_rollouts(complete, rule)) for rule in JudgeRule},
+        "ranking": {rule.value: list(rank_rollouts(cliffs, rule)) for rule in JudgeRule},
     }
 
 
-def _rollout(found: RolloutCurve, *, with_curve: bool) -> dict[str, Any]:
-    thought, cliff = found.rollout.thought, found.cliff
+def _rollout(found: RolloutCurve, query: CliffQuery) -> dict[str, Any]:
+    thought, cliffs = found.rollout.thought, found.cliffs
+    cliff = None if cliffs is None else cliffs[query.plateau]
     document: Mapping[str, Any] = {
         "num_tokens": thought.end,
         "thought": [thought.start, thought.stop],
         "plateau": None if cliff is None else cliff.plateau,
         "final": found.final,
         "cliff": None if cliff is None else cliff.cliff,
+        "plateaus": {how.value: None if cliffs is None else cliffs[how].plateau for how in Plateau},
     }
-    return {**document, "curve": found.curve.tolist()} if with_curve else {**document}
+    return {**document, "curve": found.curve.tolist()} if query.curves else {**document}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from steering.errors import InvalidFieldError
 
@@ -36,12 +36,28 @@ class ThoughtSpan:
         return self.stop - self.start
 
 
+class Plateau(StrEnum):
+    """How the score of a whole thought becomes one number.
+
+    A published review of the paper says that it takes the maximum; its code, which ranks rollouts
+    by their final score alone, computes neither. The maximum over n tokens grows with n where the
+    probe is noisy, so that long thoughts seem to fall further.
+    """
+
+    MEAN = "mean"
+    MAX = "max"
+
+    def of(self, scores: NDArray[np.float64]) -> float:
+        """The number for scores [n], n > 0."""
+        return float(scores.max() if self is Plateau.MAX else scores.mean())
+
+
 @dataclass(frozen=True, slots=True)
 class Cliff:
     """The three numbers of a score curve, in units of its probabilities (0 to 1).
 
     Attributes:
-        plateau: Mean score of the thought, its last few tokens left out.
+        plateau: Mean or maximum score of the thought, its last few tokens left out.
         final: Score of the last token before the answer.
         cliff: plateau - final; positive where the model thinks of refusing and then does not.
     """
@@ -51,13 +67,20 @@ class Cliff:
     cliff: float
 
 
-def measure_cliff(curve: ArrayLike, thought: ThoughtSpan, *, trim: int = PLATEAU_TRIM) -> Cliff:
-    """plateau = mean of s_t over the thought less its last `trim` tokens; final = s_T.
+def measure_cliff(
+    curve: ArrayLike,
+    thought: ThoughtSpan,
+    *,
+    trim: int = PLATEAU_TRIM,
+    plateau: Plateau = Plateau.MEAN,
+) -> Cliff:
+    """plateau = mean or maximum of s_t over the thought less its last `trim` tokens; final = s_T.
 
     Args:
         curve: [T], scores of all tokens up to the end of the end-of-thinking template.
         thought: Where the thought is; `end` is T.
         trim: Tokens left out at the thought's end; at least one token always counts.
+        plateau: Whether the plateau is the mean or the maximum.
 
     Raises:
         InvalidFieldError: The thought is empty, outside the curve, or `trim` negative.
@@ -75,8 +98,8 @@ def measure_cliff(curve: ArrayLike, thought: ThoughtSpan, *, trim: int = PLATEAU
     if trim < 0:
         raise InvalidFieldError(f"trim is {trim}; expected 0 or more tokens", param="trim")
     last = max(thought.stop - trim, thought.start + 1)
-    plateau, final = float(scores[thought.start : last].mean()), float(scores[-1])
-    return Cliff(plateau, final, plateau - final)
+    level, final = plateau.of(scores[thought.start : last]), float(scores[-1])
+    return Cliff(level, final, level - final)
 
 
 class JudgeRule(StrEnum):

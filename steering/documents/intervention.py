@@ -146,6 +146,12 @@ class Add(Intervention):
     """h' = h + g v: the direction added, times the strength."""
 
     operation: Literal[Operation.ADD] = Operation.ADD
+    distribute: Flag = Field(
+        default=False,
+        exclude_if=lambda distribute: not distribute,
+        description="Whether the layers share the strength: at each of n it is 1 / n. Without it "
+        "the pushes of all layers add up.",
+    )
 
 
 def _reference_form(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from steering.compatibility import MAX_NORM, check_direction, check_place
 from steering.directions import Direction, DirectionKind
-from steering.documents import Gate, Intervention, Measure, Monitor, Per, resolve_layers
+from steering.documents import Add, Gate, Intervention, Measure, Monitor, Per, resolve_layers
 from steering.errors import (
     IncompatibleOperationError,
     InvalidFieldError,
@@ -31,6 +31,8 @@ _READ_TENSOR: Final = {
     DirectionKind.PROBE: "weight",
     DirectionKind.PLANE: "basis",
 }
+_STREAM: Final = frozenset({Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST})
+_ON_THE_STREAM: Final = _STREAM | {Site.EMBED, Site.ATTN_OUT, Site.MLP_OUT}
 _OF_PROBES: Final = frozenset({Measure.LOGIT, Measure.PROBABILITY})
 
 
@@ -122,13 +124,16 @@ def _plan_intervention(steer: Steer, spec: ModelSpec, lanes: _LaneAssigner) -> P
     layers = resolve_layers(asked.layers, direction.layers, spec.num_layers)
     check_place(direction, site, layers, spec)
     strength = asked.strength * steer.factor
+    if isinstance(asked, Add) and asked.distribute:
+        strength /= len(layers)
     points = [SitePoint(layer, site) for layer in layers]
     latch, token_gates = _plan_gate(steer, points, spec)
     edits = []
     for point, gate in zip(points, token_gates, strict=True):
         edit = _compile_at(steer, point, spec)
         _check_magnitude(edit, strength * asked.schedule.peak)
-        edits.append(PlannedEdit(point, lanes.assign(point, edit, gate), edit, gate))
+        lane = lanes.assign(point, edit, gate)
+        edits.append(PlannedEdit(point, lane, edit, gate, _dose(edit, steer, point, spec)))
     return PlannedIntervention(
         key=_key(edits),
         intervention=asked,
@@ -172,6 +177,15 @@ def _compile_at(steer: Steer, point: SitePoint, spec: ModelSpec) -> Edit:
             write_bias_mean=spec.write_bias_means.get(point, 0.0),
         )
     )
+
+
+def _dose(edit: Edit, steer: Steer, point: SitePoint, spec: ModelSpec) -> float | None:
+    """Length of a plain push onto the residual stream, in mean residual norms of its layer."""
+    if edit.shift is None or edit.reads or point.site not in _ON_THE_STREAM:
+        return None
+    stream = point if point.site in _STREAM else SitePoint(point.layer, Site.RESID_POST)
+    norm = steer.resid_norms.get(stream, spec.resid_norms.get(stream))
+    return float(edit.shift.norm()) / norm if norm else None
 
 
 def _check_magnitude(edit: Edit, strength: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -24,6 +25,14 @@ _OWN_LOGITS_ONLY: Final = frozenset(
     {Site.HEADS, Site.ATTN_OUT, Site.RESID_MID, Site.NORM2, Site.MLP_OUT, Site.RESID_POST}
 )
 _PROBE_WINDOW: Final = 4096
+
+WARN_DOSE: Final = 1.0
+"""Mean residual norms, over all layers, beyond which additions are warned of.
+
+On SmolLM2-135M-Instruct perplexity rises 5 to 300 times at a dose of 1, along a fitted direction as
+along a random one, whether one layer adds it or all share it; on the embedded model 1.03 to 3.5
+times, and up to 750 times at 1.5 (docs/steering.md).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +164,28 @@ class SteeringPlan:
         if not active:
             return b""
         return hashlib.blake2b(b"".join(sorted(active)), digest_size=16).digest()
+
+    @cached_property
+    def dose(self) -> float | None:
+        """Length of all pushes onto the residual stream together, in mean residual norms.
+
+        It is the sum over layers and interventions, whatever their scopes: what a token gets at
+        most, as what is added at one layer is still there at the next. None without any.
+        """
+        doses = [item.dose for item in self.interventions if item.dose is not None]
+        return math.fsum(doses) if doses else None
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely not meant, in words."""
+        if self.dose is None or self.dose <= WARN_DOSE:
+            return ()
+        count = sum(len(item.layers) for item in self.interventions if item.dose is not None)
+        remedy = "a lower strength, fewer layers, or distribute: true, which shares it"
+        return (
+            f"additions at {count} layers add up to {self.dose:.3g} residual norms; beyond "
+            f"{WARN_DOSE:g} answers mostly fall apart: expected {remedy}",
+        )
 
     def reports(self) -> tuple[dict[str, Any], ...]:
         """What was applied, one report per intervention."""

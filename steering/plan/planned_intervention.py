@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -118,12 +119,23 @@ class Lane:
 
 @dataclass(frozen=True, eq=False)
 class PlannedEdit:
-    """An edit with its point, its place in the order there, and the gate of its tokens."""
+    """An edit with its point, its place in the order there, and the gate of its tokens.
+
+    Attributes:
+        point: The point.
+        lane: Its place in the order there.
+        edit: The edit.
+        gate: The gate of its tokens, or None.
+        dose: Length of the constant push that a gain of 1 adds to the residual stream, in mean
+            residual norms of the layer; None for an edit that pushes by no fixed length, and
+            elsewhere than on the stream.
+    """
 
     point: SitePoint
     lane: Lane
     edit: Edit
     gate: PlannedGate | None = None
+    dose: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +174,13 @@ class PlannedIntervention:
     def has_token_gate(self) -> bool:
         """Whether each token decides for itself whether it acts."""
         return bool(self.gates) and self.latch is None
+
+    @property
+    def dose(self) -> float | None:
+        """Length of its pushes at all layers together, in residual norms; None without any."""
+        doses = [planned.dose for planned in self.edits if planned.dose is not None]
+        gain = abs(self.strength * self.intervention.schedule.peak)
+        return gain * math.fsum(doses) if doses else None
 
     @property
     def rank(self) -> int:

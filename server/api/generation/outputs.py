@@ -109,6 +109,8 @@ def steering_report(steering: ResolvedSteering, choices: Sequence[ChoiceOutput])
         "version": steering.version,
         "fingerprint": None if plan is None else plan.fingerprint,
         "applied": [] if plan is None else _applied(plan, choices),
+        "dose": None if plan is None else plan.dose,
+        "warnings": [] if plan is None else list(plan.warnings),
         "steered_tokens": {"prompt": prompt, "generated": generated},
         "monitors": {} if plan is None else _monitors(steering, choices),
     }

@@ -255,5 +255,7 @@ def _score_answer(
             "version": steering.version,
             "fingerprint": None if plan is None else plan.fingerprint,
             "applied": [] if plan is None else list(plan.reports()),
+            "dose": None if plan is None else plan.dose,
+            "warnings": [] if plan is None else list(plan.warnings),
         },
     }

@@ -80,6 +80,8 @@ async def validate_profile(
         "fingerprint": checked.plan.fingerprint,
         "model_fingerprint": spec.fingerprint,
         "interventions": checked.report(spec),
+        "dose": checked.plan.dose,
+        "warnings": list(checked.plan.warnings),
         "monitors": [
             {"direction": item.label, "layer": item.point.layer, "site": item.point.site.value}
             for item in checked.plan.monitors

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from server.api.http.errors import InvalidParameterError
 from server.measure.cliff import CliffQuery
 from server.measure.heads import HeadsQuery
+from steering.analysis import Plateau
 from steering.sites import Site
 
 from .answers import Generated
@@ -192,6 +193,9 @@ class _RolloutCliff(BaseModel):
     plateau: float | None
     final: float
     cliff: float | None = Field(description="plateau - final.")
+    plateaus: dict[Plateau, float | None] = Field(
+        description="The plateau taken in either way.", examples=[{"mean": 0.6, "max": 0.8}]
+    )
     curve: list[float] | None = None
 
 
@@ -202,6 +206,7 @@ class _AverageCliff(BaseModel):
     plateau: float | None
     final: float
     cliff: float | None
+    plateaus: dict[Plateau, float | None] = Field(examples=[{"mean": 0.6, "max": 0.8}])
 
 
 class Cliffs(Generated):

@@ -243,6 +243,10 @@ class ProfileValidation(Answer):
     fingerprint: str
     model_fingerprint: str
     interventions: list[_PlannedIntervention]
+    dose: float | None = Field(
+        description="Length of all pushes over all layers, in residual norms; null without any."
+    )
+    warnings: list[str] = Field(description="What is likely not meant.")
     monitors: list[_PlannedMonitor]
 
 

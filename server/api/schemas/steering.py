@@ -114,6 +114,11 @@ class SteeringReport(BaseModel):
         examples=["732e4f7ba0ad2eddbcf235b1ea3513e9"],
     )
     applied: list[AppliedIntervention]
+    dose: float | None = Field(
+        description="Length of all pushes over all layers, in residual norms; null without any.",
+        examples=[0.4],
+    )
+    warnings: list[str] = Field(description="What is likely not meant.", examples=[[]])
 
 
 class _Reading(BaseModel):

@@ -53,6 +53,7 @@ ADD: Final[dict[str, Any]] = {
     "strength": 1.5,
     "unit": "resid",
     "restore_norm": True,
+    "distribute": True,
     "scope": {"tokens": "all"},
     "schedule": {"kind": "constant"},
 }

@@ -38,6 +38,8 @@ async def test_an_unsteered_answer_has_the_openai_shape(client: httpx.AsyncClien
         "version": None,
         "fingerprint": None,
         "applied": [],
+        "dose": None,
+        "warnings": [],
         "steered_tokens": {"prompt": 0, "generated": 0},
         "monitors": {},
     }

@@ -171,6 +171,16 @@ async def test_validation_returns_the_plan_or_every_problem(client: httpx.AsyncC
     [item] = plan["interventions"]
     assert (item["layers"], item["site"], item["strength"]) == ([1, 2], "resid_post", -3.0)
     assert item["doses"] == {"1": 1.0, "2": 0.75}
+    assert plan["dose"] == pytest.approx(1.75)
+    [warning] = plan["warnings"]
+    assert "at 2 layers add up to 1.75" in warning
+    shared = {**good["interventions"][0], "distribute": True}
+    plan = (
+        await client.post(f"{PROFILES}:validate", json=good | {"interventions": [shared]})
+    ).json()
+    assert plan["interventions"][0]["strength"] == -1.5
+    assert plan["dose"] == pytest.approx(0.875)
+    assert plan["warnings"] == []
     bad = {
         "name": "Bad!",
         "max_strength": -1,

@@ -93,6 +93,13 @@ async def test_curves_are_the_probe_over_every_token(
         assert row["plateau"] == pytest.approx(curve[start : stop - 3].mean(), abs=1e-4)
         assert row["final"] == pytest.approx(curve[-1], abs=1e-4)
         assert row["cliff"] == pytest.approx(row["plateau"] - row["final"])
+        highest = curve[start : stop - 3].max()
+        assert row["plateaus"] == pytest.approx({"mean": row["plateau"], "max": highest}, abs=1e-4)
+    highest = await measured(context, chats, plateau="max")
+    for row, other in zip(found["conversations"], highest["conversations"], strict=True):
+        assert other["plateau"] == row["plateaus"]["max"]
+        assert other["cliff"] == pytest.approx(other["plateau"] - other["final"])
+    assert highest["average"]["plateau"] == pytest.approx(found["average"]["plateaus"]["max"])
 
 
 async def test_complied_answers_fall_off_the_cliff(
@@ -125,6 +132,7 @@ async def test_an_emptied_thought_has_an_end_and_no_plateau(
     for row in found["conversations"]:
         assert row["plateau"] is None
         assert row["cliff"] is None
+        assert row["plateaus"] == {"mean": None, "max": None}
         assert 0.0 < row["final"] < 1.0
     assert found["average"]["cliff"] is None
     assert found["ranking"] == {"cliff": [], "final": []}

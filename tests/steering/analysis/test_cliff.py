@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steering.analysis import (
     Cliff,
     JudgeRule,
+    Plateau,
     ThoughtSpan,
     measure_cliff,
     num_selected,
@@ -26,6 +29,20 @@ def test_the_plateau_is_the_thought_without_its_end() -> None:
 
 def test_a_short_thought_keeps_its_first_token() -> None:
     assert measure_cliff(CURVE, THOUGHT, trim=50).plateau == pytest.approx(0.8)
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=30), st.integers(0, 5))
+def test_the_maximum_of_the_same_tokens_is_the_other_plateau(
+    scores: list[float], trim: int
+) -> None:
+    thought = ThoughtSpan(1, len(scores) - 1, len(scores))
+    last = max(thought.stop - trim, 2)
+    mean = measure_cliff(scores, thought, trim=trim)
+    highest = measure_cliff(scores, thought, trim=trim, plateau=Plateau.MAX)
+    assert highest.plateau == max(scores[1:last])
+    assert mean.plateau == pytest.approx(np.mean(scores[1:last]))
+    assert highest.final == mean.final == scores[-1]
+    assert highest.cliff == highest.plateau - highest.final
 
 
 def test_a_flat_curve_has_no_cliff() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from steering.directions import Direction, DirectionKind
 from steering.documents import DirectionRef, Intervention, Monitor, PositionContext
 from steering.errors import (
     IncompatibleModelError,
+    InvalidFieldError,
     LayerOutOfRangeError,
     NoEffectError,
     NotStoredThereError,
@@ -19,6 +21,7 @@ from steering.errors import (
     SiteUnavailableError,
 )
 from steering.plan import MonitorUse, Steer, SteeringPlan, compile_plan
+from steering.plan.plan import WARN_DOSE
 from steering.runtime import SteeringRuntime
 from steering.sites import Site, SitePoint
 from tests.steering.samples import make_direction, make_spec
@@ -196,3 +199,58 @@ def test_places_are_shared_by_equal_edits_and_given_back() -> None:
     assert not runtime.can_admit(three)  # `same` still uses the place
     runtime.release(same)
     assert runtime.can_admit(three)
+
+
+def test_the_dose_adds_up_over_layers_and_interventions() -> None:
+    norms = {SitePoint(layer, Site.RESID_POST): 10.0 * (layer + 1) for layer in range(4)}
+    spec = replace(make_spec(num_layers=4), resid_norms=norms)
+    unit = Direction("u", DirectionKind.VECTOR, Site.RESID_POST, (1,), {"vector": torch.eye(16)[0]})
+
+    def plan(*documents: dict[str, Any]) -> SteeringPlan:
+        steers = [
+            Steer(Intervention.from_dict({"operation": "add", "direction": "u"} | d), unit)
+            for d in documents
+        ]
+        return compile_plan(steers, [], spec)
+
+    everywhere = {"layers": [0, 1, 2, 3], "unit": "resid"}
+    assert plan({"strength": -5.0}).dose == pytest.approx(5 / 20)
+    assert plan(everywhere | {"strength": 0.5}).dose == pytest.approx(2.0)
+    assert plan(everywhere | {"strength": 0.5, "distribute": True}).dose == pytest.approx(0.5)
+    assert plan({"strength": 4.0}, everywhere | {"strength": 0.1}).dose == pytest.approx(0.6)
+    written = {"site": "mlp_out", "layers": [3], "strength": 8.0}
+    assert plan(written).dose == pytest.approx(8 / 40)  # of the stream that it is added to
+    fading = {"kind": "ramp", "start": 0.0, "end": 3.0, "tokens": 8}
+    assert plan({"strength": 5.0, "schedule": fading}).dose == pytest.approx(15 / 20)
+    assert plan({"operation": "ablate"}).dose is None
+    assert plan({"site": "norm2", "layers": [1]}).dose is None
+    assert SteeringPlan().dose is None
+
+
+def test_a_dose_beyond_the_bound_is_warned_of() -> None:
+    norms = {SitePoint(layer, Site.RESID_POST): 10.0 for layer in range(4)}
+    spec = replace(make_spec(num_layers=4), resid_norms=norms)
+    unit = Direction("u", DirectionKind.VECTOR, Site.RESID_POST, (1,), {"vector": torch.eye(16)[0]})
+
+    def warnings(**fields: Any) -> tuple[str, ...]:
+        asked = {"operation": "add", "direction": "u", "layers": [0, 1, 2, 3], "unit": "resid"}
+        steer = Steer(Intervention.from_dict(asked | fields), unit)
+        return compile_plan([steer], [], spec).warnings
+
+    assert warnings(strength=WARN_DOSE / 4) == ()
+    [warning] = warnings(strength=WARN_DOSE / 2)
+    assert "at 4 layers add up to" in warning
+    assert "distribute: true" in warning
+    assert warnings(strength=WARN_DOSE / 2, distribute=True) == ()
+
+
+def test_layers_that_share_a_strength_push_as_one() -> None:
+    shared = plan_of({"layers": [0, 2], "strength": 3.0, "distribute": True}, direction=VECTOR)
+    halves = plan_of({"layers": [0, 2], "strength": 1.5}, direction=VECTOR)
+    context = PositionContext(4)
+    np.testing.assert_array_equal(shared.gains(0, 6, context), halves.gains(0, 6, context))
+    assert shared.interventions[0].report()["strength"] == 1.5
+    assert shared.fingerprint == halves.fingerprint
+    with pytest.raises(InvalidFieldError, match="which 'ablate' does not use") as caught:
+        Intervention.from_dict({"operation": "ablate", "direction": "v", "distribute": True})
+    assert caught.value.param == "distribute"

@@ -99,6 +99,9 @@ def cliff(
     thinking_portion: Annotated[
         float | None, option(help="Keep this share of each thought.")
     ] = None,
+    plateau: Annotated[
+        Literal["mean", "max"] | None, option(help="What of the thought's scores.")
+    ] = None,
     padding: Annotated[Literal["none", "zero"] | None, option(help="Zero is as published.")] = None,
     chat_template_kwargs: TemplateKwargs = None,
     out: _Picture = None,
@@ -113,6 +116,7 @@ def cliff(
         steering=_steering(profile),
         curves=out is not None,
         thinking_portion=thinking_portion,
+        plateau=plateau,
         padding=padding,
         chat_template_kwargs=chat_template_kwargs,
     )

@@ -104,9 +104,11 @@ class RolloutCliff(Record):
     Attributes:
         num_tokens: Number of tokens up to where its answer begins.
         thought: First token of the thought, and one past its last.
-        plateau: Mean score of the thought, its end left out; None without a thought.
+        plateau: Mean or maximum score of the thought, as was asked for, its end left out; None
+            without a thought.
         final: Score of the last token before the answer.
         cliff: plateau - final.
+        plateaus: The plateau by how it is taken, `mean` and `max`.
         curve: Score of every token, where asked for.
     """
 
@@ -115,6 +117,7 @@ class RolloutCliff(Record):
     plateau: float | None
     final: float
     cliff: float | None
+    plateaus: dict[str, float | None] = Field(default_factory=dict)
     curve: list[float] | None = None
 
 
@@ -132,6 +135,7 @@ class AverageCliff(Record):
     plateau: float | None
     final: float
     cliff: float | None
+    plateaus: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Cliffs(Generated):

@@ -57,11 +57,18 @@ class Profile(Record):
 
 
 class PlanReport(Record):
-    """What a profile would do on the loaded model: the result of a dry run."""
+    """What a profile would do on the loaded model: the result of a dry run.
+
+    Attributes:
+        dose: Length of all pushes over all layers, in mean residual norms; None without any.
+        warnings: What is likely not meant.
+    """
 
     is_valid: bool
     fingerprint: str
     interventions: list[dict[str, Any]]
+    dose: float | None = None
+    warnings: list[str] = Field(default_factory=list)
     name: str | None = None
     model_fingerprint: str | None = None
     monitors: list[dict[str, Any]] = Field(default_factory=list)

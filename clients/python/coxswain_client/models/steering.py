@@ -29,7 +29,7 @@ class Gate(TypedDict, total=False):
 class Intervention(TypedDict, total=False):
     """One use of a direction, as in a profile; `operation` and `direction` are required.
 
-    Which of the last seven fields an operation takes is told in the server's documentation.
+    Which of the last eight fields an operation takes is told in the server's documentation.
     """
 
     operation: str
@@ -42,6 +42,7 @@ class Intervention(TypedDict, total=False):
     schedule: dict[str, Any]
     gate: Gate
     restore_norm: bool
+    distribute: bool
     value: float
     minimum: float
     maximum: float
@@ -92,6 +93,8 @@ class AppliedSteering(Record):
         fingerprint: Fingerprint of the compiled steering; None where there was none.
         applied: One entry per intervention, in order; one with a gate tells its state in each
             choice, as `gate.states`.
+        dose: Length of all pushes over all layers, in mean residual norms; None without any.
+        warnings: What is likely not meant, such as pushes that are too long together.
         steered_tokens: Number of tokens acted on.
         monitors: Readings of every monitor, by direction.
         baseline: The unsteered choices, where `compare` was set.
@@ -101,6 +104,8 @@ class AppliedSteering(Record):
     version: int | None = None
     fingerprint: str | None = None
     applied: list[dict[str, Any]] = Field(default_factory=list)
+    dose: float | None = None
+    warnings: list[str] = Field(default_factory=list)
     steered_tokens: SteeredTokens = SteeredTokens(prompt=0, generated=0)
     monitors: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     baseline: dict[str, Any] | None = None

@@ -90,7 +90,8 @@ def _cliff(
         conversations: Chats that end with `<think> thought </think> answer`.
         probe: By name, or as a monitor where it is read elsewhere than it was stored.
         steering: Steering under which they are read.
-        options: `thinking_portion`, `trim`, `points`, `padding`, `curves`, `chat_template_kwargs`.
+        options: `thinking_portion`, `trim`, `plateau`, `points`, `padding`, `curves`,
+            `chat_template_kwargs`.
     """
     body = _given(
         conversations=list(conversations),
