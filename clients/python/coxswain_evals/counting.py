@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .dataset import Item
+from .data import Item
 from .run_folder import Row
 from .statistics import Statistic, Values
 from .suite import (

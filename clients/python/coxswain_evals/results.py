@@ -10,7 +10,7 @@ from typing import Any
 
 from .arm import Arm, Role
 from .counting import Counted, Rows, count, statistic_of
-from .dataset import Item
+from .data import Item
 from .run_folder import CellStore, RunFolder
 from .statistics import Difference, Estimate, difference, estimate
 from .suite import Measure, Suite

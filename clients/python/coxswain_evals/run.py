@@ -19,7 +19,7 @@ from .arm import Arm
 from .concurrency import map_concurrently
 from .controls import NO_OP, plan_arms
 from .counting import task_of
-from .dataset import Item
+from .data import Item
 from .judges import Judge
 from .run_folder import Cell, CellStore, Row, RunFolder
 from .suite import RateMeasure, Suite, TopicalMeasure

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .arm import Arm
-from .dataset import Item
+from .data import Item
 from .errors import RunFolderError
 
 _PLAN: Final = "plan.json"

@@ -71,16 +71,18 @@ class Treatment(_Part):
 
 
 class Dataset(_Part):
-    """Prompts to answer, or texts to score, one JSON object a line.
+    """Prompts to answer, or texts to score: one JSON object a line, or a public set of prompts.
 
     Attributes:
         file: Path of the data file, relative to the suite.
+        where: Rows of a public set to keep: a column, and the value or values it is to have.
         kind: `chat` where prompts are answered, `text` where texts are scored.
         limit: Number of items that are used, from the first; None means all.
         system: System message put before each chat.
     """
 
     file: _Text
+    where: dict[str, str | list[str]] = {}
     kind: Literal["chat", "text"] = "chat"
     limit: Annotated[int, Field(ge=1)] | None = None
     system: str | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .dataset import Item, read_items
+from .data import Item, read_items
 from .errors import SuiteError
 from .suite import DivergenceMeasure, PerplexityMeasure, RateMeasure, Suite, TopicalMeasure
 
@@ -65,7 +65,7 @@ def _read_all(suite: Suite, folder: Path, limit: int | None) -> dict[str, tuple[
     for name, dataset in suite.datasets.items():
         most = min((n for n in (dataset.limit, limit) if n is not None), default=None)
         try:
-            items[name] = read_items(folder / dataset.file, dataset.kind, most)
+            items[name] = read_items(folder / dataset.file, dataset.kind, most, dataset.where)
         except SuiteError as error:
             problems.extend(error.problems)
     if problems:

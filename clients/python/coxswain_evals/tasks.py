@@ -11,7 +11,7 @@ from coxswain_client.client import AsyncCoxswain
 
 from .arm import check_steering
 from .concurrency import map_concurrently
-from .dataset import Item
+from .data import Item
 from .run_folder import Cell, Row
 from .suite import Suite
 

@@ -48,7 +48,7 @@ def test_topics_agree_with_the_models_own_judge(kind: Kind) -> None:
 
 
 def is_topical(line: dict[str, object], text: str) -> bool:
-    from coxswain_evals.dataset import Item
+    from coxswain_evals.data import Item
 
     item = Item.model_validate(line)
     label = "refusal" if judge.is_refusal(text) else "not refusal"

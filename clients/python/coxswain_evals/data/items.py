@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coxswain_client.models.generation import ChatMessage
+from coxswain_evals.errors import SuiteError
 
-from .errors import SuiteError
+from .public_sets import PUBLIC_FORMATS, Where, is_public, read_prompts
+from .rows import SUFFIXES, Row, read_text
 
+_EVERYTHING: Final[Where] = MappingProxyType({})
 _Phrases = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
@@ -65,20 +70,57 @@ class Item(BaseModel):
         )
 
 
-def read_items(path: Path, kind: str, limit: int | None) -> tuple[Item, ...]:
-    """The items of a file.
+def read_items(
+    path: Path, kind: str, limit: int | None, where: Where = _EVERYTHING
+) -> tuple[Item, ...]:
+    """The items of a file: a suite's own, or the prompts of a public set.
+
+    Args:
+        path: A JSONL file of items, or a CSV, JSON or JSONL file of a public set.
+        kind: `chat` or `text`; public sets are chats.
+        limit: Most items; None for all.
+        where: Rows of a public set to keep.
 
     Raises:
         SuiteError: The file cannot be read, a line is wrong, or an id stands twice; with every
             line that is.
     """
+    if path.suffix.lower() == ".jsonl" and not _is_public_jsonl(path):
+        if where:
+            raise SuiteError([f"{path}: where is given, which only public sets take; leave it out"])
+        return _own_items(path, kind)[:limit]
+    if path.suffix.lower() not in SUFFIXES:
+        raise SuiteError(
+            [
+                f"{path}: unknown kind of file; expected .jsonl with an item a line, or .csv, "
+                f".json or .jsonl of a known set ({PUBLIC_FORMATS})"
+            ]
+        )
+    if kind != "chat":
+        raise SuiteError(
+            [
+                f"{path}: a {kind} dataset has .jsonl files with an item a line, of text or "
+                "continuation; sets of prompts are chat datasets"
+            ]
+        )
+    prompts = read_prompts(path, where)
+    return tuple(Item(id=name, prompt=prompt) for name, prompt in prompts.items())[:limit]
+
+
+def _is_public_jsonl(path: Path) -> bool:
+    """Whether the first object of a file is a row of a public set, and no item of its own."""
+    first = next((line for line in read_text(path).split("\n") if line.strip()), "")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError([f"{path}: cannot be read: {error}"]) from None
+        found = json.loads(first)
+    except json.JSONDecodeError:
+        return False
+    return isinstance(found, dict) and is_public(Row(1, {k.lower(): v for k, v in found.items()}))
+
+
+def _own_items(path: Path, kind: str) -> tuple[Item, ...]:
     items: dict[str, Item] = {}
     problems: list[str] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         item, problem = _read(line, kind)
@@ -92,7 +134,7 @@ def read_items(path: Path, kind: str, limit: int | None) -> tuple[Item, ...]:
         problems.append(f"{path}: no items; expected one JSON object a line")
     if problems:
         raise SuiteError(problems)
-    return tuple(items.values())[:limit]
+    return tuple(items.values())
 
 
 def _read(line: str, kind: str) -> tuple[Item | None, str | None]:
