@@ -60,10 +60,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME=JSON",
         help="fields of the requests to a server; null leaves a usual one out",
     )
+    add(
+        "--model",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=ID",
+        help="model to ask a server for; else the first of its /v1/models",
+    )
     add("--out", type=Path, help="file for every measured burst, a line of JSON each")
     given = options.parse_args(arguments)
-    given.server, given.body = dict(given.server), dict(given.body)
-    unknown = [name for name in (*given.text, *given.body) if name not in given.server]
+    for name in ("server", "body", "model"):
+        setattr(given, name, dict(getattr(given, name)))
+    named = (*given.text, *given.body, *given.model)
+    unknown = [name for name in named if name not in given.server]
     if unknown:
         options.error(f"no --server is called {unknown[0]!r}; there are {', '.join(given.server)}")
     return given
@@ -127,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     servers: list[Server] = []
     try:
         for name, given in options.server.items():
-            servers.append(Server(name, given, options.core))
+            servers.append(Server(name, given, options.core, options.model.get(name, "")))
             servers[-1].wait_until_ready(options.start_seconds)
             servers[-1].pause()
         comparison = Comparison(servers, options)

@@ -40,15 +40,16 @@ class Server:
         name: How reports call it.
         given: Its address, or the command that starts it, with `{port}` where its port goes.
         core: Core of a server started here.
+        model: Id of its model, where the first of `/v1/models` is not the one.
 
     Attributes:
         url: Where its `/v1` is.
-        model: Id of the model it serves, the first of `/v1/models`; known once it is ready.
+        model: Id of the model it serves; known once it is ready.
     """
 
-    def __init__(self, name: str, given: str, core: int) -> None:
+    def __init__(self, name: str, given: str, core: int, model: str = "") -> None:
         self.name = name
-        self.model = ""
+        self.model = model
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         if given.startswith(("http://", "https://")):
@@ -68,19 +69,19 @@ class Server:
         )
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Wait for `GET /v1/models` to name a model.
+        """Wait for `GET /v1/models` to answer, and to name a model where none was given.
 
         Raises:
             ServerError: The process ended, or nothing was served in time.
         """
         deadline = time.monotonic() + seconds
-        while not self.model:
+        while not (found := self._ask_models()):
             if self._process is not None and self._process.poll() is not None:
                 self._refuse(f"ended with {self._process.returncode} before it was ready")
             if time.monotonic() > deadline:
                 self._refuse(f"was not ready in {seconds:.0f} s")
-            self.model = self._ask_model()
             time.sleep(_POLL_SECONDS)
+        self.model = found
 
     def pause(self) -> None:
         """Stop its processes where they are; nothing to a server that was not started here."""
@@ -111,7 +112,8 @@ class Server:
         self._process.wait()
         self._log.close()
 
-    def _ask_model(self) -> str:
+    def _ask_models(self) -> str:
+        """The id to ask for, or nothing while the server does not answer or has no model yet."""
         try:
             answer = httpx.get(f"{self.url}/v1/models", headers=headers(), timeout=10)
         except httpx.TransportError:
@@ -119,7 +121,7 @@ class Server:
         if not answer.is_success:
             return ""
         listed: list[dict[str, Any]] = answer.json()["data"]
-        return str(listed[0]["id"]) if listed else ""
+        return self.model or (str(listed[0]["id"]) if listed else "")
 
     def _processes(self) -> list[psutil.Process]:
         if self._process is None:

@@ -21,7 +21,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--port", type=int, required=True)
     options.add_argument("--record")
-    options.add_argument("--fault", choices=["dies", "short", "error", "refuses"])
+    options.add_argument("--fault", choices=["dies", "short", "error", "refuses", "unnamed"])
     options.add_argument("--text", action="store_true", help="take text, and no `ignore_eos`")
     given = options.parse_args()
     if given.fault == "dies":
@@ -29,7 +29,8 @@ def main() -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send(200, json.dumps({"data": [{"id": "stub"}]}))
+            listed = [] if given.fault == "unnamed" else [{"id": "stub"}]
+            self._send(200, json.dumps({"data": listed}))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -73,15 +73,15 @@ def test_servers_take_turns_over_the_same_prompts(
     assert "3 requests at once, 20-token prompts" in printed
 
 
-def test_a_server_may_take_text_and_other_fields(tmp_path: Path) -> None:
+def test_a_server_may_take_text_other_fields_and_another_model(tmp_path: Path) -> None:
     record = tmp_path / "bodies"
     _compare(
-        {"peer": _stub("--text", "--record", record)},
-        *("--concurrency", 2, "--prompt-tokens", 12, "--text", "peer"),
+        {"peer": _stub("--text", "--fault", "unnamed", "--record", record)},
+        *("--concurrency", 2, "--prompt-tokens", 12, "--text", "peer", "--model", "peer=folder"),
         """--body=peer={"ignore_eos": null, "top_k": 1}""",
     )
     bodies = _lines(record)
-    assert all(body["top_k"] == 1 and body["temperature"] == 0 for body in bodies)
+    assert {(b["model"], b["top_k"], b["temperature"]) for b in bodies} == {("folder", 1, 0)}
     assert Counter(len(body["prompt"].split()) for body in bodies) == {12: 4, 8: 2}
 
 
