@@ -54,9 +54,28 @@ def decode(context: int, num_sequences: int, dtype: torch.dtype) -> dict[str, Ca
 
         return run
 
+    def products() -> None:
+        for keys, values in caches:
+            for i, table in enumerate(tables):
+                run = slice(int(table[0]) * _BLOCK, int(table[0]) * _BLOCK + context)
+                scores = torch.bmm(query[i], keys[:, run].transpose(1, 2))
+                torch.bmm(scores.softmax(-1), values[:, run])
+
+    def spaced() -> None:
+        shape = (num_sequences, num_blocks * _BLOCK, _DIM)
+        num_keys = num_sequences * num_blocks * _BLOCK
+        for keys, values in caches:
+            for head in range(_KV_HEADS):
+                k, v = keys[head, :num_keys].view(shape), values[head, :num_keys].view(shape)
+                scores = torch.bmm(query[:, head], k.transpose(1, 2))
+                scores.masked_fill_(~seen, -torch.inf)
+                torch.bmm(scores.softmax(-1), v)
+
     steps = [ScheduledSequence(t.tolist(), context - 1, 1) for t in tables]
     return {
         "one SDPA a sequence, on views": views,
+        "two products a sequence, on views": products,
+        "two products a head, on views of runs at equal distances": spaced,
         "one SDPA a sequence, gathered": gathered(1),
         "one SDPA, gathered": gathered(num_sequences),
         "engine": _engine(steps, dtype),
