@@ -10,7 +10,7 @@
 # pip at a folder with the wheel (PIP_FIND_LINKS). llama.cpp takes a C++ compiler, CMake and Ninja,
 # and some 15 minutes on two cores.
 set -euo pipefail
-folder="$1" what="$2" model="${3:-}"
+folder="$1" what="$2" model="${3:+$(realpath "$3")}"
 python="${PYTHON:-python3.11}"
 mkdir -p "$folder"
 cd "$folder"
@@ -38,4 +38,7 @@ gguf() {
 		"$model" --outtype bf16 --outfile "$(basename "$model").gguf"
 }
 
-"$what"
+case "$what" in
+vllm | llama | gguf) "$what" ;;
+*) echo "expected vllm, llama or gguf; got $what" >&2 && exit 2 ;;
+esac
