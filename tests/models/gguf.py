@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from .tiny import BOS_ID, IM_END_ID, IM_START_ID, PAD_ID, tiny_model
 
 __all__ = ["GGUF_FAMILIES", "save_tiny_gguf"]
 
-GGUF_FAMILIES: Final = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")
+GGUF_FAMILIES: Final = ("llama", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2", "gemma3")
+
+_ARCHITECTURES: Final = {"qwen3_moe": "qwen3moe"}
 
 _SPECIAL: Final = {
     BOS_ID: "<|endoftext|>",
@@ -48,9 +50,10 @@ def save_tiny_gguf(
         overrides: Of the model's configuration.
     """
     model = tiny_model(family, 0, torch.float32, vocab_size=VOCAB_SIZE, **overrides)
-    writer = gguf.GGUFWriter(path, family)
+    arch = _ARCHITECTURES.get(family, family)
+    writer = gguf.GGUFWriter(path, arch)
     for key, value in (_keys(family, model.config) | dict(keys or {})).items():
-        _add(writer, f"{family}.{key}", value)
+        _add(writer, f"{arch}.{key}", value)
     _add_tokenizer(writer)
     for name, tensor in _tensors(family, model, kind).items():
         writer.add_tensor(name, tensor[0], raw_dtype=tensor[1])
@@ -81,8 +84,12 @@ def _keys(family: str, config: Any) -> dict[str, Any]:
     }
     rope = config.rope_parameters
     keys["rope.freq_base"] = rope.get("full_attention", rope)["rope_theta"]
-    if family.startswith("gemma"):
-        keys["attention.sliding_window"] = config.sliding_window
+    if family == "qwen3_moe":
+        keys["expert_count"] = config.num_experts
+        keys["expert_used_count"] = config.num_experts_per_tok
+        keys["expert_feed_forward_length"] = config.moe_intermediate_size
+    if family.startswith("gemma") or family == "phi3":
+        keys["attention.sliding_window"] = config.sliding_window or 0
     if family == "gemma2":
         keys["attn_logit_softcapping"] = config.attn_logit_softcapping
         keys["final_logit_softcapping"] = config.final_logit_softcapping
@@ -130,7 +137,8 @@ def _tensors(
 ) -> dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType]]:
     """Data and kind by name, as llama.cpp's converter lays them out; changes what is rounded."""
     config: Any = model.config
-    [arch] = [key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == family]
+    written = _ARCHITECTURES.get(family, family)
+    [arch] = [key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == written]
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     found = {}
     for name, parameter in model.named_parameters():
@@ -145,8 +153,22 @@ def _tensors(
             rounded = gguf.dequantize(gguf.quantize(data.numpy(), kind), kind)
             data.copy_(torch.from_numpy(rounded))
             values = gguf.quantize(_interleaved(family, name, data, config).numpy(), kind)
-        found[f"{names.get_name(stem)}.{suffix}"] = (values, kept)
+        if ".experts." in name:
+            for part, rows in _experts(name, values):
+                found[part] = (rows, kept)
+        else:
+            found[f"{names.get_name(stem)}.{suffix}"] = (values, kept)
     return found
+
+
+def _experts(name: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights of all experts of a layer, gate and up apart."""
+    layer = name.split(".")[2]
+    if name.endswith("down_proj"):
+        yield f"blk.{layer}.ffn_down_exps.weight", values
+    else:
+        for part, rows in zip(("gate", "up"), np.split(values, 2, axis=1), strict=True):
+            yield f"blk.{layer}.ffn_{part}_exps.weight", np.ascontiguousarray(rows)
 
 
 def _interleaved(family: str, name: str, weight: Tensor, config: Any) -> Tensor:

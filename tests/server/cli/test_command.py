@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from server.cli import app
@@ -21,6 +22,7 @@ from steering.directions import Direction, DirectionKind
 from steering.formats import dump_direction
 from steering.sites import Site
 from tests.models.checkpoint import save_tiny
+from tests.models.gguf import save_tiny_gguf
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
@@ -202,3 +204,25 @@ def test_what_bake_is_given_is_read_before_the_model(
     result = run("bake", "--dry-run", "--model", str(tmp_path), *options)
     assert result.exit_code == 2
     assert "'absent'" in result.stderr.splitlines()[-1]
+
+
+def test_a_gguf_file_is_baked_into_a_checkpoint(tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.gguf", tmp_path / "baked"
+    save_tiny_gguf("llama", file)
+    options = ("--direction", str(direction(tmp_path)), "--operation", "ablate", "--alpha", "1")
+    data = ("--data-dir", str(tmp_path / "data"))
+    result = run("bake", "--model", str(file), "--out", str(out), *options, *data)
+    assert result.exit_code == 0, result.stderr
+    [made] = (tmp_path / "data" / "models").iterdir()
+    before, after = (load_file(folder / "model.safetensors") for folder in (made, out))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(4)} | {
+        f"model.layers.{layer}.self_attn.o_proj.weight" for layer in range(4)
+    }
+
+
+def test_an_adapter_that_is_absent_is_told_in_a_line(tmp_path: Path) -> None:
+    model = save_tiny("llama", tmp_path / "model")
+    options = ("--model", str(model), "--data-dir", str(tmp_path / "data"), "--port", "0")
+    result = run("serve", *options, "--adapter", str(tmp_path / "absent"))
+    fails(result, "is no folder; expected the folder of a LoRA adapter")

@@ -102,6 +102,8 @@ def gguf_config(file: GgufFile) -> dict[str, Any]:
     config |= _decoder(fields) | _tokens(file) | {"rope_parameters": _rope(fields)}
     if complete is not None:
         complete(fields, config)
+    fields.expect("expert_count", 0)
+    fields.expect("expert_used_count", 0)
     fields.check_all_taken()
     return config
 
@@ -142,8 +144,6 @@ def _decoder(fields: _Fields) -> dict[str, Any]:
     head_dim = fields.take("attention.key_length", hidden_size // num_heads)
     fields.expect("attention.value_length", head_dim)
     fields.expect("rope.dimension_count", head_dim)
-    fields.expect("expert_count", 0)
-    fields.expect("expert_used_count", 0)
     return {
         "vocab_size": vocab_size,
         "hidden_size": hidden_size,
@@ -199,6 +199,22 @@ def _llama(fields: _Fields, config: dict[str, Any]) -> None:
     config["attention_bias"] = any(name.endswith("attn_q.bias") for name in fields.file.tensors)
 
 
+def _qwen3_moe(fields: _Fields, config: dict[str, Any]) -> None:
+    config |= {
+        "num_experts": fields.take("expert_count"),
+        "num_experts_per_tok": fields.take("expert_used_count"),
+        "moe_intermediate_size": fields.take("expert_feed_forward_length"),
+        "norm_topk_prob": True,  # as llama.cpp does, whatever the file says
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    }
+
+
+def _phi3(fields: _Fields, config: dict[str, Any]) -> None:
+    # 0 in files of models without one
+    config["sliding_window"] = fields.take("attention.sliding_window", 0) or None
+
+
 def _gemma2(fields: _Fields, config: dict[str, Any]) -> None:
     config |= {
         "sliding_window": fields.take("attention.sliding_window"),
@@ -233,6 +249,8 @@ _ARCHITECTURES: Final[Mapping[str, tuple[str, str, _Complete | None]]] = {
     "llama": ("llama", "LlamaForCausalLM", _llama),
     "qwen2": ("qwen2", "Qwen2ForCausalLM", None),
     "qwen3": ("qwen3", "Qwen3ForCausalLM", None),
+    "qwen3moe": ("qwen3_moe", "Qwen3MoeForCausalLM", _qwen3_moe),
+    "phi3": ("phi3", "Phi3ForCausalLM", _phi3),
     "gemma2": ("gemma2", "Gemma2ForCausalLM", _gemma2),
     "gemma3": ("gemma3_text", "Gemma3ForCausalLM", _gemma3),
 }
