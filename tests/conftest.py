@@ -27,7 +27,10 @@ settings.load_profile("project")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _REPORTED)
+    # A machine that runs the tests of a GPU alone has none of the server's packages.
+    found = {d.name for d in metadata.distributions()}
+    there = [name for name in _REPORTED if name in found]
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in there)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return f"coxswain: python {platform.python_version()}, {versions}; {device}"
 

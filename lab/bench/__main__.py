@@ -7,6 +7,7 @@ long_prompt  a long prompt beside short chats
 drafts       drafts from a request's own text
 attention    ways to attend on the CPU
 linear       plain against packed weights
+gpu          decode and prefill on a GPU, eager and in graphs; `gpu.sh` runs it with the tests
 kernel       dense against gathered rows of the steering kernel
 """
 
@@ -20,6 +21,7 @@ from server.logs import configure_logs
 _NAMES = (
     "attention",
     "drafts",
+    "gpu",
     "http",
     "kernel",
     "linear",

@@ -28,18 +28,26 @@ def model_path(root: Path | None = None) -> Path:
 
 
 def _write(path: Path) -> None:
-    torch.manual_seed(SEED)
-    config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
+    write_llama(
+        path,
         hidden_size=768,
         intermediate_size=2048,
         num_hidden_layers=12,
         num_attention_heads=12,
         num_key_value_heads=4,
+    )
+
+
+def write_llama(path: Path, **sizes: int) -> None:
+    """Write a Llama of any size with random bfloat16 weights, and a tokenizer, to a new folder."""
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
         max_position_embeddings=2048,
         bos_token_id=1,
         eos_token_id=2,
         tie_word_embeddings=False,
+        **sizes,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(path)
     _tokenizer().save_pretrained(path)
