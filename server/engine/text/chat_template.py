@@ -81,10 +81,10 @@ class ChatTemplate:
         """
         for name, value in options.variables.items():
             if name not in self.variables and value not in (None, False):
-                known = ", ".join(sorted(self.variables)) or "none"
+                known = f"it reads {', '.join(sorted(self.variables)) or 'none'}"
                 raise RequestRejectedError(
                     f"chat_template_kwargs has {name!r}, which the model's chat template does not "
-                    f"read; it reads: {known}; leave it out",
+                    f"read; {known}; leave it out",
                     param=f"chat_template_kwargs.{name}",
                 )
         effort, derived = options.reasoning_effort, dict[str, Scalar]()

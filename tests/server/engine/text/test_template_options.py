@@ -209,7 +209,7 @@ def test_a_template_is_chosen_by_name() -> None:
     with pytest.raises(RequestRejectedError, match="default, rag, tool_use") as caught:
         prompt(tokenizer, TemplateOptions(name="{{ 7 * 7 }}"))
     assert caught.value.param == "chat_template"
-    with pytest.raises(RequestRejectedError, match="it reads: citation_mode") as caught:
+    with pytest.raises(RequestRejectedError, match="it reads citation_mode") as caught:
         prompt(tokenizer, TemplateOptions(name="rag", variables={"mode": "fast"}))
     assert wrap(COMMAND_R, chat_template="rag").chat_template == COMMAND_R["rag"]
     with pytest.raises(ValueError, match="'other'; expected a file of Jinja, or the name of one"):
