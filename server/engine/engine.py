@@ -41,8 +41,8 @@ class EngineConfig:
         max_num_seqs: Most requests running at once.
         max_num_batched_tokens: Most tokens in one step.
         max_chunk_seconds: Longest that chunks of prompts may hold up a step which streams wait for,
-            four times that where none is open; steps are sized by measured speed. 0 sets
-            no limit beside `max_num_batched_tokens`.
+            four times that where none is open, twice where only jobs run; steps are sized by
+            measured speed. 0 sets no limit beside `max_num_batched_tokens`.
         max_queued_requests: Most requests waiting.
         max_queued_tokens: Most prompt tokens waiting.
         max_live_edits: Most distinct interventions live at once over all requests.

@@ -25,6 +25,9 @@ _UNWATCHED: Final = 4.0
 
 Every step costs the same however few tokens it has: with a burst of prompts a tenth of the time."""
 
+_JOBS_ALONE: Final = 2.0
+"""The same where only jobs are there: whoever comes to chat waits for the end of their step."""
+
 _MAX_DRAFTING_ROWS: Final = 16
 """Decodes of a step, drafts included, from which on drafts cost more than they save."""
 
@@ -144,7 +147,7 @@ class Scheduler:
             limits.max_num_batched_tokens,
             limits.max_num_prompt_logits,
             pace,
-            seconds * (1.0 if self._has_stream() else _UNWATCHED),
+            seconds * self._stretch(),
         )
         for priority in Priority:
             if step.scheduled:
@@ -213,12 +216,13 @@ class Scheduler:
         if self._slots is not None and request.spec.plan is not None:
             self._slots.release(request.spec.plan)
 
-    def _has_stream(self) -> bool:
-        """Whether an interactive request waits for another token than its first."""
-        return any(
-            r.spec.priority is Priority.INTERACTIVE and _is_decoding(r)
-            for r in self._running.values()
-        )
+    def _stretch(self) -> float:
+        """How many times their bound chunks may take in the next step."""
+        interactive = [r for r in self._running.values() if r.spec.priority is Priority.INTERACTIVE]
+        if any(map(_is_decoding, interactive)):
+            return 1.0
+        is_awaited = interactive or self._waiting.of(Priority.INTERACTIVE)
+        return _UNWATCHED if is_awaited else _JOBS_ALONE
 
     def _decoding(self, priority: Priority) -> Iterator[Request]:
         of_priority = (r for r in self._running.values() if r.spec.priority is priority)

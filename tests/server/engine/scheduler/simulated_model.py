@@ -108,11 +108,9 @@ class SimulatedModel:
             (s for item, s in zip(chunks, seconds, strict=True) if item.num_tokens <= 16),
             reverse=True,
         )
-        has_stream = any(
-            i.request.spec.priority is INTERACTIVE and i.num_tokens == 1 and i.is_last_chunk
-            for i in output.scheduled
-        )
-        most = pace.max_chunk_seconds * (1 if has_stream else 4)
+        interactive = [i for i in output.scheduled if i.request.spec.priority is INTERACTIVE]
+        has_stream = any(i.num_tokens == 1 and i.is_last_chunk for i in interactive)
+        most = pace.max_chunk_seconds * (1 if has_stream else 4 if interactive else 2)
         assert sum(seconds) <= most + sum(least[:4]) + 1e-9
 
     def _run(self, item: ScheduledRequest) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from server.engine.kv_cache import KVCacheManager
-from server.engine.request import Request
+from server.engine.request import Priority, Request
 from server.engine.sampling import SamplingParams
 from server.engine.scheduler import Pace, Scheduler, SchedulerLimits, SpeedMeter, Work
 from tests.server.engine.make_request import make_request
@@ -105,18 +105,24 @@ def test_a_chunk_keeps_to_its_time_beside_a_stream(costs: tuple[float, ...]) -> 
         assert settled[len(settled) // 2] > min(0.6 * LIMIT, 0.6 * whole, 0.6 * least)
 
 
-@pytest.mark.parametrize("num_prompts", [1, 6])
-def test_steps_are_longer_while_nothing_streams(num_prompts: int) -> None:
+@pytest.mark.parametrize(
+    ("num_prompts", "priority", "times"),
+    [(1, Priority.INTERACTIVE, 4), (6, Priority.INTERACTIVE, 4), (6, Priority.JOB, 2)],
+)
+def test_steps_are_longer_while_nothing_streams(
+    num_prompts: int, priority: Priority, times: int
+) -> None:
     """Until the first prompt is answered, and again when all streams have ended."""
     served = Served(Machine(4e-3, 4e-7, 1e-3, 0.1))
     for _ in range(num_prompts):
-        served.scheduler.add(make_request(4000, max_tokens=3))
+        served.scheduler.add(make_request(4000, max_tokens=3, priority=priority))
     added: dict[bool, list[float]] = {True: [], False: []}
     while served.scheduler.has_work:
         has_stream = any(r.output_token_ids for r in served.scheduler.requests())
         added[has_stream].append(served.step()[1])
-    assert 3.2 * LIMIT < max(added[False]) < 4.8 * LIMIT
-    assert max(added[True], default=0.0) < 1.3 * LIMIT
+    assert 0.8 * times * LIMIT < max(added[False]) < 1.2 * times * LIMIT
+    if priority is Priority.INTERACTIVE:
+        assert max(added[True]) < 1.3 * LIMIT
 
 
 @pytest.mark.parametrize("num_logprobs", [None, 1])
