@@ -112,6 +112,20 @@ def low_rank(
     return result
 
 
+def add_total(total: Tensor, hidden: Tensor) -> Tensor:
+    """hidden [1, T, d] of any float dtype + total [T, d] float32, in hidden's dtype."""
+    return (hidden + total).to(hidden.dtype)
+
+
+def add_ranks(read: Tensor, write: Tensor, hidden: Tensor) -> Tensor:
+    """h + (h V^T) C for the one token of hidden [1, 1, d] of any float dtype, in that dtype.
+
+    read V^T [d, K] and write C [K, d] float32, the latter times its gains.
+    """
+    row = hidden.view(1, -1).to(torch.float32)
+    return torch.addmm(row, row @ read, write).to(hidden.dtype).view_as(hidden)
+
+
 def diagonal(hidden: Tensor, scale: Tensor, shift: Tensor, selection: Selection) -> Tensor:
     """h' = h + g [ h * delta + b ]; scale (delta) and shift (b) [R, d]. Returns a new tensor."""
     delta = combine(torch.zeros_like(hidden), selection.gains, scale, selection)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from steering.operations import EditForm
 
-from .kernel import GateRows, diagonal, gate_values, low_rank, restore_norm, turn
+from .kernel import (
+    GateRows,
+    add_ranks,
+    add_total,
+    diagonal,
+    gate_values,
+    low_rank,
+    restore_norm,
+    turn,
+)
 from .selection import Selection
 from .tables import LaneTable
 
@@ -60,6 +70,26 @@ class LaneStep:
         ranks = None if self.ranks is None else self.ranks.to(device)
         rows = None if self.rows is None else self.rows.to(device)
         return LaneStep(self.table, ranks, rows, self.active)
+
+    def shortcut(self) -> Callable[[Tensor], Tensor] | None:
+        """What edits activations [1, T, d] of any float dtype as this lane does, in few operations.
+
+        For the commonest lanes while few requests decode, when a step is so short that every
+        operation counts; None for all others, and where the gains are not final.
+        """
+        table, ranks = self.table, self.ranks
+        if table.lane.form is not EditForm.LOW_RANK or self.has_gates or self.active is not None:
+            return None
+        if ranks is None or table.rows is None:
+            shift = table.shift
+            total = None if self.rows is None or shift is None else self.rows.sums(shift)
+            return None if total is None else partial(add_total, total)
+        found = table.rows
+        write = ranks.scaled_rows(found.write)
+        is_plain = found.minus_offset is None and found.linear is None and found.clip is None
+        if write is None or not is_plain or self.rows is not None or ranks.blocks != (1, 1):
+            return None
+        return partial(add_ranks, ranks.rows(found.read)[0].mT, write[0])
 
     def apply(self, hidden: Tensor) -> Tensor:
         """Edit hidden [T, d] float32; returns a new tensor. A lane with gates is decided first."""

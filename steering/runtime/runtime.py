@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -145,6 +145,38 @@ class PreparedStep:
         return StepOutcome(self.gains, self.tables, log, edited)
 
 
+@dataclass(frozen=True, eq=False)
+class _Acts:
+    """Where hooks act in a step; while requests decode that is so for step after step.
+
+    Attributes:
+        edits: What is edited.
+        read: Where something is read.
+        by_hook: By the point of a hook the points it realises, in order: whether it is read, and
+            what edits it in few operations, if anything does.
+        inside: Layers inside whose blocks something is read or edited.
+    """
+
+    edits: StepEdits | None
+    read: frozenset[SitePoint]
+    by_hook: dict[SitePoint, list[tuple[SitePoint, bool, Callable[[Tensor], Tensor] | None]]]
+    inside: frozenset[int]
+
+
+def _acts(edits: StepEdits | None, read: frozenset[SitePoint]) -> _Acts:
+    edited = frozenset() if edits is None else edits.points
+    found = _Acts(edits, read, {}, frozenset(p.layer for p in read | edited if _is_inside(p)))
+    # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.
+    for point in sorted(read | edited, key=lambda point: point.rank):
+        shortcut = None if edits is None else edits.shortcut(point)
+        found.by_hook.setdefault(hooked_point(point), []).append((point, point in read, shortcut))
+    return found
+
+
+def _is_inside(point: SitePoint) -> bool:
+    return point.site not in _AROUND_BLOCKS
+
+
 class SteeringRuntime:
     """Tables and step state behind the hooks of one model. Not thread safe: one owner.
 
@@ -174,9 +206,8 @@ class SteeringRuntime:
         self._edits: StepEdits | None = None
         self._log = GateLog()
         self._readouts: PointReader | None = None
-        self._read_points: frozenset[SitePoint] = frozenset()
-        self._live_points: dict[SitePoint, list[SitePoint]] = {}
-        self._live_inside: frozenset[int] = frozenset()
+        self._act_at: _Acts | None = None
+        self._last_acts: _Acts | None = None
         self._last: PreparedStep | None = None
         self._static_tables = StaticTables()
         self._static: tuple[StaticSteering, GateLog] | None = None
@@ -277,12 +308,11 @@ class SteeringRuntime:
         self._static = None
         self._edits = None
         self._readouts = None
-        self._live_points = {}
-        self._live_inside = frozenset()
+        self._act_at = None
 
     def acts_inside(self, layer: int) -> bool:
         """Whether this step reads or edits a site inside the block of a layer, not at its ends."""
-        return layer in self._live_inside
+        return self._act_at is not None and layer in self._act_at.inside
 
     def edit(self, point: SitePoint, hidden: Tensor) -> Tensor:
         """Read and edit the activation a hook at `point` sees.
@@ -295,10 +325,14 @@ class SteeringRuntime:
         Returns:
             A tensor like `hidden`, or `hidden` itself where nothing is live.
         """
-        for logical in self._live_points.get(point, ()):
-            if self._readouts is not None and logical in self._read_points:
+        if self._act_at is None:
+            return hidden
+        for logical, is_read, shortcut in self._act_at.by_hook.get(point, ()):
+            if self._readouts is not None and is_read:
                 self._readouts.read(logical, hidden.flatten(0, -2))
-            if self._edits is not None:
+            if shortcut is not None:
+                hidden = shortcut(hidden)
+            elif self._edits is not None:
                 hidden = self._edits.apply(logical, hidden, self._log)
         return hidden
 
@@ -308,14 +342,11 @@ class SteeringRuntime:
 
     def _act(self, edits: StepEdits | None, log: GateLog, readouts: PointReader | None) -> None:
         self._edits, self._log, self._readouts = edits, log, readouts
-        self._read_points = read = frozenset() if readouts is None else readouts.points
-        edited = frozenset() if edits is None else edits.points
-        self._live_points = {}
-        # Two points may share a hook (`resid_post[l]`, `resid_pre[l + 1]`): the earlier acts first.
-        for point in sorted(read | edited, key=lambda point: point.rank):
-            self._live_points.setdefault(hooked_point(point), []).append(point)
-        inside = (point.layer for point in self._live_points if point.site not in _AROUND_BLOCKS)
-        self._live_inside = frozenset(inside)
+        read = frozenset() if readouts is None else readouts.points
+        last = self._last_acts
+        if last is None or last.edits is not edits or last.read != read:
+            self._last_acts = last = _acts(edits, read)
+        self._act_at = last
 
     def _ensure_packed(self, rows: Sequence[StepRow]) -> None:
         needed = {item.key for row in rows if row.plan for item in row.plan.interventions}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -87,6 +87,18 @@ class StepEdits:
         """Whether some token has a gate."""
         lanes = (lane for part in self.parts for lanes in part.lanes.values() for lane in lanes)
         return any(lane.has_gates for lane in lanes)
+
+    def shortcut(self, point: SitePoint) -> Callable[[Tensor], Tensor] | None:
+        """What edits hidden [1, T, d] as `apply` does, in few operations; None where nothing can.
+
+        See `LaneStep.shortcut`.
+        """
+        if self.edited is not None or len(self.parts) > 1:
+            return None
+        lanes = self.parts[0].lanes.get(point, ())
+        if len(lanes) != 1 or point in self.parts[0].later_gates:
+            return None
+        return lanes[0].shortcut()
 
     def apply(self, point: SitePoint, hidden: Tensor, log: GateLog) -> Tensor:
         """Edit hidden [..., d] of any float dtype; returns a new tensor, or hidden where idle."""
