@@ -202,8 +202,8 @@ class _Selector:
         )
 
     def _selection(self, columns: NDArray[np.int64], device: torch.device) -> Selection | None:
-        if not len(columns):
-            return None
+        if not np.any(self._used[columns]):
+            return None  # no such rows, or only those of requests that are not in the step
         key = (columns.tobytes(), device)
         if key not in self._made:
             own = self._gains[:, columns]

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from steering.documents import Operation, PositionContext
+from steering.directions import DirectionKind
+from steering.documents import Intervention, Operation, PositionContext
 from steering.plan import Steer, compile_plan
 from steering.runtime import SteeringRuntime, StepRow
 from steering.sites import Site, SitePoint
 from tests.steering.oracle import steer_tokens
-from tests.steering.samples import make_spec, random_steer
+from tests.steering.samples import make_direction, make_spec, random_steer
 
 from .addressing import ADDRESSING, prefer
 
@@ -145,6 +146,28 @@ def test_decoding_repeats_its_rows_and_gains_alone(operation: Operation, num_req
         spans = [(position, position + 1, 4)] * num_requests
         want = expect_batch(requests, spans, point, hidden)
         assert float((got - want).abs().max() / want.abs().max().clamp(min=1.0)) < 2e-5
+
+
+@pytest.mark.parametrize("operation", [Operation.ADD, Operation.ABLATE])
+def test_a_single_stream_is_not_slowed_by_rows_that_others_left(operation: Operation) -> None:
+    """Both operations share a lane's table, which keeps what was used before."""
+    rng, point = np.random.default_rng(3), SitePoint(1, Site.RESID_POST)
+    runtime, plans = make_runtime(), {}
+    for each in (Operation.ADD, Operation.ABLATE):
+        direction = make_direction(DirectionKind.VECTOR, point.site, (1,), SPEC, seed=5)
+        fields = {"operation": each.value, "direction": direction.name, "layers": [1]}
+        steers = [Steer(Intervention.from_dict(fields | {"scope": {"tokens": "all"}}), direction)]
+        plans[each] = steers, compile_plan(steers, [], SPEC)
+        runtime.acquire(plans[each][1])
+    steers, plan = plans[operation]
+    context = PositionContext(2)
+    runtime.begin_step([StepRow(plan, 9, 10, context)])
+    assert runtime._act_at is not None
+    ((_, _, shortcut),) = runtime._act_at.by_hook[point]
+    assert shortcut is not None
+    hidden = torch.from_numpy(rng.normal(size=(1, SPEC.hidden_size))).float()
+    want = steer_tokens(hidden, steers, point, SPEC, 9, context)
+    torch.testing.assert_close(shortcut(hidden[None])[0].double(), want, atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.usefixtures("_addressing")
