@@ -13,7 +13,7 @@ WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRANSFORMERS_OFFLINE=1
 
-.PHONY: help venv install model serve test check fmt bench embedded demo evals experiments reference transcripts constraints clean
+.PHONY: help venv install model serve test check fmt bench embedded demo evals experiments reference families transcripts constraints clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | column -t -s $$'\t'
@@ -72,6 +72,9 @@ experiments: $(VENV)/.dev ## measurements of docs/experiments.md, compared with 
 
 reference: $(VENV)/.dev ## write docs/reference.md and docs/openapi.json from the code
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.reference
+
+families: $(VENV)/.dev ## run every family of docs/models.md and write its table
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tests.models.table
 
 transcripts: $(VENV)/.dev ## run the README's examples against a real server and write what it answers
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m tools.transcripts

@@ -98,9 +98,9 @@ def test_the_engine_knows_no_web_and_no_store() -> None:
     refuse(_offences(engine, lambda i: _top(i) != "server" or _reaches(i, "server.engine")))
 
 
-def test_transformers_enters_the_engine_by_five_doors() -> None:
-    """Readers of models, their sizes and GGUF files; the tokenizer; attention as registered."""
-    doors = {"attention", "convert", "pretrained", "sizing", "tokenizer"}
+def test_transformers_enters_the_engine_by_six_doors() -> None:
+    """Readers of configurations, models, sizes and GGUF files; the tokenizer; its attention."""
+    doors = {"architecture", "attention", "convert", "pretrained", "sizing", "tokenizer"}
     others = [m for m in _within("server.engine") if m.name.rpartition(".")[2] not in doors]
     refuse(_offences(others, lambda i: _top(i) != "transformers"))
 

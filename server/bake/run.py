@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from server.engine.engine import EngineConfig
-from server.engine.loading import LoadedModel, load
+from server.engine.loading import LoadedModel, check_checkpoint, load, reading
 from steering.documents import Operation
 from steering.model_spec import ModelSpec
 from steering.plan import SteeringPlan, compile_plan
@@ -65,6 +65,8 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
     """
     if options.out is not None:
         check_output(options.out, options.model, replace=options.force)
+    with reading(str(options.model)):
+        check_checkpoint(options.model).refuse_quantised()
     sourced = _source(options, store)
     lines = None if options.prompts is None else read_prompts(options.prompts)
     loaded = load(_engine_config(options))

@@ -267,11 +267,11 @@ def _notes(
         (Site.ATTN_OUT, layer.attn_post_norm, names.attn_post_norm),
         (Site.MLP_OUT, layer.mlp_post_norm, names.mlp_post_norm),
     ):
-        steps = [] if post_norm is None else [f"{name}, which rescales it"]
+        steps = [] if post_norm is None else [f"its norm {name}"]
         if layer.residual_multiplier != 1.0:
             steps.append(f"the factor {layer.residual_multiplier:g}")
         if steps:
-            notes[site] = f"before {' and '.join(steps)}, on its way into the residual stream"
+            notes[site] = f"before {' and '.join(steps)}"
     if names.has_shared_norm:
         notes[Site.NORM1] = "read by attention and by the MLP"
     elif is_parallel:

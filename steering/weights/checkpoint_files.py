@@ -113,20 +113,17 @@ class CheckpointFiles:
 
     Args:
         folder: Holds `model.safetensors`, or shards with an index, and `config.json`.
+        allow_quantised: Whether weights may be quantised; their tensors can then not be read.
 
     Raises:
-        CheckpointError: It does not, or its weights are quantised.
+        CheckpointError: It does not, or its weights are quantised and may not be.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, allow_quantised: bool = False) -> None:
         self.folder = folder
         self.config: dict[str, Any] = _read_json(folder / "config.json")
-        if method := _quantisation(self.config):
-            raise CheckpointError(
-                f"the checkpoint is quantised ({method}); expected weights in floating point. Give "
-                "the original; for steered weights bake that and quantise the result",
-                param="model",
-            )
+        if not allow_quantised:
+            self.refuse_quantised()
         self.shards = {name: Shard(folder / name) for name in self._shard_files()}
         self._owner: dict[str, Shard] = {}
         for shard in self.shards.values():
@@ -153,6 +150,24 @@ class CheckpointFiles:
                 f"{INDEX_FILE} names {outside[0]!r}; expected files beside it", param="model"
             )
         return files
+
+    @property
+    def quantisation(self) -> str | None:
+        """How the weights are quantised, as the configuration says; None where they are not."""
+        return quantisation_of(self.config)
+
+    def refuse_quantised(self) -> None:
+        """Check that the weights are in floating point.
+
+        Raises:
+            CheckpointError: They are quantised.
+        """
+        if method := self.quantisation:
+            raise CheckpointError(
+                f"the checkpoint is quantised ({method}); expected weights in floating point. Give "
+                "the original; for steered weights bake that and quantise the result",
+                param="model",
+            )
 
     @property
     def is_sharded(self) -> bool:
@@ -207,11 +222,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _quantisation(config: Any) -> str | None:
+def quantisation_of(config: Any) -> str | None:
     """How the weights are quantised, as the configuration or one inside it says; or None."""
     if not isinstance(config, dict):
         return None
     for key in ("quantization_config", "compression_config"):
         if found := config.get(key):
             return str(found.get("quant_method", key) if isinstance(found, dict) else key)
-    return next(filter(None, map(_quantisation, config.values())), None)
+    return next(filter(None, map(quantisation_of, config.values())), None)

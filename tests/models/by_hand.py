@@ -26,7 +26,8 @@ def steered_logits(model: Any, paths: Paths, token_ids: list[int], act: Act) -> 
         model: From transformers; set to eager attention.
         paths: Where its family computes each site.
         token_ids: One sequence.
-        act: Called with [1, T, d] at every site in the order of computation.
+        act: Called with [..., d] at every site in the order of computation; some families flatten
+            a batch for their MLP.
     """
     model.set_attn_implementation("eager")
     handles = [_on_output(model.get_submodule(paths[Site.EMBED]), SitePoint(0, Site.EMBED), act)]
@@ -64,8 +65,8 @@ def _hook_layer(model: Any, paths: Paths, layer: int, act: Act) -> list[Any]:
 def _on_output(module: nn.Module, point: SitePoint, act: Act) -> Any:
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (_acted(point, output[0], act), *output[1:])
-        return _acted(point, output, act)
+            return (act(point, output[0]), *output[1:])
+        return act(point, output)
 
     return module.register_forward_hook(hook)
 
@@ -73,8 +74,8 @@ def _on_output(module: nn.Module, point: SitePoint, act: Act) -> Any:
 def _on_input(module: nn.Module, point: SitePoint, act: Act) -> Any:
     def hook(_module: nn.Module, args: Any, kwargs: Any) -> Any:
         if args:
-            return (_acted(point, args[0], act), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": _acted(point, kwargs["hidden_states"], act)}
+            return (act(point, args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": act(point, kwargs["hidden_states"])}
 
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -90,14 +91,9 @@ def _on_sum(block: nn.Module, added: nn.Module, point: SitePoint, act: Act) -> l
 
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         total = seen[0] + factor * output
-        return output + (_acted(point, total, act) - total) / factor
+        return output + (act(point, total) - total) / factor
 
     return [
         block.register_forward_pre_hook(remember, with_kwargs=True),
         added.register_forward_hook(hook),
     ]
-
-
-def _acted(point: SitePoint, hidden: Tensor, act: Act) -> Tensor:
-    """Some families flatten sequences for their MLP: [T, d] where others have [1, T, d]."""
-    return act(point, hidden.reshape(1, -1, hidden.shape[-1])).reshape(hidden.shape)

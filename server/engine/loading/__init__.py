@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .checkpoint import check_checkpoint, reading
 from .loader import LoadedModel, load
 from .residual_norms import NEUTRAL_TEXTS
 
-__all__ = ["NEUTRAL_TEXTS", "LoadedModel", "load"]
+__all__ = ["NEUTRAL_TEXTS", "LoadedModel", "check_checkpoint", "load", "reading"]

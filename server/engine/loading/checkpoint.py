@@ -91,7 +91,7 @@ def check_checkpoint(path: Path) -> CheckpointFiles:
 
     Raises:
         ModelLoadError: With `param` "model".
-        CheckpointError: The weights are quantised, or a file of theirs is damaged or missing.
+        CheckpointError: A file of the weights is damaged or missing.
     """
     if not path.is_dir():
         state = "is not a folder" if path.exists() else "does not exist"
@@ -108,7 +108,7 @@ def check_checkpoint(path: Path) -> CheckpointFiles:
         )
     _check_metadata(path)
     _check_files(path)
-    return CheckpointFiles(path)
+    return CheckpointFiles(path, allow_quantised=True)
 
 
 def _check_metadata(path: Path) -> None:

@@ -37,12 +37,13 @@ from steering.model_spec import ModelSpec
 from steering.self_check import self_check
 
 from .adapter import check_adapter, merge_adapter
+from .architecture import read_config
 from .checkpoint import check_checkpoint, reading
 from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
 from .placement import physical_cores, placement_summary
 from .positions import freeze_longrope, give_positions, refuse_dynamic_rope
-from .pretrained import load_weights, read_config
+from .pretrained import load_weights
 from .residual_norms import measure_residual_norms, neutral_tokens
 
 _log = structlog.get_logger(__name__)

@@ -18,27 +18,18 @@ from typing import Any, Final
 import structlog
 import torch
 from torch import nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoConfig,
-    AutoModelForCausalLM,
-)
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoModelForCausalLM
 
-from server.engine.attention.inspection import INSPECTED, PAGED, MaskRule, inspected_attention
-from server.engine.attention.paged_attention import paged_attention
+from server.engine.attention.inspection import PAGED
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
-from steering.errors import UnsupportedArchitectureError
-from steering.layout import calls_attention_interface
 from steering.weights import CheckpointFiles
 from steering.weights.checkpoint_files import FLOAT_DTYPES
 
 from .checkpoint import reading
 from .memory import free_device_bytes
 from .placement import resolve_device, resolve_device_map, resolve_dtype
+from .quantisation import is_dequantised, parts_left_out
 
 _log = structlog.get_logger(__name__)
 
@@ -62,29 +53,6 @@ _REPORTER: Final = logging.getLogger("transformers.modeling_utils")
 _REPORT: Final = "LOAD REPORT"
 _UNCONVERTED: Final = re.compile(r"destined for ([\w.]+\w)")
 _MAX_NAMES: Final = 5
-
-
-def read_config(path: Path) -> Any:
-    """The configuration of a causal language model that can attend through the engine.
-
-    Raises:
-        UnsupportedArchitectureError: It is of another kind.
-    """
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    AttentionInterface.register(PAGED, paged_attention)
-    AttentionInterface.register(INSPECTED, inspected_attention)
-    AttentionMaskInterface.register(INSPECTED, MaskRule)
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    family = config.get_text_config(decoder=True).model_type
-    if architecture is None or not calls_attention_interface(architecture, family):
-        name = config.model_type if architecture is None else architecture.__name__
-        raise UnsupportedArchitectureError(
-            f"{name} is not a causal language model that calls attention through transformers' "
-            "attention interface, which batching and caching here depend on",
-            param="model",
-        )
-    return config
 
 
 def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles) -> Any:
@@ -120,6 +88,7 @@ def load_weights(config: EngineConfig, model_config: Any, files: CheckpointFiles
     misshapen = [f"{name} {[*was]} for {[*need]}" for name, was, need in report["mismatched_keys"]]
     unused = {*report["unexpected_keys"], *_ignored(model, files)}
     left_out = {name for name in unused if _is_ignorable(name, report["unexpected_keys"])}
+    left_out |= set(parts_left_out(files, unused, left_out))
     _refuse(config.model, "lacks weights", report["missing_keys"])
     _refuse(config.model, "has weights in another shape", misshapen)
     _refuse(config.model, "has tensors that its architecture does not use", unused - left_out)
@@ -215,11 +184,17 @@ def _ignored(model: Any, files: CheckpointFiles) -> Iterator[str]:
 
 
 def _integers(model: nn.Module, files: CheckpointFiles) -> Iterator[str]:
-    """Parameters stored as whole numbers, which a reader would turn into floating point as is."""
-    floats = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
-    for name in floats.intersection(files.names):
-        dtype = files.shard_of(name).dtype(name)
-        if dtype not in FLOAT_DTYPES:
+    """Parameters stored as whole numbers, which a reader would turn into floating point as is.
+
+    Also those of a quantised checkpoint that stayed as they are, for want of a scale.
+    """
+    known = set(FLOAT_DTYPES.values())
+    parameters = dict(model.named_parameters())
+    for name in set(parameters).intersection(files.names):
+        dtype, loaded = files.shard_of(name).dtype(name), parameters[name].dtype
+        if not loaded.is_floating_point:
+            continue
+        if loaded not in known or not (dtype in FLOAT_DTYPES or is_dequantised(files, name)):
             yield f"{name} ({dtype})"
 
 
@@ -235,7 +210,7 @@ def _refuse(model: str, complaint: str, names: Iterable[str]) -> None:
     if names := sorted(set(names)):
         raise ModelLoadError(
             f"model {model!r} {complaint}: {_names(names)}. The files and config.json must be of "
-            "one unquantised model, with adapters merged into it",
+            "one model, with adapters merged into it",
             param="model",
         )
 

@@ -14,11 +14,12 @@ from server.engine.cpu import has_float16_products, packs_when_free
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 
+from .architecture import read_config
 from .checkpoint import reading
 from .memory import KVMemory, free_device_bytes, plan_blocks
 from .placement import resolve_device, resolve_dtype
 from .positions import give_positions
-from .pretrained import model_shape, read_config
+from .pretrained import model_shape
 
 _SIZED: Final = "coxswain_sized"
 """Name under which `_sized_attention` is registered; no mask is made for it."""

@@ -104,7 +104,7 @@ CHECKPOINT_FAULTS: Mapping[str, Callable[[Path], object]] = {
     "merge_and_unload": lambda path: (path / "adapter_config.json").write_text("{}"),
     **{
         f"quantised ({method})": partial(_quantise, method=method)
-        for method in ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "mxfp4", "hqq")
+        for method in ("awq", "bitsandbytes", "compressed-tensors", "gptq", "hqq")
     },
 }
 
