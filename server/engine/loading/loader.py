@@ -41,6 +41,7 @@ from .architecture import read_config
 from .checkpoint import check_checkpoint, reading
 from .generation_config import read_sampling_defaults
 from .memory import KVMemory, context_limit, free_memory_bytes, keep_freed_memory, plan_kv_memory
+from .pack_check import check_packing
 from .placement import physical_cores, placement_summary
 from .positions import freeze_longrope, give_positions, refuse_dynamic_rope
 from .pretrained import load_weights
@@ -127,6 +128,7 @@ def _load(config: EngineConfig) -> LoadedModel:
     device = model.get_input_embeddings().weight.device
     forward = _single_sequence(model, attention, device)
     self_check(layout, forward)
+    check_packing(model, attention, device)
     resolved = _resolved(config, specs, memory, num_threads)
     spec = ModelSpec(
         name=resolved.served_name or "",
