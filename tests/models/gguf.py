@@ -27,6 +27,10 @@ _SPECIAL: Final = {
     PAD_ID: "<|pad|>",
 }
 _MERGES: Final = (("t", "h"), ("th", "e"))
+_BYTES: Final = [f"<0x{byte:02X}>" for byte in range(256)]
+_MERGED: Final = ["th", "the", "\u2581the", *"\u2581abcdefghijklmnopqrstuvwxyz"]
+_PIECES: Final = ["<unk>", "<s>", "</s>", *_BYTES, *_MERGED]
+_FIRST_PIECE: Final = 3 + len(_BYTES)
 VOCAB_SIZE: Final = PAD_ID + 1 + len(_MERGES)
 
 
@@ -37,6 +41,8 @@ def save_tiny_gguf(
     *,
     keys: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
+    sentencepiece: bool = False,
+    adds_bos: bool = False,
     **overrides: Any,
 ) -> torch.nn.Module:
     """Write a tiny model to `path`; returns it, with its weights as the file has them.
@@ -47,14 +53,19 @@ def save_tiny_gguf(
         kind: How matrices are stored; vectors are in float32.
         keys: More of the architecture's keys, or others instead.
         tensors: More tensors, by their names in the file.
+        sentencepiece: Whether its vocabulary is of that kind, and not of bytes.
+        adds_bos: Whether a text begins with the beginning token.
         overrides: Of the model's configuration.
     """
-    model = tiny_model(family, 0, torch.float32, vocab_size=VOCAB_SIZE, **overrides)
+    vocab_size = len(_PIECES) if sentencepiece else VOCAB_SIZE
+    model = tiny_model(family, 0, torch.float32, vocab_size=vocab_size, **overrides)
     arch = _ARCHITECTURES.get(family, family)
     writer = gguf.GGUFWriter(path, arch)
     for key, value in (_keys(family, model.config) | dict(keys or {})).items():
         _add(writer, f"{arch}.{key}", value)
-    _add_tokenizer(writer)
+    (_add_sentencepiece if sentencepiece else _add_tokenizer)(writer)
+    writer.add_add_bos_token(adds_bos)
+    writer.add_chat_template(CHATML)
     for name, tensor in _tensors(family, model, kind).items():
         writer.add_tensor(name, tensor[0], raw_dtype=tensor[1])
     for name, extra in (tensors or {}).items():
@@ -128,8 +139,19 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_eos_token_id(IM_END_ID)
     writer.add_eot_token_id(BOS_ID)
     writer.add_pad_token_id(PAD_ID)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHATML)
+
+
+def _add_sentencepiece(writer: gguf.GGUFWriter) -> None:
+    kinds = {_PIECES[0]: gguf.TokenType.UNKNOWN, "<s>": gguf.TokenType.CONTROL}
+    kinds |= {"</s>": gguf.TokenType.CONTROL}
+    kinds |= dict.fromkeys(_BYTES, gguf.TokenType.BYTE)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(_PIECES)
+    writer.add_token_scores([0.0] * _FIRST_PIECE + [-float(i) for i in range(len(_MERGED))])
+    writer.add_token_types([kinds.get(piece, gguf.TokenType.NORMAL) for piece in _PIECES])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
 
 
 def _tensors(

@@ -6,6 +6,7 @@ From then on it is a model like any other: its fingerprint is that of the merged
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,7 +65,8 @@ def merge_adapter(model: nn.Module, folder: Path) -> Any:
         held = set(Shard(folder / _WEIGHTS).names)
     except CheckpointError as error:
         raise _refusal(folder, str(error)) from None
-    with reading(str(folder), "adapter"):
+    with reading(str(folder), "adapter"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
         adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=False)
         placed = set(peft.get_peft_model_state_dict(adapted))
         if strays := sorted(held ^ placed):

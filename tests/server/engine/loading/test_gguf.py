@@ -139,6 +139,20 @@ def test_its_tokenizer_and_template_are_read(tmp_path: Path) -> None:
     assert tokenizer.encode("<|im_end|>") != [258]
 
 
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_a_vocabulary_of_sentencepiece_is_read(adds_bos: bool, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    save_tiny_gguf("llama", path, sentencepiece=True, adds_bos=adds_bos)
+    tokenizer = Tokenizer.load(convert_gguf(path, tmp_path / "models"))
+    assert tokenizer.adds_bos_token is adds_bos
+    found = tokenizer.encode("the \u00e9t\u00e9\nto the", add_special_tokens=False)
+    pieces = [tokenizer.token_text(token) for token in found]
+    assert pieces[0] == pieces[-1] == " the"
+    assert [tokenizer.token_bytes(token) for token in found[2:4]] == [b"\xc3", b"\xa9"]
+    assert tokenizer.decode(found).strip() == "the \u00e9t\u00e9\nto the"
+    assert tokenizer.end_token_ids == {2}
+
+
 def test_the_engine_loads_it_and_knows_it_again(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     save_tiny_gguf("llama", path, Kind.Q8_0, intermediate_size=64)
