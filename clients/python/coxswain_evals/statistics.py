@@ -105,6 +105,42 @@ def difference(first: Values, second: Values, statistic: Statistic, *, seed: int
     return Difference(float(gap(*columns, axis=0)), low, high, len(common), p_value)
 
 
+def kappa(pairs: Mapping[str, tuple[float, float]], *, seed: int) -> Estimate:
+    """Cohen's kappa (Cohen 1960) of two who label the same items with 0 or 1.
+
+        kappa = (p_o - p_e) / (1 - p_e)
+
+    p_o is the share of items they agree on, p_e the share that two would who label as often at
+    random. None where that is all of them. The interval is a percentile bootstrap over items,
+    without the resamples of which it is not defined.
+    """
+    import numpy as np
+
+    n = len(pairs)
+    if n == 0:
+        return Estimate(None, None, None, 0)
+    x, y = _columns(pairs, list(pairs))
+    value = float(_kappa(x, y))
+    if not math.isfinite(value):
+        return Estimate(None, None, None, n)
+    places = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
+    resampled = _kappa(x[places], y[places])
+    tail = 100 * (1 - _CONFIDENCE) / 2
+    low, high = np.percentile(resampled[np.isfinite(resampled)], [tail, 100 - tail])
+    return Estimate(value, float(low), float(high), n)
+
+
+def _kappa(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
+    """Kappa of the last axis; NaN where both give one and the same label throughout."""
+    import numpy as np
+
+    agreed = (x == y).mean(axis=-1)
+    first, second = x.mean(axis=-1), y.mean(axis=-1)
+    by_chance = first * second + (1 - first) * (1 - second)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (agreed - by_chance) / (1 - by_chance)
+
+
 def _mcnemar(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     from scipy.stats import binomtest
 

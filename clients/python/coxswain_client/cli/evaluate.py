@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from coxswain_client.client import AsyncCoxswain
 
 from .options import argument, failure, group, option
+
+if TYPE_CHECKING:
+    from coxswain_evals import Calibration
 
 _NEEDED = ("coxswain_evals", "matplotlib", "scipy", "yaml")
 
@@ -72,6 +76,65 @@ def compare(
     from coxswain_evals import Results, render_comparison
 
     typer.echo(render_comparison(Results.read(first), Results.read(second)))
+
+
+@evaluate.command()
+def calibrate(
+    file: Annotated[Path, argument("FILE")],
+    package: Annotated[
+        str | None, option(help="Installed package that has FILE, a path within it.")
+    ] = None,
+    suite: Annotated[
+        Path | None, option(exists=True, dir_okay=False, help="Has the judge, if not the default.")
+    ] = None,
+    judge: Annotated[str, option(help="Its name in the suite.")] = "refusal",
+    label: Annotated[str, option(help="Its label that people were asked about.")] = "refusal",
+    seed: Annotated[int, option(help="Of the interval of kappa.")] = 0,
+    as_json: Annotated[bool, option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Measure how far a judge agrees with people who labelled the answers in FILE.
+
+    FILE is CSV, JSON or JSONL with an answer, what was asked, and labels: a column label, or
+    columns that begin with human, one for each person.
+    """
+    from coxswain_evals import (
+        DEFAULT_JUDGES,
+        EvaluationError,
+        installed_file,
+        load_suite,
+        read_labelled,
+    )
+    from coxswain_evals import calibrate as measure
+
+    specs = {**DEFAULT_JUDGES, **({} if suite is None else load_suite(suite).suite.judges)}
+    if judge not in specs:
+        raise EvaluationError(f"{judge!r} is no judge; there are {', '.join(sorted(specs))}")
+    path = file if package is None else installed_file(package, str(file))
+    answers = read_labelled(path, label)
+
+    async def measured() -> Calibration:
+        made = specs[judge].make(None)
+        try:
+            return await measure(made, label, answers, seed=seed)
+        finally:
+            await made.close()
+
+    found = asyncio.run(measured()).document()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for name in ("accuracy", "kappa", "sensitivity", "specificity"):
+        typer.echo(f"{name:<12} {_estimate(found[name])}")
+    counts = ", ".join(f"{name} {count}" for name, count in found["counts"].items())
+    typer.echo(f"{label!r} is said by: {counts}")
+    typer.echo(f"unparsable {found['unparsable']}, undecided by people {found['undecided']}")
+
+
+def _estimate(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return f"not defined n={found['n']}"
+    ends = "" if found["low"] is None else f" [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{found['value']:.3f}{ends} n={found['n']}"
 
 
 def _write_report(folder: Path) -> None:

@@ -47,6 +47,8 @@ def read_text(path: Path) -> str:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file: CSV with a header, a JSON list of objects, or an object a line.
 
+    Lines before a CSV's header that begin with `#` are left out.
+
     A `.json` file may hold an object a line too, as that of CATQA does.
 
     Raises:
@@ -70,15 +72,19 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _csv_rows(path: Path, text: str, problems: list[str]) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+    lines = list(io.StringIO(text, newline=""))
+    # Files of PyRIT begin with comments.
+    skipped = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    reader = csv.DictReader(lines[skipped:], strict=True)
     try:
         for cells in reader:
+            line = skipped + reader.line_num
             if None in cells or None in cells.values():
-                problems.append(f"{path}:{reader.line_num}: not as many cells as the header has")
+                problems.append(f"{path}:{line}: not as many cells as the header has")
                 continue
-            yield _row(reader.line_num, cells)
+            yield _row(line, cells)
     except csv.Error as error:
-        problems.append(f"{path}:{reader.line_num}: {error}")
+        problems.append(f"{path}:{skipped + reader.line_num}: {error}")
 
 
 def _list_rows(path: Path, text: str, problems: list[str]) -> Iterator[Row]:
