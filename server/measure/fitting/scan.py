@@ -47,6 +47,11 @@ class Scan:
         return {name: list(values) for name, values in self.lists.items()}
 
 
+def _to_list(schema: dict[str, Any]) -> None:
+    del schema["default"]  # it is left out, not null
+    schema |= {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+
+
 class ScanLists(Document):
     """Lists of values to try: of options of the method, and of `num_layers`."""
 
@@ -59,7 +64,7 @@ class ScanLists(Document):
         default=None,
         description="Numbers of neighbouring candidate layers to map together, each fitted with "
         "the earlier ones active.",
-        json_schema_extra={"type": "array", "items": {"type": "integer", "minimum": 1}},
+        json_schema_extra=_to_list,
     )
 
     def read(self, method: Method, options: Mapping[str, Any]) -> Scan:

@@ -6,16 +6,13 @@ import asyncio
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from coxswain_client.client import AsyncCoxswain
 
 from .options import argument, failure, group, option
-
-if TYPE_CHECKING:
-    from coxswain_evals import Calibration
 
 _NEEDED = ("coxswain_evals", "matplotlib", "scipy", "yaml")
 
@@ -112,14 +109,14 @@ def calibrate(
     path = file if package is None else installed_file(package, str(file))
     answers = read_labelled(path, label)
 
-    async def measured() -> Calibration:
+    async def measured() -> dict[str, Any]:
         made = specs[judge].make(None)
         try:
-            return await measure(made, label, answers, seed=seed)
+            return (await measure(made, label, answers, seed=seed)).document()
         finally:
             await made.close()
 
-    found = asyncio.run(measured()).document()
+    found = asyncio.run(measured())
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
