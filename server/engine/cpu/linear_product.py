@@ -60,7 +60,7 @@ class LinearProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [..., K] to [..., N]."""
-        if x.numel() <= self.max_float16_rows * self.num_inputs:
+        if 0 < x.numel() <= self.max_float16_rows * self.num_inputs:
             return self.by_float16(x)
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
         return y

@@ -39,6 +39,14 @@ def test_a_row_gets_the_same_bits_in_any_company() -> None:
             assert torch.equal(product.by_float16(x[rows]), together[rows])
 
 
+@pytest.mark.parametrize("in_float16", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_rows_are_mapped_to_none(dtype: torch.dtype, in_float16: bool) -> None:
+    """A step whose requests are read and not sampled from wants no logits."""
+    product = LinearProduct(_draw(6, 5).to(dtype), None, in_float16=in_float16)
+    assert product(_draw(1, 0, 5).to(dtype)).shape == (1, 0, 6)
+
+
 @_needs_fbgemm
 def test_the_number_of_rows_chooses_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
     product = LinearProduct(_draw(6, 5), None, in_float16=True)
