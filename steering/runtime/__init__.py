@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .lane_step import GateLog
 from .readouts import CaptureRead, GateRead, MonitorColumns, MonitorRead, Readouts, StaticTaps
 from .runtime import PreparedStep, SteeringRuntime, StepOutcome
 from .static_buffers import Field, StaticBuffers
@@ -11,6 +12,7 @@ from .step import StepRow
 __all__ = [
     "CaptureRead",
     "Field",
+    "GateLog",
     "GateRead",
     "MonitorColumns",
     "MonitorRead",

@@ -210,7 +210,6 @@ class SteeringRuntime:
         self._last_acts: _Acts | None = None
         self._last: PreparedStep | None = None
         self._static_tables = StaticTables()
-        self._static: tuple[StaticSteering, GateLog] | None = None
 
     @property
     def num_live_edits(self) -> int:
@@ -290,22 +289,20 @@ class SteeringRuntime:
         """Whether the tables that a captured step reads are where they were."""
         return not steering.tensors or steering.generation == self._static_tables.generation
 
-    def begin_static(self, steering: StaticSteering, readouts: PointReader) -> None:
+    def begin_static(self, steering: StaticSteering, log: GateLog, readouts: PointReader) -> None:
         """Have the hooks act over the buffers of a step that is being captured.
 
-        To be called in the run that is captured, and ended by `end_step`; what the gates decide is
-        left where `steering.log` finds it after every replay.
+        To be called in the run that is captured, and ended by `end_step`.
+
+        Args:
+            steering: What acts.
+            log: Takes the values of gates; `steering.noted` sorts them.
+            readouts: Keeps what is read.
         """
-        log = GateLog()
         self._act(steering.edits(), log, readouts)
-        self._static = (steering, log)
 
     def end_step(self) -> None:
         """Forget the step, so that a forward outside one is unsteered."""
-        if self._static is not None:
-            steering, log = self._static
-            steering.keep(log)
-        self._static = None
         self._edits = None
         self._readouts = None
         self._act_at = None

@@ -7,6 +7,7 @@ tables in `StaticTables`; rows that nobody fills have a gain of zero and change 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -123,7 +124,7 @@ class StaticSteering:
         self.generation = tables.generation
         self._buffers: StaticBuffers | None = None
         self._loaded: StaticGains | None = None
-        self._noted: dict[int, Tensor] = {}
+        self._selections: list[Selection] = []
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -170,26 +171,27 @@ class StaticSteering:
         self._selections = selections
         return StepEdits((StepPart(slice(0, self._num_tokens), lanes, later),), None, {})
 
-    def keep(self, log: GateLog) -> None:
-        """Remember where the run of `edits` leaves the values of gates."""
+    def noted(self, log: GateLog) -> dict[int, Tensor]:
+        """By group, where the last run of `edits` left the values of its gates."""
         values = {selection: values for selection, (_, values) in log.noted.items()}
-        self._noted = {
-            group: values[selection]
-            for group, selection in enumerate(self._selections)
-            if selection in values
-        }
+        found = enumerate(self._selections)
+        return {group: values[selection] for group, selection in found if selection in values}
 
-    def log(self) -> GateLog | None:
-        """The gates that the last run decided, for the gains loaded; None where there are none."""
+    def log(self, noted: Mapping[int, Tensor]) -> GateLog | None:
+        """The gates that were decided for the gains loaded; None where there are none.
+
+        Args:
+            noted: The values, where `noted` found them.
+        """
         assert self._loaded is not None, "log before load"
-        if not self._noted:
+        if not noted:
             return None
-        noted = {}
-        for group, values in self._noted.items():
+        found = {}
+        for group, values in noted.items():
             index, gains = self._loaded.places(group)
             selection = Selection(torch.from_numpy(gains[:, None]), torch.from_numpy(index))
-            noted[selection] = (self._loaded.columns[group], values[: len(index)])
-        return GateLog(noted)
+            found[selection] = (self._loaded.columns[group], values[: len(index)])
+        return GateLog(found)
 
     def _selection(self, group: int) -> Selection:
         assert self._buffers is not None, "edits before bind"

@@ -43,8 +43,8 @@ class DecodeGraphs:
     """Captured decode steps by shape: those used last, within a number and a size.
 
     A shape seen `_TIMES_SEEN` times is captured. Where a capture fails (a model that reads back,
-    memory that is full) nothing more is captured in this process, and the log says why: steps then
-    run one launch at a time, as they do without graphs.
+    memory that is full), or a replay gives other logits than the step, nothing more is captured in
+    this process, and the log says why: steps then run launch by launch, as without graphs.
     """
 
     def __init__(
@@ -82,13 +82,15 @@ class DecodeGraphs:
         if shape is None:
             return None
         mode, step = StepMode.REPLAYED, self._current(shape, batch)
-        if step is None:
-            if not self._is_frequent(shape):
-                return None
-            mode, step = StepMode.CAPTURED, self._capture(shape, batch)
+        if step is None and not self._is_frequent(shape):
+            return None
+        try:
             if step is None:
-                return None
-        return *step.replay(batch), mode
+                mode, step = StepMode.CAPTURED, self._capture(shape, batch)
+            return *step.replay(batch), mode
+        except RuntimeError as error:
+            self._give_up(shape, error)
+            return None
 
     def _shape(self, batch: DecodeBatch) -> DecodeShape | None:
         most = max(sequence.stop for sequence in batch.sequences)
@@ -120,23 +122,22 @@ class DecodeGraphs:
             self._seen.popitem(last=False)
         return times >= _TIMES_SEEN
 
-    def _capture(self, shape: DecodeShape, batch: DecodeBatch) -> StaticDecode | None:
+    def _give_up(self, shape: DecodeShape, error: RuntimeError) -> None:
+        _log.warning(
+            "graphs_given_up",
+            rows=shape.size.num_rows,
+            error=repr(error),
+            message="decode steps run without graphs from now on; they are slower for it",
+        )
+        self._backend = None
+        self._captured.clear()
+
+    def _capture(self, shape: DecodeShape, batch: DecodeBatch) -> StaticDecode:
         assert self._backend is not None
         step = StaticDecode(shape, batch, self._model, self._attention, self._runtime, self._device)
         loaded = step.load(batch)
         assert loaded, "tables moved between two looks at them"
-        try:
-            step.capture(self._backend)
-        except RuntimeError as error:
-            _log.warning(
-                "graph_not_captured",
-                rows=shape.size.num_rows,
-                error=repr(error),
-                message="decode steps run without graphs from now on; they are slower for it",
-            )
-            self._backend = None
-            self._captured.clear()
-            return None
+        step.capture(self._backend)
         self._captured[shape] = step
         self._forget_oldest()
         _log.info(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from server.engine.attention import ScheduledSequence, StaticSize
-from steering.runtime import Field, Readouts, StaticBuffers, StaticShape, StaticTaps
+from steering.runtime import Field, GateLog, Readouts, StaticBuffers, StaticShape, StaticTaps
 from steering.sites import SitePoint
 
 from .capture import Graph, GraphBackend
@@ -19,6 +19,13 @@ from .capture import Graph, GraphBackend
 if TYPE_CHECKING:
     from server.engine.attention import PagedAttention
     from steering.runtime import PreparedStep, SteeringRuntime, StepOutcome
+
+
+_CHECKED_REPLAYS: Final = 2
+"""The one after the capture, and the first of another batch: it shows what was baked in."""
+
+_TOLERANCE: Final = 0.02
+"""Largest difference over the largest logit: the kernels are the same, so it is mostly zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +81,15 @@ class StaticDecode:
         self._runtime = runtime
         self._attention = attention.static_step(shape.size)
         self._steering = runtime.static_steering(batch.steering.static, rows)
-        self._taps = StaticTaps(shape.read_points)
+        self._read_points = shape.read_points
         own = {"ids": Field((1, rows), np.int64), "positions": Field((1, rows), np.int64)}
         fields = own | self._attention.fields | self._steering.fields
         self._buffers = StaticBuffers(fields, device)
         self._attention.bind(self._buffers)
         self._steering.bind(self._buffers)
-        self._logits: Tensor | None = None
+        self._outputs: _Outputs | None = None
         self._graph: Graph | None = None
+        self._num_checked = 0
 
     @property
     def num_bytes(self) -> int:
@@ -123,25 +131,60 @@ class StaticDecode:
     def replay(self, batch: DecodeBatch) -> tuple[Tensor, StepOutcome]:
         """Run the batch that was loaded last.
 
+        The first replays are compared with runs over the same buffers.
+
         Returns:
             Logits [N, V], which the next replay of any graph overwrites, and the outcome of its
             steering.
+
+        Raises:
+            RuntimeError: A replay gives other logits than the run.
         """
         assert self._graph is not None, "replay before capture"
         self._buffers.upload()
+        if self._num_checked < _CHECKED_REPLAYS:
+            self._check(len(batch.token_ids))
         self._graph.replay()
-        assert self._logits is not None, "a graph that never ran"
-        self._taps.replay_into(batch.readouts, len(batch.token_ids))
-        outcome = batch.steering.outcome(self._steering.log(), None)
-        return self._logits[: len(batch.token_ids)], outcome
+        outputs = self._outputs
+        assert outputs is not None, "a graph that never ran"
+        outputs.taps.replay_into(batch.readouts, len(batch.token_ids))
+        outcome = batch.steering.outcome(self._steering.log(outputs.gates), None)
+        return outputs.logits[: len(batch.token_ids)], outcome
+
+    def _check(self, num_rows: int) -> None:
+        """Compare a replay with a run, whose keys and values are the same ones."""
+        assert self._graph is not None
+        outputs = self._outputs
+        self._run()
+        assert self._outputs is not None
+        want = self._outputs.logits[:num_rows].float()
+        self._outputs = outputs
+        self._graph.replay()
+        assert self._outputs is not None, "a graph that never ran"
+        got = self._outputs.logits[:num_rows].float()
+        allowed = _TOLERANCE * float(want.nan_to_num().abs().max().clamp(min=1.0))
+        if not torch.allclose(got, want, rtol=0.0, atol=allowed, equal_nan=True):
+            raise RuntimeError("a replay gives other logits than the step that was captured")
+        self._num_checked += 1
 
     def _run(self) -> None:
         tensors = self._buffers.tensors
+        taps, log = StaticTaps(self._read_points), GateLog()
         self._attention.begin()
-        self._runtime.begin_static(self._steering, self._taps)
+        self._runtime.begin_static(self._steering, log, taps)
         try:
-            self._logits = self._model(
+            logits = self._model(
                 input_ids=tensors["ids"], position_ids=tensors["positions"], use_cache=False
             ).logits[0]
         finally:
             self._runtime.end_step()
+        self._outputs = _Outputs(logits, taps, self._steering.noted(log))
+
+
+@dataclass(frozen=True, eq=False)
+class _Outputs:
+    """Where a run left what it made: logits [rows, V], activations, values of gates by group."""
+
+    logits: Tensor
+    taps: StaticTaps
+    gates: dict[int, Tensor]

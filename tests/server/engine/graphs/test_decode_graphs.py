@@ -256,6 +256,26 @@ def test_a_run_that_cannot_be_captured_leaves_the_engine_eager(
     assert modes(graphs)[StepMode.EAGER] == 4
 
 
+def test_a_replay_that_differs_from_its_step_is_not_used(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number of the host that changes from step to step would be baked in: found at once."""
+    graphs, backend = with_graphs(loaded)
+    norm, calls = loaded.layout.final_norm, [0]
+    original = norm.forward
+
+    def counts(hidden: Tensor) -> Tensor:
+        calls[0] += 1
+        result: Tensor = original(hidden) * calls[0]
+        return result
+
+    monkeypatch.setattr(norm, "forward", counts)
+    [got] = logits_of(graphs, None)
+    assert len(backend.graphs) == 1
+    assert got.isfinite().all()
+    assert modes(graphs) == {StepMode.EAGER: 4, StepMode.CAPTURED: 0, StepMode.REPLAYED: 0}
+
+
 def test_graphs_not_used_for_long_are_forgotten(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
