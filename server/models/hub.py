@@ -52,7 +52,7 @@ def find_snapshot(
     # `snapshot_download` would miss the files that were left out on purpose
     found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
     folder = Path(found).parent if isinstance(found, str) else None
-    if folder is not None and (not weights or _is_complete(folder)):
+    if folder is not None and (not weights or is_complete(folder)):
         return folder, f"snapshot {folder.name[:8]} of the cache"
     if constants.HF_HUB_OFFLINE:
         state = "not in" if folder is None else "not whole in"
@@ -132,8 +132,8 @@ def _check_weights(repo_id: str, names: Iterable[str]) -> None:
     raise _refusal(repo_id, "has no weights in safetensors")
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether the configuration, a tokenizer and all weights are there."""
+def is_complete(folder: Path) -> bool:
+    """Whether the configuration and all weights are there."""
     if not (folder / "config.json").is_file():
         return False
     index = folder / "model.safetensors.index.json"

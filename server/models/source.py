@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from server.engine.errors import ModelLoadError
+from server.engine.loading.checkpoint import check_checkpoint
 from server.engine.loading.gguf import convert_gguf, write_gguf_config
 
-from .hub import find_snapshot
+from .hub import find_snapshot, is_complete
 from .named import (
     EMBEDDED_MODEL,
     EMBEDDED_NAME,
@@ -38,12 +39,15 @@ class ModelSource:
         served_name: Name to serve it under.
         reason: Why it is this one, as a line to log.
         name: `ORGANISM` or `SMOLLM2`; None for another.
+        has_weights: Whether its weights are there; of a model of the hub, perhaps only its
+            configuration is.
     """
 
     path: Path
     served_name: str
     reason: str
     name: str | None = None
+    has_weights: bool = True
 
     def folder(self, cache: Path, dtype: str = "auto") -> Path:
         """The folder to load: `path`, or what a GGUF file is converted to, once, under `cache`.
@@ -57,9 +61,13 @@ class ModelSource:
         """A folder with the model's `config.json`: `path`, or `scratch` for that of a GGUF file.
 
         Raises:
-            ModelLoadError: The file cannot be read.
+            ModelLoadError: What is there cannot be loaded, as far as it shows without reading
+                weights.
+            CheckpointError: So too.
         """
         if self.path.suffix != _GGUF:
+            if self.has_weights:
+                check_checkpoint(self.path)
             return self.path
         write_gguf_config(self.path, scratch)
         return scratch
@@ -93,7 +101,12 @@ def find_model(given: str | None, *, weights: bool = True) -> ModelSource:
     if not path.exists() and (found := _HUB_ID.fullmatch(given)):
         repo_id, revision = found.groups()
         folder, how = find_snapshot(repo_id, revision, weights=weights)
-        return ModelSource(folder, repo_id, f"{repo_id} of the Hugging Face hub, {how}")
+        return ModelSource(
+            path=folder,
+            served_name=repo_id,
+            reason=f"{repo_id} of the Hugging Face hub, {how}",
+            has_weights=weights or is_complete(folder),
+        )
     state = "is no checkpoint" if path.exists() else "does not exist"
     raise ModelLoadError(f"model is {given!r}, which {state}; {_EXPECTED}", param="model")
 

@@ -55,12 +55,14 @@ def test_files_and_folders_are_sized_without_being_loaded(
 
 
 def test_what_was_asked_for_and_cannot_be_served_is_status_1(tmp_path: Path) -> None:
-    folder = save_tiny("falcon", tmp_path / "tiny")
-    result = run("organism", "owner/absent", str(folder))
+    folder, pickled = save_tiny("falcon", tmp_path / "tiny"), save_tiny("llama", tmp_path / "old")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    result = run("organism", "owner/absent", str(folder), str(pickled))
     assert result.exit_code == 1
-    absent, falcon = result.stderr.splitlines()
+    absent, falcon, old = result.stderr.splitlines()
     assert absent.startswith("owner/absent: model 'owner/absent' is no folder here")
     assert falcon.startswith(f"{folder}: Falcon")
+    assert "python -c" in old
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
-        *("organism", "owner/absent", str(folder)),
+        *("organism", "owner/absent", str(folder), str(pickled)),
     ]
