@@ -61,8 +61,8 @@ bench: $(VENV)/.dev ## measurements of docs/performance.md
 embedded: $(VENV)/.dev ## train the embedded model again and say how close it came
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.organism reproduce --out build/embedded $(ARGS)
 
-demo: $(VENV)/.dev ## fit, choose and measure the demo directions and profiles again
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.demo $(ARGS)
+demo: $(VENV)/.dev $(VENV)/.smollm2 ## fit, choose and measure SmolLM2's demo again (MODEL=organism: the other one's)
+	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.$(if $(filter organism,$(MODEL)),demo,smollm2) $(ARGS)
 
 evals: $(VENV)/.dev ## the suites of lab/evals/ on the embedded model, into build/evals
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.evals $(ARGS)

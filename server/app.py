@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -34,13 +35,15 @@ from .api.route_list import list_routes, methods_of
 from .api.routes import jobs
 from .engine.engine import Engine
 from .engine.errors import EngineDeadError
+from .engine.loading.generation_config import read_sampling_defaults
+from .engine.sampling import SamplingDefaults
 from .jobs.kind import JobKind
 from .jobs.kinds import KINDS
 from .jobs.manager import JobLimits, JobManager
 from .metrics import Metrics
-from .models import DEMO_DIR, ORGANISM, ModelSource
+from .models import DEMO_DIRS, ModelSource
 from .pools import Pools
-from .registry.demo import import_demo
+from .registry.demo import find_demo, import_demo
 from .registry.drafting import Drafting
 from .registry.upload import Uploader
 from .resolver.resolver import Resolver
@@ -55,18 +58,25 @@ _log = structlog.get_logger(__name__)
 
 
 def create_app(
-    settings: Settings, engine: Engine, store: Store, *, kinds: Sequence[JobKind[Any]] = KINDS
+    settings: Settings,
+    engine: Engine,
+    store: Store,
+    *,
+    source: ModelSource | None = None,
+    kinds: Sequence[JobKind[Any]] = KINDS,
 ) -> FastAPI:
     """An application that serves `engine`, with what `store` keeps, and runs jobs of `kinds`.
 
     Jobs run only once `app.state.services.jobs` is started, as `serve` does.
-    Without any key in the store requests need none; `settings` must then bind to loopback.
+    Without any key in the store requests need none; `settings` must then bind to loopback. `source`
+    is where the engine's model comes from, if that is known.
 
     Raises:
         StartError: No key, and an address that others can reach.
     """
     is_open = check_exposure(settings, store)
-    services = _services(settings, engine, store, kinds, is_open=is_open)
+    sampling = _sampling_defaults(settings, engine, source)
+    services = _services(settings, engine, store, kinds, sampling, is_open=is_open)
     app = openapi.new_app()
     app.state.services = services
     answer = _answer(app, services)
@@ -127,12 +137,13 @@ async def serve(
         StartError: As `create_app` and `bind`.
         EngineDeadError: The engine stopped or hung.
     """
-    app = create_app(settings, engine, store, kinds=kinds)
+    app = create_app(settings, engine, store, source=source, kinds=kinds)
     services: Services = app.state.services
     await services.pools.bulk.run(_verify, store)
-    if settings.load_demo:
-        spec, is_same = engine.info().spec, _is_organism(settings, source)
-        await services.pools.bulk.run(import_demo, DEMO_DIR, store, spec, is_same_model=is_same)
+    demo, is_same = _demo_folder(settings, engine, source)
+    if settings.load_demo and demo is not None:
+        spec = engine.info().spec
+        await services.pools.bulk.run(import_demo, demo, store, spec, is_same_model=is_same)
     if services.keys.is_open:
         _log.warning("no_keys", message="no API key exists: whoever reaches the port may do all")
     binding = Binding(
@@ -148,9 +159,27 @@ async def serve(
         raise EngineDeadError(server.failure)
 
 
-def _is_organism(settings: Settings, source: ModelSource | None) -> bool:
-    """Whether the weights are the organism's, in whatever data type."""
-    return source is not None and source.name == ORGANISM and settings.adapter is None
+def _demo_folder(
+    settings: Settings, engine: Engine, source: ModelSource | None
+) -> tuple[Path | None, bool]:
+    """The demo of the served model, and whether that is known by its name.
+
+    Of a folder that is served without a name, or with an adapter, it is known by the fingerprint.
+    """
+    if source is not None and source.name in DEMO_DIRS and settings.adapter is None:
+        return DEMO_DIRS[source.name], True
+    return find_demo(DEMO_DIRS.values(), engine.info().spec), False
+
+
+def _sampling_defaults(
+    settings: Settings, engine: Engine, source: ModelSource | None
+) -> SamplingDefaults:
+    """What the model's own files recommend, and what its demo does where they are silent."""
+    own = engine.info().sampling
+    demo, _ = _demo_folder(settings, engine, source)
+    if demo is None or settings.generation_config == "none":
+        return own
+    return own.over(read_sampling_defaults(demo))
 
 
 def _verify(store: Store) -> None:
@@ -169,6 +198,7 @@ def _services(
     engine: Engine,
     store: Store,
     kinds: Sequence[JobKind[Any]],
+    sampling: SamplingDefaults,
     *,
     is_open: bool,
 ) -> Services:
@@ -201,7 +231,7 @@ def _services(
             keep_alive_seconds=settings.keep_alive_seconds,
             reasoning_format=settings.reasoning_format,
         ),
-        sampling=engine.info().sampling,
+        sampling=sampling,
         started_at=int(time.time()),
     )
 

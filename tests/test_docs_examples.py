@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tools.examples import documents, examples, run, stable
+from tools.examples import documents, examples, is_here, model_of, run, stable
 from tools.local_server import local_server
 
 _PAGES = [path for path in documents() if examples(path)]
 
 
 @pytest.fixture
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with local_server(tmp_path_factory.mktemp("server")) as found:
+def address(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    model = model_of(page)
+    if not is_here(model):
+        pytest.skip(f"the examples of {page.name} need {model}: make model")
+    folder = tmp_path_factory.mktemp("server")
+    with local_server(folder, {"COXSWAIN_MODEL": model}) as found:
         yield found
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.models.named import ORGANISM, SMOLLM2, smollm2_file
+
 ADDRESS = "http://127.0.0.1:8000"
 """Where the documentation's server is."""
 
@@ -49,6 +51,16 @@ class Example:
 def documents() -> list[Path]:
     """The README and the guides."""
     return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+
+
+def model_of(path: Path) -> str:
+    """The model whose server a document's examples talk to: SmolLM2 in the README alone."""
+    return SMOLLM2 if path.name == "README.md" else ORGANISM
+
+
+def is_here(model: str) -> bool:
+    """Whether a named model can be served here."""
+    return model != SMOLLM2 or smollm2_file() is not None
 
 
 def examples(path: Path) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Write what the documentation's examples print, from a real server with the embedded model.
+"""Write what the documentation's examples print, from a real server with each page's model.
 
 python -m tools.transcripts [file ...]
 """
@@ -10,19 +10,23 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .examples import documents, examples, rewrite, run
+from .examples import documents, examples, is_here, model_of, rewrite, run
 from .local_server import local_server
 
 
 def main(names: list[str]) -> None:
     """Rewrite the documents named, or all, each against a server of its own, as a reader has."""
     for path in [Path(name).resolve() for name in names] or documents():
+        model = model_of(path)
         if not examples(path):
+            continue
+        if not is_here(model):
+            print(f"{path.name}: left as it is, because {model} is not installed; make model")
             continue
         with (
             TemporaryDirectory() as data,
             TemporaryDirectory() as folder,
-            local_server(Path(data)) as address,
+            local_server(Path(data), {"COXSWAIN_MODEL": model}) as address,
         ):
             rewrite(path, partial(run, address=address, folder=Path(folder)))
         print(path.name)

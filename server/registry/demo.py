@@ -1,8 +1,9 @@
-"""The demo directions and profiles of the embedded model, created on first start."""
+"""The demo directions and profiles of the served model, created on first start."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from server.resolver.errors import InvalidProfileError
 from server.resolver.library import DirectionLibrary
 from server.store import SYSTEM, Store
 from server.store.errors import ProfileNotFoundError, StoreError
+from steering.documents import DirectionRef
 from steering.errors import IncompatibleModelError, SteeringError
 from steering.model_spec import ModelSpec
 
@@ -21,7 +23,20 @@ from .upload import Uploader
 
 _DIRECTIONS: Final = "directions"
 _PROFILES: Final = "profiles.json"
+_TAG: Final = "demo"
 _log = structlog.get_logger(__name__)
+
+
+def find_demo(folders: Iterable[Path], spec: ModelSpec) -> Path | None:
+    """The folder whose directions were made for exactly this model, by its fingerprint."""
+    for folder in folders:
+        made_for = {
+            _metadata(path).get("model_fingerprint")
+            for path in sorted((folder / _DIRECTIONS).glob("*.json"))
+        }
+        if spec.fingerprint in made_for:
+            return folder
+    return None
 
 
 def import_demo(
@@ -31,7 +46,8 @@ def import_demo(
 
     The folder has `directions/<name>.safetensors`, each with an optional `<name>.json` beside it
     that says what the file does not, and `profiles.json`, an object of profiles by name. Names
-    that exist are left alone, so that it may run at every start and never undoes an edit.
+    that exist are left alone, so that it may run at every start and never undoes an edit; but
+    where the newest version is a demo of a model of another width, one for this model is added.
 
     Whatever goes wrong is in the log and nothing more: the server can do without.
 
@@ -61,7 +77,7 @@ def _create(folder: Path, store: Store, spec: ModelSpec, *, is_same_model: bool)
     if not profiles.is_file():
         return []
     documents: dict[str, dict[str, Any]] = json.loads(profiles.read_text())
-    missing = {name: doc for name, doc in documents.items() if not _exists(store, name)}
+    missing = {name: doc for name, doc in documents.items() if not _is_kept(store, name, spec)}
     if not missing:
         return []
     _import_directions(folder / _DIRECTIONS, Uploader(store, spec), is_same_model=is_same_model)
@@ -95,9 +111,14 @@ def _metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _exists(store: Store, name: str) -> bool:
+def _is_kept(store: Store, name: str, spec: ModelSpec) -> bool:
+    """Whether there is such a profile, other than a demo that can never act on this model."""
     try:
-        store.profiles.get(name, include_drafts=True, include_archived=True)
+        record = store.profiles.get(name, include_drafts=True, include_archived=True)
     except ProfileNotFoundError:
         return False
-    return True
+    references = map(DirectionRef.parse, record.directions)
+    used = [store.directions.get(r.name, r.version, include_archived=True) for r in references]
+    is_demo = all(_TAG in direction.tags for direction in used)
+    is_usable = all(direction.width == spec.hidden_size for direction in used)
+    return record.archived_at is not None or not is_demo or is_usable

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.registry.demo import import_demo
+from server.registry.demo import find_demo, import_demo
 from server.resolver.library import load_direction_blob
 from server.store import SYSTEM, ProfileStatus, Store
 from server.store.errors import InsufficientStorageError, StoreUnavailableError
@@ -132,3 +132,36 @@ def test_the_same_model_in_another_data_type_gets_them_and_says_so(
     assert record.model_fingerprint is None
     assert record.provenance["made_for"] == SPEC.fingerprint
     assert store.profiles.get("cheerful").name == "cheerful"
+
+
+def _write_of_width(folder: Path, width: int, fingerprint: str) -> Path:
+    (folder / "directions").mkdir(parents=True)
+    row = torch.ones(width)
+    direction = Direction("cheerful", DirectionKind.VECTOR, Site.RESID_POST, (1,), {"vector": row})
+    (folder / "directions" / "cheerful.safetensors").write_bytes(dump_direction(direction))
+    metadata = {"model_fingerprint": fingerprint, "tags": ["demo"]}
+    (folder / "directions" / "cheerful.json").write_text(json.dumps(metadata))
+    profile = {"interventions": [{"operation": "add", "direction": "cheerful"}]}
+    (folder / "profiles.json").write_text(json.dumps({"cheerful": profile}))
+    return folder
+
+
+def test_another_model_on_the_same_data_gets_versions_of_its_own(
+    store: Store, folder: Path, tmp_path: Path
+) -> None:
+    import_demo(folder, store, SPEC)
+    wide = replace(SPEC, fingerprint="b" * 64, hidden_size=16)
+    other = _write_of_width(tmp_path / "wide", 16, wide.fingerprint)
+    assert import_demo(other, store, wide) == ["cheerful"]
+    record = store.profiles.get("cheerful")
+    assert (record.version, record.directions) == (2, ("cheerful@2",))
+    assert import_demo(other, store, wide) == []
+    assert store.profiles.get("gloomy").version == 1
+
+
+def test_a_demo_is_found_by_the_fingerprint_of_its_directions(folder: Path, tmp_path: Path) -> None:
+    other = _write_of_width(tmp_path / "wide", 16, "b" * 64)
+    assert find_demo([other, folder], SPEC) == folder
+    assert find_demo([other, folder], replace(SPEC, fingerprint="b" * 64)) == other
+    assert find_demo([other, folder], replace(SPEC, fingerprint="e" * 64)) is None
+    assert find_demo([tmp_path / "none"], SPEC) is None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from server.app import create_app
+from server.engine.loading.generation_config import read_sampling_defaults
 from server.engine.sampling import SamplingDefaults, SamplingParams
+from server.models import SMOLLM2, SMOLLM2_DEMO_DIR, ModelSource
 from server.settings import Settings
 from server.store import Store
 
@@ -86,3 +89,19 @@ async def test_capabilities_tell_the_defaults(client: httpx.AsyncClient) -> None
         "repetition_penalty": 1.1,
         "max_tokens": 3,
     }
+
+
+@pytest.mark.parametrize("setting", ["model", "none"])
+def test_a_model_with_a_demo_is_sampled_as_that_recommends(
+    store: Store, tmp_path: Path, setting: Literal["model", "none"]
+) -> None:
+    engine = EchoEngine()
+    own = SamplingDefaults(temperature=0.7) if setting == "model" else SamplingDefaults()
+    engine.recommend(own)
+    settings = Settings(data_dir=tmp_path, generation_config=setting)
+    source = ModelSource(tmp_path, "smollm2", "as asked for", SMOLLM2)
+    app = create_app(settings, engine, store, source=source)  # type: ignore[arg-type]
+    recommended = read_sampling_defaults(SMOLLM2_DEMO_DIR)
+    assert recommended.top_p is not None
+    expected = own.over(recommended) if setting == "model" else SamplingDefaults()
+    assert app.state.services.sampling == expected
