@@ -24,8 +24,8 @@ class SyncEngine:
 
     The requests of one call are all queued before the first step, so the same calls make the same
     batches in every run. `AsyncEngine` forms its batches by arrival time instead. Where the model
-    was loaded with `max_chunk_seconds` 0, no clock sizes the steps either, and a run repeats to the
-    bit on one machine.
+    was loaded with `max_chunk_seconds` 0 and `decode_weights` not auto, no clock sizes the steps or
+    chooses the weights either, and a run repeats to the bit on one machine.
 
     Every method raises the `EngineError` of the first request that fails; the other requests of
     that call are given up, and the engine can be used again.
