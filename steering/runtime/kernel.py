@@ -101,7 +101,7 @@ def low_rank(
         if scaled is None:
             y = _times_gains(y, rank_selection)
             result = combine(result, y, rows.write, rank_selection)
-        else:  # decoding: the gains stand in the rows
+        else:  # one token: the gains stand in the rows
             result = torch.baddbmm(_in_blocks(result, rank_selection), y, scaled).view_as(hidden)
     if shift is not None and shift_selection is not None:
         total = shift_selection.sums(shift)

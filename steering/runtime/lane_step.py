@@ -74,7 +74,7 @@ class LaneStep:
     def shortcut(self) -> Callable[[Tensor], Tensor] | None:
         """What edits activations [1, T, d] of any float dtype as this lane does, in few operations.
 
-        For the commonest lanes while few requests decode, when a step is so short that every
+        For the commonest lanes while one request decodes, when a step is so short that every
         operation counts; None for all others, and where the gains are not final.
         """
         table, ranks = self.table, self.ranks
@@ -87,7 +87,7 @@ class LaneStep:
         found = table.rows
         write = ranks.scaled_rows(found.write)
         is_plain = found.minus_offset is None and found.linear is None and found.clip is None
-        if write is None or not is_plain or self.rows is not None or ranks.blocks != (1, 1):
+        if write is None or not is_plain or self.rows is not None:
             return None
         return partial(add_ranks, ranks.rows(found.read)[0].mT, write[0])
 

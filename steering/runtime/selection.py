@@ -97,7 +97,7 @@ class Selection:
             the rows are those of the table, in order.
         first: Which of the step's edited tokens is the first here.
         is_fixed: Whether the gains are final, as no gate decides them.
-        is_full: Whether every block is one token, and every gain final and other than zero.
+        is_full: Whether it is of one token whose gains are final and other than zero.
     """
 
     gains: Tensor
@@ -140,25 +140,19 @@ class Selection:
         return self._kept[table]
 
     def scaled_rows(self, table: Tensor) -> Tensor | None:
-        """The rows times their gains, [B, K, d], where one token meets each; kept as `rows` are.
-
-        None where that would not save anything: many tokens meet a row, or gains may change.
-        """
-        if not self.is_full or self.gains.numel() > len(table):
+        """The rows times their gains, [1, K, d], kept as `rows` are; None unless it `is_full`."""
+        if not self.is_full:
             return None
         if table not in self._kept_scaled:
             self._kept_scaled[table] = self.gains.mT * self.rows(table)
         return self._kept_scaled[table]
 
     def sums(self, table: Tensor) -> Tensor | None:
-        """Gains times rows summed for each token, [T, d], where they are no more than the table.
-
-        None where they are more, or where gains may change.
-        """
-        if not self.is_fixed or self.gains.shape[0] * self.gains.shape[1] > len(table):
+        """Gains times rows summed, [1, d], for one token whose gains are final; else None."""
+        if not self.is_fixed or self.blocks != (1, 1):
             return None
         if table not in self._kept_sums:
-            self._kept_sums[table] = (self.gains @ self.rows(table)).flatten(0, 1)
+            self._kept_sums[table] = (self.gains @ self.rows(table))[0]
         return self._kept_sums[table]
 
     def of_rows(self, values: Tensor) -> Tensor:
@@ -216,7 +210,7 @@ def _gathered(
     first: int,
 ) -> Selection:
     index, values = gather_places(gains, used, most)
-    is_full = values.shape[1] == 1 and bool((values != 0).all())
+    is_full = values.shape[:2] == (1, 1) and bool((values != 0).all())
     return Selection(_tensor(values, device), _tensor(index, device), first, True, is_full)
 
 
