@@ -21,10 +21,10 @@ class Site(StrEnum):
     RESID_PRE = "resid_pre"  # input of block l
     NORM1 = "norm1"  # output of the norm before attention
     HEADS = "heads"  # input of the attention output projection, heads concatenated
-    ATTN_OUT = "attn_out"  # output of the attention output projection, before any norm and the add
+    ATTN_OUT = "attn_out"  # output of its output projection, before any norm, factor and the add
     RESID_MID = "resid_mid"  # after the attention add
     NORM2 = "norm2"  # output of the norm before the MLP
-    MLP_OUT = "mlp_out"  # output of the MLP, before any norm and the add
+    MLP_OUT = "mlp_out"  # output of the MLP, before any norm, factor and the add
     RESID_POST = "resid_post"  # output of block l
     FINAL = "final"  # after the final norm; read only
 

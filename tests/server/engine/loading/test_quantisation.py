@@ -150,6 +150,19 @@ def test_parts_of_weights_are_accounted_for(
         served(tmp_path)
 
 
+def test_scales_of_weights_that_no_text_needs_are_left_out_with_them(tmp_path: Path) -> None:
+    """DeepSeek-V3's layer 61 guesses further tokens; its files have it, the model does not."""
+    save_fp8(family_model("deepseek_v3", moe_intermediate_size=32), tmp_path)
+    further = "model.layers.61.mlp.up_proj.weight"
+    codes = torch.ones(16, 16).to(torch.float8_e4m3fn)
+    edit_tensors(tmp_path, _with(further, codes))
+    edit_tensors(tmp_path, _with(f"{further}_scale_inv", torch.ones(1, 1)))
+    served(tmp_path)
+    edit_tensors(tmp_path, _with("model.layers.61.norm.weight_scale_inv", torch.ones(1, 1)))
+    with pytest.raises(ModelLoadError, match=r"does not use: model\.layers\.61\.norm"):
+        served(tmp_path)
+
+
 def test_eight_bit_weights_that_are_not_said_to_be_quantised_are_refused(tmp_path: Path) -> None:
     save_fp8(tiny_model("llama"), tmp_path)
     set_config(tmp_path, quantization_config=None)
