@@ -44,7 +44,11 @@ async def test_every_strength_has_its_controls(echo: AsyncCoxswain, tmp_path: Pa
         "addition of it x 1",
     ]
     assert [arm.role for arm in arms[:4]] == [*Role]
-    assert arms[1].steering == {"profile": "loud@1", "strength": 0.5}
+    assert arms[1].steering == {
+        "profile": "loud@1",
+        "strength": 0.5,
+        "ignore_max_strength": True,
+    }
     assert arms[0].steering == {"profile": "none"}
 
 

@@ -39,7 +39,12 @@ class _Planner:
             scaled = [_scaled(item, strength) for item in interventions]
             steering: dict[str, Any] = {"interventions": scaled}
             if reference is not None:
-                steering = {"profile": reference, "strength": strength}
+                # A suite names its strengths, also those beyond the profile's maximum.
+                steering = {
+                    "profile": reference,
+                    "strength": strength,
+                    "ignore_max_strength": True,
+                }
             arm = await self._arm(
                 f"{treatment.name} x {strength:g}", Role.TREATMENT, treatment, strength, scaled
             )
