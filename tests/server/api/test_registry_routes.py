@@ -180,7 +180,9 @@ async def test_validation_returns_the_plan_or_every_problem(client: httpx.AsyncC
     ).json()
     assert plan["interventions"][0]["strength"] == -1.5
     assert plan["dose"] == pytest.approx(0.875)
-    assert plan["warnings"] == []
+    assert len(plan["warnings"]) == 1
+    light = good | {"interventions": [shared | {"strength": 1}]}
+    assert (await client.post(f"{PROFILES}:validate", json=light)).json()["warnings"] == []
     bad = {
         "name": "Bad!",
         "max_strength": -1,
