@@ -103,8 +103,8 @@ def test_left_out_second_run_would_show(
             part, is_last_chunk=part.is_last_chunk or part.latches
         )
 
-    def update_as_computed(scheduler: Scheduler, part: ScheduledRequest) -> None:
-        update(scheduler, replace(part, latches=False))
+    def update_as_computed(scheduler: Scheduler, part: ScheduledRequest, *kept: int) -> None:
+        update(scheduler, replace(part, latches=False), *kept)
 
     steers = [steer(OPEN)]
     for leaves_out in (False, True):
