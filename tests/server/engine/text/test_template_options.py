@@ -121,7 +121,7 @@ def test_a_caller_may_give_what_a_template_reads_and_nobody_else_gives(
     template: str, read: set[str]
 ) -> None:
     tokenizer = wrap(template)
-    for name in ("messages", "tools", "add_generation_prompt", "bos_token", "tokenize", "padding"):
+    for name in ("messages", "tools", "chat_template", "bos_token", "tokenize", "padding"):
         with pytest.raises(RequestRejectedError, match="does not read") as caught:
             tokenizer.render_chat([USER], options=TemplateOptions(variables={name: "x"}))
         assert caught.value.param == f"chat_template_kwargs.{name}"
