@@ -65,10 +65,10 @@ def bake(options: BakeOptions, store: Store | None = None) -> BakeReport:
     """
     if options.out is not None:
         check_output(options.out, options.model, replace=options.force)
-    with reading(str(options.model)):
-        check_checkpoint(options.model).refuse_quantised()
     sourced = _source(options, store)
     lines = None if options.prompts is None else read_prompts(options.prompts)
+    with reading(str(options.model)):
+        check_checkpoint(options.model).refuse_quantised()
     loaded = load(_engine_config(options))
     files = CheckpointFiles(options.model)
     spec = loaded.spec
