@@ -210,7 +210,7 @@ async def test_failing_steps_in_a_row_end_the_engine(
     assert not engine.stats().is_healthy
 
 
-@pytest.mark.parametrize("stuck", ["model.embed_tokens", "model.layers.1.mlp.down_proj", "lm_head"])
+@pytest.mark.parametrize("stuck", ["model.embed_tokens", "model.layers.1", "lm_head"])
 async def test_a_forward_that_is_stuck_is_unhealthy_and_not_waited_for(
     loaded: LoadedModel, stuck: str
 ) -> None:
