@@ -62,7 +62,7 @@ embedded: $(VENV)/.dev ## train the embedded model again and say how close it ca
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.organism reproduce --out build/embedded $(ARGS)
 
 demo: $(VENV)/.dev $(VENV)/.smollm2 ## fit, choose and measure SmolLM2's demo again (MODEL=organism: the other one's)
-	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.$(if $(filter organism,$(MODEL)),demo,smollm2) $(ARGS)
+	$(ONE_THREAD) $(OFFLINE) $(if $(filter organism,$(MODEL)),$(BIN)/python -m lab.demo,$(BIN)/python -m lab.smollm2) $(ARGS)
 
 evals: $(VENV)/.dev ## the suites of lab/evals/ on the embedded model, into build/evals
 	$(ONE_THREAD) $(OFFLINE) $(BIN)/python -m lab.evals $(ARGS)

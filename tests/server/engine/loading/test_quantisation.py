@@ -17,7 +17,9 @@ from server.bake.run import bake
 from server.engine.engine import EngineConfig
 from server.engine.errors import ModelLoadError
 from server.engine.loading import LoadedModel, load
+from steering.directions import Direction, DirectionKind
 from steering.documents import Operation, PositionContext
+from steering.formats import dump_direction
 from steering.plan import compile_plan
 from steering.sites import Site
 from tests.models.by_hand import steered_logits
@@ -187,9 +189,11 @@ def test_other_methods_are_refused_by_name_with_a_remedy(method: str, tmp_path: 
 
 def test_a_quantised_checkpoint_is_not_baked(tmp_path: Path) -> None:
     save_fp8(tiny_model("llama"), tmp_path / "in")
-    (tmp_path / "v.json").write_text("{}")
-    options = BakeOptions(
-        tmp_path / "in", None, direction=tmp_path / "v.json", operation=BakeOperation.ABLATE
+    path = tmp_path / "direction.safetensors"
+    vector = {"vector": torch.ones(32)}
+    path.write_bytes(
+        dump_direction(Direction("push", DirectionKind.VECTOR, Site.MLP_OUT, (0,), vector))
     )
+    options = BakeOptions(tmp_path / "in", None, direction=path, operation=BakeOperation.ABLATE)
     with pytest.raises(ModelLoadError, match=r"quantised \(fp8\).*bake that and quantise"):
         bake(options)
