@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from .errors import LayerOutOfRangeError, SiteUnavailableError
 from .sites import READ_ONLY_SITES, Site, SitePoint
+
+SINK_RATIO: Final = 8.0
+"""Times the median length of a text's activations from which on a token is an attention sink."""
 
 
 @dataclass(frozen=True, slots=True)

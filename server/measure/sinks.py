@@ -10,11 +10,11 @@ from torch import Tensor
 
 from server.engine.request import Pooling
 from steering.documents import Scope
+from steering.model_spec import SINK_RATIO
 from steering.sites import Site, SitePoint
 
 from .instrument import Instrument, Prompts
 
-_RATIO: Final = 8.0  # the same as where residual norms are measured
 _MAX_SINKS: Final = 8
 _NUM_PROMPTS: Final = 8
 _NUM_TOKENS: Final = 256
@@ -76,7 +76,7 @@ async def find_sinks(instrument: Instrument, prompts: Prompts, num_layers: int) 
     ratios = {}
     for position in range(max(map(len, by_prompt))):
         here = torch.stack([row[position] for row in by_prompt if len(row) > position])
-        if float((here > _RATIO).double().mean()) >= 0.5 and len(here) * 2 >= len(by_prompt):
+        if float((here > SINK_RATIO).double().mean()) >= 0.5 and len(here) * 2 >= len(by_prompt):
             ratios[position] = float(here.median())
     largest = sorted(ratios, key=lambda position: -ratios[position])[:_MAX_SINKS]
     positions = tuple(sorted(largest))

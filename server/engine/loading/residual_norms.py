@@ -13,6 +13,7 @@ from server.engine.errors import ModelLoadError
 from server.engine.text import Tokenizer
 from steering.hooks import hooked_point, install_hooks
 from steering.layout import Layout
+from steering.model_spec import SINK_RATIO
 from steering.sites import Site, SitePoint, sole_layer
 
 _log = structlog.get_logger(__name__)
@@ -40,7 +41,6 @@ NEUTRAL_TEXTS: Final = (
 """Six paragraphs, each measured on its own."""
 
 _FIRST_TOKENS: Final = 4
-_SINK_RATIO: Final = 8.0
 
 
 def neutral_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[Sequence[int]]:
@@ -128,7 +128,7 @@ def measure_residual_norms(
 
 def _mean(norms: Sequence[Tensor]) -> float:
     kept = torch.cat([rows[min(_FIRST_TOKENS, len(rows) - 1) :] for rows in norms])
-    return float(kept[kept <= _SINK_RATIO * kept.median()].mean())
+    return float(kept[kept <= SINK_RATIO * kept.median()].mean())
 
 
 def _points(layout: Layout) -> list[SitePoint]:

@@ -35,9 +35,15 @@ class Work:
     logits: int = 0
 
     @classmethod
-    def of_chunk(cls, start: int, num_tokens: int, num_logits: int = 0) -> Self:
-        """The work of positions [start, start + num_tokens) of one request."""
-        return cls(1, num_tokens, num_pairs(start, num_tokens), num_logits)
+    def of_chunk(
+        cls, start: int, num_tokens: int, num_logits: int = 0, num_drafts: int = 0
+    ) -> Self:
+        """The work of positions [start, start + num_tokens) of one request, the last ones drafts.
+
+        Each draft is a part of its own: like decodes, and unlike chunks, they read all weights
+        for one token, and the pace of chunks is not learned from them.
+        """
+        return cls(1 + num_drafts, num_tokens, num_pairs(start, num_tokens), num_logits)
 
     def __add__(self, other: Work) -> Work:
         return Work(

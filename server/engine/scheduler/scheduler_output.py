@@ -71,17 +71,8 @@ class ScheduledRequest:
 
     @property
     def work(self) -> Work:
-        """The work of computing it; valid until it is run.
-
-        Each draft is a part of its own: like decodes, and unlike chunks, they read all weights
-        for one token, and the pace of chunks is not learned from them.
-        """
-        return Work(
-            1 + len(self.drafts),
-            self.num_tokens,
-            num_pairs(self.start, self.num_tokens),
-            self.num_prompt_logits,
-        )
+        """The work of computing it; valid until it is run."""
+        return Work.of_chunk(self.start, self.num_tokens, self.num_prompt_logits, len(self.drafts))
 
 
 @dataclass(frozen=True, slots=True)
